@@ -1,0 +1,31 @@
+"""Errors a user can act on: one sentence that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+
+class MinisslError(Exception):
+    """Base of all errors that minissl raises on purpose; the command line prints it and exits 1."""
+
+
+class ConfigError(MinisslError):
+    """A prototxt, a solver field or an option that cannot be followed."""
+
+
+class DataError(MinisslError):
+    """A data set that is missing, damaged or not of the expected form."""
+
+
+class WeightsError(MinisslError):
+    """A weight file or snapshot that cannot be read or does not fit the network."""
+
+
+class ShapeError(ConfigError):
+    """Shapes that do not fit together, or that need more memory than the machine has."""
+
+
+class NonFiniteError(MinisslError):
+    """A loss, gradient or weight became NaN or infinite."""
+
+
+class DependencyError(MinisslError):
+    """An optional library or device is not there."""
