@@ -11,7 +11,7 @@ Shape = tuple[int, ...]
 
 
 class Blob:
-    """An activation: values (``data``) and the gradient of the loss with respect to them (``diff``).
+    """An activation: its values (``data``) and the gradient of the loss with respect to them.
 
     Both arrays are C-contiguous and are allocated on first use, so a network that only runs
     forward never pays for gradients.

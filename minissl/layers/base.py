@@ -73,7 +73,7 @@ class Layer:
         self.parameters: list[Parameter] = []
         self._fillers: list[Any] = []
 
-    # --- set-up ---------------------------------------------------------------------------------
+    # --- set-up ---
 
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
         """Check the bottoms, fix the geometry, declare parameters; return the shapes of the tops."""
@@ -111,7 +111,7 @@ class Layer:
         """Bytes of scratch memory the layer needs beside its blobs."""
         return 0
 
-    # --- running --------------------------------------------------------------------------------
+    # --- running ---
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Compute ``top[i].data`` from ``bottom[i].data``."""
@@ -121,7 +121,7 @@ class Layer:
         """Compute gradients of the bottoms and of the parameters from ``top[i].diff``."""
         raise NotImplementedError
 
-    # --- state between iterations ---------------------------------------------------------------
+    # --- state between iterations ---
 
     def state(self) -> dict[str, Any]:
         """What a snapshot must keep beside the parameters (JSON values), such as a data position."""
@@ -130,7 +130,7 @@ class Layer:
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state` returned."""
 
-    # --- messages -------------------------------------------------------------------------------
+    # --- messages ---
 
     def shape_error(self, what: str) -> ShapeError:
         """Build an error that names this layer."""

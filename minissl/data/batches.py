@@ -1,0 +1,109 @@
+"""Batches of a data set, in an order that depends on the number of records read and nothing else.
+
+N is the number of records, B the batch size.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minissl.data.datasets import Dataset
+from minissl.errors import ConfigError, DataError
+
+# Streams of random numbers that must not coincide are told apart by these.
+SHUFFLE_STREAM = 1
+TRANSFORM_STREAM = 2
+SKIP_STREAM = 3
+#: Record numbers are 64-bit integers.
+MAX_POSITION = 2**62
+
+
+class BatchReader:
+    """Reads a data set again and again, as Caffe walks through an LMDB.
+
+    Batch i holds records i*B ... i*B + B - 1 modulo N, so one batch may hold the end of an epoch
+    and the beginning of the next. With ``shuffle`` each epoch has an order of its own, derived from
+    the seed and the number of the epoch. Everything follows from ``seed`` and ``position``, so a
+    snapshot needs to keep the position only.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        What is read.
+    batch_size : int
+        B, at least 1.
+    shuffle : bool
+        Another order in each epoch instead of that of the files.
+    seed : int
+        Not negative.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, shuffle: bool = False, seed: int = 0):
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}; use 1 or more")
+        if seed < 0:
+            raise ConfigError(f"the seed of the data order is {seed}; use 0 or more")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self._position = 0
+        self._orders: dict[int, np.ndarray] = {}
+
+    @property
+    def position(self) -> int:
+        """Number of records read so far; set it to go on from there."""
+        return self._position
+
+    @position.setter
+    def position(self, value: int) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_POSITION:
+            raise DataError(
+                f"the data position {value!r} of the snapshot is not a number of records; "
+                "resume from another snapshot"
+            )
+        self._position = value
+
+    def next(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the next B images (uint8, (B, C, H, W)) and labels ((B,)), and move on.
+
+        The arrays may be views of the data set: they are not to be written to.
+        """
+        chosen = self._records(self._position)
+        self._position += self.batch_size
+        return self.dataset.images[chosen], self.dataset.labels[chosen]
+
+    def transform_rng(self) -> np.random.Generator:
+        """Return the random numbers for crop and mirror of the batch that ``next`` gives next."""
+        return np.random.default_rng([self.seed, TRANSFORM_STREAM, self._position])
+
+    def skip_up_to(self, limit: int) -> None:
+        """Skip a random number of records below ``limit``, drawn from the seed (``rand_skip``)."""
+        rng = np.random.default_rng([self.seed, SKIP_STREAM])
+        self._position += int(rng.integers(limit))
+
+    def _records(self, position: int) -> slice | np.ndarray:
+        """Which records of the data set the batch at ``position`` holds."""
+        n = len(self.dataset)
+        first = position % n
+        if not self.shuffle and first + self.batch_size <= n:
+            return slice(first, first + self.batch_size)
+        numbers = position + np.arange(self.batch_size)
+        within = numbers % n
+        if not self.shuffle:
+            return within
+        epochs = numbers // n
+        needed = np.unique(epochs).tolist()
+        self._orders = {epoch: self._order(epoch) for epoch in needed}
+        chosen = np.empty_like(within)
+        for epoch in needed:
+            here = epochs == epoch
+            chosen[here] = self._orders[epoch][within[here]]
+        return chosen
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """Return the order of one epoch: a permutation of 0 ... N - 1."""
+        if epoch in self._orders:
+            return self._orders[epoch]
+        rng = np.random.default_rng([self.seed, SHUFFLE_STREAM, epoch])
+        return rng.permutation(len(self.dataset))

@@ -1,0 +1,89 @@
+"""The fast twins of :mod:`minissl.kernels.reference`, compiled by Numba and parallel.
+
+Same names, same arguments, same meaning. Two rules hold everywhere:
+
+* *owner computes*: a thread writes only what it owns, and sums are split into a fixed number of
+  parts that are added in a fixed order, so results are bitwise equal for any number of threads;
+* BLAS is called with one thread from inside the parallel loops
+  (:func:`minissl.backend.single_threaded_blas`).
+
+Compiled code is cached on disk. With NUMBA_DISABLE_JIT=1 everything runs as plain Python and can
+be stepped through.
+"""
+
+from minissl.kernels.cpu.activations import (
+    relu_backward,
+    relu_forward,
+    softmax_backward,
+    softmax_forward,
+)
+from minissl.kernels.cpu.convolution import (
+    conv_backward_bias,
+    conv_backward_input,
+    conv_backward_weights,
+    conv_forward,
+)
+from minissl.kernels.cpu.inner_product import (
+    inner_product_backward_bias,
+    inner_product_backward_input,
+    inner_product_backward_weights,
+    inner_product_forward,
+)
+from minissl.kernels.cpu.lowering import col2im, im2col
+from minissl.kernels.cpu.pooling import (
+    ave_pool_backward,
+    ave_pool_forward,
+    max_pool_backward,
+    max_pool_forward,
+)
+from minissl.kernels.cpu.regularization import (
+    add_l1,
+    add_l2,
+    sum_of_magnitudes,
+    sum_of_squares,
+    tile_add_scaled,
+    tile_square_sums,
+)
+from minissl.kernels.cpu.update import (
+    adam_update,
+    all_finite,
+    apply_update,
+    nesterov_update,
+    sgd_update,
+    zero_out,
+)
+from minissl.kernels.reference import xp
+
+__all__ = [
+    "adam_update",
+    "add_l1",
+    "add_l2",
+    "all_finite",
+    "apply_update",
+    "ave_pool_backward",
+    "ave_pool_forward",
+    "col2im",
+    "conv_backward_bias",
+    "conv_backward_input",
+    "conv_backward_weights",
+    "conv_forward",
+    "im2col",
+    "inner_product_backward_bias",
+    "inner_product_backward_input",
+    "inner_product_backward_weights",
+    "inner_product_forward",
+    "max_pool_backward",
+    "max_pool_forward",
+    "nesterov_update",
+    "relu_backward",
+    "relu_forward",
+    "sgd_update",
+    "softmax_backward",
+    "softmax_forward",
+    "sum_of_magnitudes",
+    "sum_of_squares",
+    "tile_add_scaled",
+    "tile_square_sums",
+    "xp",
+    "zero_out",
+]

@@ -1,0 +1,59 @@
+"""Element-wise activations and softmax."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minissl.kernels.cpu.jit import parallel_kernel, prange
+
+
+@parallel_kernel
+def _relu_forward(x, slope, y):
+    for i in prange(x.size):
+        y[i] = x[i] if x[i] > 0 else x[i] * slope
+
+
+@parallel_kernel
+def _relu_backward(x, d_y, slope, d_x):
+    for i in prange(x.size):
+        d_x[i] = d_y[i] if x[i] > 0 else d_y[i] * slope
+
+
+@parallel_kernel
+def softmax_forward(x, y):
+    """Softmax over the middle axis of (outer, classes, inner); see the reference."""
+    outer, classes, inner = x.shape
+    for o in prange(outer):
+        for i in range(inner):
+            largest = x[o, 0, i]
+            for c in range(1, classes):
+                largest = max(largest, x[o, c, i])
+            total = largest * 0
+            for c in range(classes):
+                y[o, c, i] = np.exp(x[o, c, i] - largest)
+                total += y[o, c, i]
+            for c in range(classes):
+                y[o, c, i] /= total
+
+
+@parallel_kernel
+def softmax_backward(y, d_y, d_x):
+    """Gradient of softmax; see the reference."""
+    outer, classes, inner = y.shape
+    for o in prange(outer):
+        for i in range(inner):
+            dot = y[o, 0, i] * 0
+            for c in range(classes):
+                dot += d_y[o, c, i] * y[o, c, i]
+            for c in range(classes):
+                d_x[o, c, i] = y[o, c, i] * (d_y[o, c, i] - dot)
+
+
+def relu_forward(x, negative_slope, y) -> None:
+    """Y = x where positive, scaled elsewhere; see the reference."""
+    _relu_forward(x.reshape(-1), x.dtype.type(negative_slope), y.reshape(-1))
+
+
+def relu_backward(x, d_y, negative_slope, d_x) -> None:
+    """Gradient of ReLU; see the reference."""
+    _relu_backward(x.reshape(-1), d_y.reshape(-1), x.dtype.type(negative_slope), d_x.reshape(-1))

@@ -1,0 +1,207 @@
+"""Convolution by lowering and GEMM, forward and both gradients, parallel over chunks of images.
+
+A chunk is a few images whose lowered matrix fits the second-level cache; each is lowered into the
+scratch memory of its thread and multiplied by a single-threaded GEMM:
+
+    forward        Y[g]   = W[g]   @ col        (F/G, K)   @ (K, B*P*Q)
+    weights        dW[g] += dY[g]  @ col^T      (F/G, B*P*Q) @ (B*P*Q, K)
+    input          dcol   = W[g]^T @ dY[g]      (K, F/G)   @ (F/G, B*P*Q), then col2im
+
+Dimensions: N images in chunks of B, C channels, F filters, G conv groups, K = C/G * kh * kw,
+P x Q output pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import config
+
+from minissl.kernels.cpu.jit import PARTS, get_thread_id, kernel, parallel_kernel, prange, scratch
+from minissl.kernels.cpu.lowering import lower_image, raise_image
+
+#: bytes of a chunk's lowered matrix: half of a common second-level cache
+CHUNK_BYTES = 512 * 1024
+
+
+def images_per_chunk(N: int, K: int, pixels: int, itemsize: int) -> int:
+    """Number of images B lowered together, from shapes alone (never from the threads)."""
+    return max(1, min(N, CHUNK_BYTES // max(1, K * pixels * itemsize)))
+
+
+@kernel
+def lower_chunk(x, first, images, channel, channels, kernel, stride, pad, dilation, P, Q, col):
+    """Lower some images of one conv group side by side: col is (K, images * P*Q)."""
+    split = col.reshape(col.shape[0], images, P, Q)
+    for i in range(images):
+        image = x[first + i, channel : channel + channels]
+        lower_image(image, kernel, stride, pad, dilation, P, Q, split[:, i])
+
+
+@kernel
+def gather(d_y, first, images, filter, filters, pixels, d_out):
+    """Bring the gradients of a chunk into one matrix: d_out is (F/G, images * P*Q)."""
+    for f in range(filters):
+        for i in range(images):
+            d_out[f, i * pixels : (i + 1) * pixels] = d_y[first + i, filter + f]
+
+
+@parallel_kernel
+def _forward(x, w, b, kernel, stride, pad, dilation, B, P, Q, cols, outs, y):
+    """Run all chunks; w is (G, F/G, K), b is (F,), y is (N, F, P*Q); cols and outs hold scratch."""
+    N, C = x.shape[:2]
+    G, filters, K = w.shape
+    channels = C // G
+    pixels = P * Q
+    for chunk in prange((N + B - 1) // B):
+        thread = get_thread_id()
+        first = chunk * B
+        images = min(B, N - first)
+        width = images * pixels
+        col = cols[thread, : K * width].reshape(K, width)
+        out = outs[thread, : filters * width].reshape(filters, width)
+        for g in range(G):
+            lower_chunk(
+                x, first, images, g * channels, channels, kernel, stride, pad, dilation, P, Q, col
+            )
+            np.dot(w[g], col, out)
+            for i in range(images):
+                for f in range(filters):
+                    bias = b[g * filters + f]
+                    source = out[f, i * pixels : (i + 1) * pixels]
+                    target = y[first + i, g * filters + f]
+                    for j in range(pixels):
+                        target[j] = source[j] + bias
+
+
+@parallel_kernel
+def _backward_weights(x, d_y, kernel, stride, pad, dilation, B, P, Q, cols, outs, partial):
+    """Part p of the sum takes chunks p, p + PARTS, ...; partial is (PARTS, G, F/G, K)."""
+    N, C = x.shape[:2]
+    parts, G, filters, K = partial.shape
+    channels = C // G
+    pixels = P * Q
+    chunks = (N + B - 1) // B
+    for part in prange(parts):
+        thread = get_thread_id()
+        product = outs[thread, filters * B * pixels :][: filters * K].reshape(filters, K)
+        partial[part] = 0
+        for chunk in range(part, chunks, parts):
+            first = chunk * B
+            images = min(B, N - first)
+            width = images * pixels
+            col = cols[thread, : K * width].reshape(K, width)
+            d_out = outs[thread, : filters * width].reshape(filters, width)
+            for g in range(G):
+                lower_chunk(
+                    x,
+                    first,
+                    images,
+                    g * channels,
+                    channels,
+                    kernel,
+                    stride,
+                    pad,
+                    dilation,
+                    P,
+                    Q,
+                    col,
+                )
+                gather(d_y, first, images, g * filters, filters, pixels, d_out)
+                np.dot(d_out, col.T, product)
+                partial[part, g] += product
+
+
+@parallel_kernel
+def _backward_input(d_y, w, kernel, stride, pad, dilation, B, P, Q, cols, outs, d_x):
+    """See the module's picture; w is (G, F/G, K), d_y is (N, F, P*Q)."""
+    N, C = d_x.shape[:2]
+    G, filters, K = w.shape
+    channels = C // G
+    pixels = P * Q
+    for chunk in prange((N + B - 1) // B):
+        thread = get_thread_id()
+        first = chunk * B
+        images = min(B, N - first)
+        width = images * pixels
+        d_col = cols[thread, : K * width].reshape(K, width)
+        d_out = outs[thread, : filters * width].reshape(filters, width)
+        for g in range(G):
+            gather(d_y, first, images, g * filters, filters, pixels, d_out)
+            np.dot(w[g].T, d_out, d_col)
+            split = d_col.reshape(K, images, P, Q)
+            for i in range(images):
+                target = d_x[first + i, g * channels : (g + 1) * channels]
+                raise_image(split[:, i], kernel, stride, pad, dilation, P, Q, target)
+
+
+@parallel_kernel
+def _add_partial(partial, d_w):
+    """d_w += sum of the parts, in their order; partial (PARTS, rows, K), d_w (rows, K)."""
+    for row in prange(d_w.shape[0]):
+        for part in range(partial.shape[0]):
+            d_w[row] += partial[part, row]
+
+
+@parallel_kernel
+def _backward_bias(d_y, d_b):
+    """One thread owns a filter; d_y is (N, F, P*Q), summed image by image."""
+    for f in prange(d_b.shape[0]):
+        total = 0.0
+        for n in range(d_y.shape[0]):
+            row = d_y[n, f]
+            part = row[0] * 0
+            for j in range(row.shape[0]):
+                part += row[j]
+            total += part
+        d_b[f] += total
+
+
+def _buffers(chunk: int, K: int, filters: int, pixels: int, dtype: np.dtype, extra: int = 0):
+    """Scratch of every thread: the lowered matrix, and outputs (plus ``extra`` elements)."""
+    threads = config.NUMBA_NUM_THREADS
+    cols = scratch("lowered", (threads, K * chunk * pixels), dtype)
+    outs = scratch("outputs", (threads, filters * chunk * pixels + extra), dtype)
+    return cols, outs
+
+
+def conv_forward(x, w, b, stride, pad, dilation, groups, y) -> None:
+    """Convolution forward; see the reference."""
+    (N, F, P, Q), kernel = y.shape, w.shape[2:]
+    w = w.reshape(groups, F // groups, -1)  # (G, F/G, K)
+    K = w.shape[2]
+    B = images_per_chunk(N, K, P * Q, x.itemsize)
+    cols, outs = _buffers(B, K, F // groups, P * Q, x.dtype)
+    b = np.zeros(F, x.dtype) if b is None else b
+    y = y.reshape(N, F, P * Q)
+    _forward(x, w, b, kernel, stride, pad, dilation, B, P, Q, cols, outs, y)
+
+
+def conv_backward_weights(x, d_y, stride, pad, dilation, groups, d_w) -> None:
+    """Gradient of the weights; see the reference."""
+    (N, F, P, Q), kernel = d_y.shape, d_w.shape[2:]
+    K = d_w.size // F
+    B = images_per_chunk(N, K, P * Q, x.itemsize)
+    filters = F // groups
+    cols, outs = _buffers(B, K, filters, P * Q, x.dtype, extra=filters * K)
+    parts = min(PARTS, -(-N // B))
+    partial = scratch("partial", (parts, groups, filters, K), x.dtype)
+    d_y = d_y.reshape(N, F, P * Q)
+    _backward_weights(x, d_y, kernel, stride, pad, dilation, B, P, Q, cols, outs, partial)
+    _add_partial(partial.reshape(parts, F, K), d_w.reshape(F, K))
+
+
+def conv_backward_input(d_y, w, stride, pad, dilation, groups, d_x) -> None:
+    """Gradient of the input; see the reference."""
+    (N, F, P, Q), kernel = d_y.shape, w.shape[2:]
+    w = w.reshape(groups, F // groups, -1)
+    K = w.shape[2]
+    B = images_per_chunk(N, K, P * Q, d_x.itemsize)
+    cols, outs = _buffers(B, K, F // groups, P * Q, d_x.dtype)
+    d_y = d_y.reshape(N, F, P * Q)
+    _backward_input(d_y, w, kernel, stride, pad, dilation, B, P, Q, cols, outs, d_x)
+
+
+def conv_backward_bias(d_y, d_b) -> None:
+    """Gradient of the bias; see the reference."""
+    N, F = d_y.shape[:2]
+    _backward_bias(d_y.reshape(N, F, -1), d_b)

@@ -1,0 +1,91 @@
+"""Inner product, forward and gradients: one GEMM each, split into blocks that threads own.
+
+The split is fixed by the shapes, each block is a single-threaded GEMM, and no sum is divided
+between threads: results do not depend on how many there are. N images, K inputs, F outputs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minissl.kernels.cpu.jit import get_thread_id, parallel_kernel, prange, scratch, step
+
+
+@parallel_kernel
+def _forward(x, w, b, rows, outs, y):
+    """Blocks of outputs: y[:, block] = x @ w[block]^T + b[block]."""
+    N, F = y.shape
+    for block in prange((F + rows - 1) // rows):
+        first = block * rows
+        last = min(F, first + rows)
+        out = outs[get_thread_id(), : N * (last - first)].reshape(N, last - first)
+        np.dot(x, w[first:last].T, out)  # (N, K) @ (K, block)
+        for n in range(N):
+            for f in range(first, last):
+                y[n, f] = out[n, f - first] + b[f]
+
+
+@parallel_kernel
+def _backward_weights(x, d_y, rows, outs, ins, d_w):
+    """Blocks of outputs: d_w[block] += d_y[:, block]^T @ x."""
+    N, K = x.shape
+    F = d_y.shape[1]
+    for block in prange((F + rows - 1) // rows):
+        thread = get_thread_id()
+        first = block * rows
+        last = min(F, first + rows)
+        d_out = ins[thread, : (last - first) * N].reshape(last - first, N)
+        for n in range(N):
+            for f in range(first, last):
+                d_out[f - first, n] = d_y[n, f]
+        product = outs[thread, : (last - first) * K].reshape(last - first, K)
+        np.dot(d_out, x, product)  # (block, N) @ (N, K)
+        for f in range(first, last):
+            d_w[f] += product[f - first]
+
+
+@parallel_kernel
+def _backward_input(d_y, w, rows, d_x):
+    """Blocks of images: d_x[block] = d_y[block] @ w."""
+    N = d_x.shape[0]
+    for block in prange((N + rows - 1) // rows):
+        first = block * rows
+        last = min(N, first + rows)
+        np.dot(d_y[first:last], w, d_x[first:last])
+
+
+def _block(n: int) -> int:
+    """Rows of a block: few enough blocks for an efficient GEMM, enough for several threads."""
+    return max(8, step(n, 8))
+
+
+def inner_product_forward(x, w, b, y) -> None:
+    """Y = x @ W^T + b; see the reference."""
+    F = w.shape[0]
+    b = np.zeros(F, y.dtype) if b is None else b
+    rows = _block(F)
+    _forward(x, w, b, rows, _scratch("outputs", x.shape[0] * rows, y.dtype), y)
+
+
+def inner_product_backward_weights(x, d_y, d_w) -> None:
+    """d_W += d_y^T @ x; see the reference."""
+    rows = _block(d_y.shape[1])
+    outs = _scratch("outputs", rows * x.shape[1], x.dtype)
+    ins = _scratch("lowered", rows * x.shape[0], x.dtype)
+    _backward_weights(x, d_y, rows, outs, ins, d_w)
+
+
+def inner_product_backward_input(d_y, w, d_x) -> None:
+    """d_x = d_y @ W; see the reference."""
+    _backward_input(d_y, w, _block(d_x.shape[0]), d_x)
+
+
+def inner_product_backward_bias(d_y, d_b) -> None:
+    """d_b += sum of d_y over images; see the reference."""
+    d_b += d_y.sum(axis=0)
+
+
+def _scratch(name: str, size: int, dtype: np.dtype) -> np.ndarray:
+    from numba import config
+
+    return scratch(name, (config.NUMBA_NUM_THREADS, size), dtype)

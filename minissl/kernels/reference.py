@@ -1,0 +1,374 @@
+"""The definition of every kernel, in plain NumPy, to be read and stepped through.
+
+No speed tricks: whatever stands here is what the other backends are tested against. Functions
+write into the array(s) given last. Gradients of parameters are *added* to, since several passes
+may share one update; gradients of activations are overwritten.
+
+Dimensions: N images, C input channels, H x W input pixels, F filters, G conv groups, kh x kw
+kernel, P x Q output pixels, K = C/G * kh * kw columns of the weight matrix.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minissl.kernels.geometry import convolution_output
+
+#: the array module of this backend
+xp = np
+
+Array = np.ndarray
+Pair = tuple[int, int]
+
+
+# --- lowering ---
+
+
+def im2col(x: Array, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, col: Array) -> None:
+    """Lower one image: copy the patch under each output pixel into a column (SSL paper, Section 3).
+
+    col[(c, r, q), (p, s)] = x[c, p * stride + r * dilation - pad, s * stride + q * dilation - pad],
+    zero outside the image.
+
+    Parameters
+    ----------
+    x : (C, H, W)
+    kernel, stride, pad, dilation : pairs (height, width)
+    col : (C * kh * kw, P * Q), written
+    """
+    C, H, W = x.shape
+    kh, kw = kernel
+    P = convolution_output(H, kh, stride[0], pad[0], dilation[0])
+    Q = convolution_output(W, kw, stride[1], pad[1], dilation[1])
+    padded = np.pad(x, ((0, 0), (pad[0], pad[0]), (pad[1], pad[1])))
+    patches = col.reshape(C, kh, kw, P, Q)
+    for r in range(kh):
+        for q in range(kw):
+            top, left = r * dilation[0], q * dilation[1]
+            patches[:, r, q] = padded[
+                :, top : top + stride[0] * P : stride[0], left : left + stride[1] * Q : stride[1]
+            ]
+
+
+def col2im(col: Array, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, x: Array) -> None:
+    """Adjoint of :func:`im2col`: add every entry of the columns back to the pixel it came from.
+
+    Parameters
+    ----------
+    col : (C * kh * kw, P * Q)
+    x : (C, H, W), overwritten
+    """
+    C, H, W = x.shape
+    kh, kw = kernel
+    P = convolution_output(H, kh, stride[0], pad[0], dilation[0])
+    Q = convolution_output(W, kw, stride[1], pad[1], dilation[1])
+    padded = np.zeros((C, H + 2 * pad[0], W + 2 * pad[1]), x.dtype)
+    patches = col.reshape(C, kh, kw, P, Q)
+    for r in range(kh):
+        for q in range(kw):
+            top, left = r * dilation[0], q * dilation[1]
+            padded[
+                :, top : top + stride[0] * P : stride[0], left : left + stride[1] * Q : stride[1]
+            ] += patches[:, r, q]
+    x[...] = padded[:, pad[0] : pad[0] + H, pad[1] : pad[1] + W]
+
+
+# --- convolution by lowering and GEMM ---
+
+
+def conv_forward(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    stride: Pair,
+    pad: Pair,
+    dilation: Pair,
+    groups: int,
+    y: Array,
+) -> None:
+    """Convolution as the product of the weight matrix with the lowered image.
+
+    y[n, g] = W[g] @ im2col(x[n, g]) + b[g], for each image n and conv group g.
+
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    w : (F, C/G, kh, kw)
+    b : (F,) or None
+    y : (N, F, P, Q), written
+    """
+    N, C = x.shape[:2]
+    F, kernel = w.shape[0], w.shape[2:]
+    pixels = y.shape[2] * y.shape[3]
+    channels, filters = C // groups, F // groups
+    weights = w.reshape(groups, filters, -1)  # (G, F/G, K)
+    col = np.empty((weights.shape[2], pixels), x.dtype)  # (K, P*Q)
+    for n in range(N):
+        for g in range(groups):
+            im2col(x[n, g * channels : (g + 1) * channels], kernel, stride, pad, dilation, col)
+            product = weights[g] @ col  # (F/G, K) @ (K, P*Q)
+            y[n, g * filters : (g + 1) * filters] = product.reshape(filters, *y.shape[2:])
+    if b is not None:
+        y += b[:, None, None]
+
+
+def conv_backward_weights(
+    x: Array, d_y: Array, stride: Pair, pad: Pair, dilation: Pair, groups: int, d_w: Array
+) -> None:
+    """Gradient of the weights: d_w[g] += sum over n of d_y[n, g] @ im2col(x[n, g])^T."""
+    N, C = x.shape[:2]
+    F, kernel = d_w.shape[0], d_w.shape[2:]
+    pixels = d_y.shape[2] * d_y.shape[3]
+    channels, filters = C // groups, F // groups
+    d_weights = d_w.reshape(groups, filters, -1)  # (G, F/G, K), a view
+    col = np.empty((d_weights.shape[2], pixels), x.dtype)
+    for n in range(N):
+        for g in range(groups):
+            im2col(x[n, g * channels : (g + 1) * channels], kernel, stride, pad, dilation, col)
+            d_out = d_y[n, g * filters : (g + 1) * filters].reshape(filters, pixels)
+            d_weights[g] += d_out @ col.T  # (F/G, P*Q) @ (P*Q, K)
+
+
+def conv_backward_input(
+    d_y: Array, w: Array, stride: Pair, pad: Pair, dilation: Pair, groups: int, d_x: Array
+) -> None:
+    """Gradient of the input: d_x[n, g] = col2im(W[g]^T @ d_y[n, g])."""
+    N, C = d_x.shape[:2]
+    F, kernel = w.shape[0], w.shape[2:]
+    pixels = d_y.shape[2] * d_y.shape[3]
+    channels, filters = C // groups, F // groups
+    weights = w.reshape(groups, filters, -1)  # (G, F/G, K)
+    for n in range(N):
+        for g in range(groups):
+            d_out = d_y[n, g * filters : (g + 1) * filters].reshape(filters, pixels)
+            d_col = weights[g].T @ d_out  # (K, F/G) @ (F/G, P*Q)
+            target = d_x[n, g * channels : (g + 1) * channels]
+            col2im(d_col, kernel, stride, pad, dilation, target)
+
+
+def conv_backward_bias(d_y: Array, d_b: Array) -> None:
+    """Gradient of the bias: d_b += sum of d_y over images and pixels."""
+    d_b += d_y.sum(axis=(0, 2, 3))
+
+
+# --- inner product ---
+
+
+def inner_product_forward(x: Array, w: Array, b: Array | None, y: Array) -> None:
+    """Y = x @ W^T + b, with x (N, K), W (F, K), b (F,) or None, y (N, F)."""
+    y[...] = x @ w.T
+    if b is not None:
+        y += b
+
+
+def inner_product_backward_weights(x: Array, d_y: Array, d_w: Array) -> None:
+    """d_W += d_y^T @ x, shape (F, K)."""
+    d_w += d_y.T @ x
+
+
+def inner_product_backward_input(d_y: Array, w: Array, d_x: Array) -> None:
+    """d_x = d_y @ W, shape (N, K)."""
+    d_x[...] = d_y @ w
+
+
+def inner_product_backward_bias(d_y: Array, d_b: Array) -> None:
+    """d_b += sum of d_y over images."""
+    d_b += d_y.sum(axis=0)
+
+
+# --- pooling ---
+
+
+def max_pool_forward(
+    x: Array, kernel: Pair, stride: Pair, pad: Pair, y: Array, argmax: Array
+) -> None:
+    """Largest value of each window; ``argmax`` keeps where it was, as h * W + w.
+
+    Windows are clipped to the image, so padding is never the largest. Of equal values the first in
+    row-major order wins.
+
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    y : (N, C, P, Q), written
+    argmax : int32 (N, C, P, Q), written
+    """
+    N, C, H, W = x.shape
+    images, channels = np.ogrid[:N, :C]
+    for p in range(y.shape[2]):
+        for q in range(y.shape[3]):
+            top, left = p * stride[0] - pad[0], q * stride[1] - pad[1]
+            bottom, right = min(top + kernel[0], H), min(left + kernel[1], W)
+            top, left = max(top, 0), max(left, 0)
+            window = x[:, :, top:bottom, left:right].reshape(N, C, -1)
+            winner = window.argmax(axis=2)  # (N, C)
+            row, column = np.divmod(winner, right - left)
+            argmax[:, :, p, q] = (top + row) * W + left + column
+            y[:, :, p, q] = window[images, channels, winner]
+
+
+def max_pool_backward(d_y: Array, argmax: Array, d_x: Array) -> None:
+    """Send each gradient to the pixel that was the largest of its window."""
+    N, C = d_x.shape[:2]
+    flat = d_x.reshape(N, C, -1)  # (N, C, H*W), a view
+    flat[...] = 0
+    images, channels = np.ogrid[:N, :C]
+    for p in range(d_y.shape[2]):
+        for q in range(d_y.shape[3]):
+            # one window at a time: two windows may share their winner, one window never does
+            flat[images, channels, argmax[:, :, p, q]] += d_y[:, :, p, q]
+
+
+def ave_pool_forward(x: Array, kernel: Pair, stride: Pair, pad: Pair, y: Array) -> None:
+    """Mean of each window, padding counted as zeros (Caffe's rule).
+
+    The divisor is the window's area clipped at the padded border (H + pad), so only a last,
+    partial window divides by less than kh * kw.
+    """
+    for p, q, area, (rows, columns) in _ave_windows(x.shape, kernel, stride, pad, y.shape):
+        y[:, :, p, q] = x[:, :, rows, columns].sum(axis=(2, 3)) / area
+
+
+def ave_pool_backward(d_y: Array, kernel: Pair, stride: Pair, pad: Pair, d_x: Array) -> None:
+    """Adjoint of :func:`ave_pool_forward`: each gradient is spread evenly over its window."""
+    d_x[...] = 0
+    for p, q, area, (rows, columns) in _ave_windows(d_x.shape, kernel, stride, pad, d_y.shape):
+        d_x[:, :, rows, columns] += (d_y[:, :, p, q] / area)[:, :, None, None]
+
+
+def _ave_windows(x_shape: Any, kernel: Pair, stride: Pair, pad: Pair, y_shape: Any):
+    """Yield (p, q, divisor, slices inside the image) of every window of average pooling."""
+    H, W = x_shape[2:]
+    for p in range(y_shape[2]):
+        for q in range(y_shape[3]):
+            top, left = p * stride[0] - pad[0], q * stride[1] - pad[1]
+            bottom, right = min(top + kernel[0], H + pad[0]), min(left + kernel[1], W + pad[1])
+            area = (bottom - top) * (right - left)
+            inside = slice(max(top, 0), min(bottom, H)), slice(max(left, 0), min(right, W))
+            yield p, q, area, inside
+
+
+# --- activations ---
+
+
+def relu_forward(x: Array, negative_slope: float, y: Array) -> None:
+    """Y = x where x > 0, negative_slope * x elsewhere; y may be x itself."""
+    y[...] = np.where(x > 0, x, x * x.dtype.type(negative_slope))
+
+
+def relu_backward(x: Array, d_y: Array, negative_slope: float, d_x: Array) -> None:
+    """d_x = d_y where x > 0, negative_slope * d_y elsewhere; x may be the layer's own output."""
+    d_x[...] = np.where(x > 0, d_y, d_y * d_y.dtype.type(negative_slope))
+
+
+def softmax_forward(x: Array, y: Array) -> None:
+    """Y = exp(x - max) / sum exp(x - max) over the middle axis of (outer, classes, inner)."""
+    np.exp(x - x.max(axis=1, keepdims=True), out=y)
+    y /= y.sum(axis=1, keepdims=True)
+
+
+def softmax_backward(y: Array, d_y: Array, d_x: Array) -> None:
+    """d_x = y * (d_y - sum over classes of d_y * y), all (outer, classes, inner)."""
+    d_x[...] = y * (d_y - (d_y * y).sum(axis=1, keepdims=True))
+
+
+# --- regularization ---
+
+
+def tile_square_sums(w: Array, ydim: int, xdim: int, sums: Array) -> None:
+    """Sum of squares of every tile of ydim rows by xdim columns: ||w_g||^2 of each group.
+
+    Parameters
+    ----------
+    w : (R, C)
+    sums : float64 (R/ydim, C/xdim), written; double, so that tiny float32 weights do not underflow
+    """
+    R, C = w.shape
+    tiles = w.reshape(R // ydim, ydim, C // xdim, xdim)
+    np.square(tiles, dtype=np.float64).sum(axis=(1, 3), out=sums)
+
+
+def tile_add_scaled(w: Array, factors: Array, ydim: int, xdim: int, d_w: Array) -> None:
+    """d_w += factors[tile] * w, one float64 factor for each tile (ydim rows, xdim columns)."""
+    R, C = w.shape
+    tiles = w.reshape(R // ydim, ydim, C // xdim, xdim)
+    d_tiles = d_w.reshape(tiles.shape)
+    d_tiles += (factors[:, None, :, None] * tiles).astype(w.dtype)
+
+
+def add_l2(w: Array, strength: float, multiplier: Array | None, d_w: Array) -> None:
+    """d_w += strength * multiplier * w (multiplier: one number per weight, None for 1)."""
+    decay = w.dtype.type(strength) * w
+    d_w += decay if multiplier is None else decay * multiplier
+
+
+def add_l1(w: Array, strength: float, multiplier: Array | None, d_w: Array) -> None:
+    """d_w += strength * multiplier * sign(w), with sign(0) = 0."""
+    decay = w.dtype.type(strength) * np.sign(w)
+    d_w += decay if multiplier is None else decay * multiplier
+
+
+def sum_of_squares(w: Array, multiplier: Array | None = None) -> float:
+    """Sum of multiplier * w^2, accumulated in float64."""
+    squares = np.square(w, dtype=np.float64)
+    return float(squares.sum() if multiplier is None else (squares * multiplier).sum())
+
+
+def sum_of_magnitudes(w: Array, multiplier: Array | None = None) -> float:
+    """Sum of |multiplier * w|, accumulated in float64."""
+    values = w if multiplier is None else w * multiplier
+    return float(np.abs(values).sum(dtype=np.float64))
+
+
+# --- update ---
+
+
+def sgd_update(d_w: Array, history: Array, rate: float, momentum: float) -> None:
+    """H = momentum * h + rate * d_w; the step, left in d_w, is h."""
+    history *= d_w.dtype.type(momentum)
+    history += d_w.dtype.type(rate) * d_w
+    d_w[...] = history
+
+
+def nesterov_update(d_w: Array, history: Array, rate: float, momentum: float) -> None:
+    """h_new = momentum * h + rate * d_w; the step is (1 + momentum) * h_new - momentum * h."""
+    momentum = d_w.dtype.type(momentum)
+    previous = history.copy()
+    history *= momentum
+    history += d_w.dtype.type(rate) * d_w
+    d_w[...] = (1 + momentum) * history - momentum * previous
+
+
+def adam_update(
+    d_w: Array, m: Array, v: Array, rate: float, beta1: float, beta2: float, delta: float
+) -> None:
+    """m, v: running means of d_w and d_w^2; the step is rate * m / (sqrt(v) + delta).
+
+    ``rate`` already holds the bias correction sqrt(1 - beta2^t) / (1 - beta1^t).
+    """
+    one, b1, b2 = d_w.dtype.type(1), d_w.dtype.type(beta1), d_w.dtype.type(beta2)
+    m *= b1
+    m += (one - b1) * d_w
+    v *= b2
+    v += (one - b2) * d_w * d_w
+    d_w[...] = d_w.dtype.type(rate) * m / (np.sqrt(v) + d_w.dtype.type(delta))
+
+
+def apply_update(w: Array, d_w: Array, mask: Array | None) -> None:
+    """d_w *= mask (frozen weights do not move), then w -= d_w."""
+    if mask is not None:
+        d_w *= mask
+    w -= d_w
+
+
+def zero_out(w: Array, threshold: float) -> None:
+    """Set every weight with -threshold < w < threshold to exactly 0 (strict)."""
+    limit = w.dtype.type(threshold)
+    w[(w < limit) & (w > -limit)] = 0
+
+
+def all_finite(w: Array) -> bool:
+    """Whether no element is NaN or infinite."""
+    return bool(np.isfinite(w).all())
