@@ -1,0 +1,64 @@
+"""Layers: what a network computes, one file each, forward and backward one under the other.
+
+Importing this package makes every layer known in :data:`LAYERS` by its prototxt ``type``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from minissl.errors import ConfigError
+from minissl.layers.accuracy import Accuracy
+from minissl.layers.base import LAYERS, Context, Layer, register
+from minissl.layers.dropout import Dropout
+from minissl.layers.flatten import Flatten
+from minissl.layers.pooling import Pooling
+from minissl.layers.relu import ReLU
+from minissl.layers.sigmoid import Sigmoid
+from minissl.layers.softmax import Softmax
+from minissl.layers.softmax_loss import SoftmaxWithLoss
+from minissl.layers.split import Split
+from minissl.layers.tanh import TanH
+
+__all__ = [
+    "LAYERS",
+    "Accuracy",
+    "Context",
+    "Dropout",
+    "Flatten",
+    "Layer",
+    "Pooling",
+    "ReLU",
+    "Sigmoid",
+    "Softmax",
+    "SoftmaxWithLoss",
+    "Split",
+    "TanH",
+    "create",
+    "register",
+]
+
+
+def create(param: Any, context: Context) -> Layer:
+    """Make the layer that a ``layer { ... }`` block of a prototxt describes.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown ``type``, naming the nearest known one.
+    """
+    layer_class = LAYERS.get(param.type)
+    if layer_class is None:
+        raise ConfigError(
+            f"layer '{param.name}' has the unknown type '{param.type}'; {_advice(param.type)}"
+        )
+    return layer_class(param, context)
+
+
+def _advice(type_name: str) -> str:
+    by_lower_case = {known.lower(): known for known in LAYERS}
+    near = difflib.get_close_matches(type_name.lower(), by_lower_case, n=1)
+    if near:
+        return f"did you mean '{by_lower_case[near[0]]}'?"
+    return f"use one of {', '.join(sorted(LAYERS))}"

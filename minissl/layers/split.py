@@ -1,0 +1,37 @@
+"""Split: one blob for several readers."""
+
+from __future__ import annotations
+
+import sys
+
+from minissl.blob import Blob, Shape
+from minissl.layers.base import Layer, register
+
+
+@register("Split")
+class Split(Layer):
+    """Fan-out: each top is the bottom, and the bottom's gradient is the sum of the tops'.
+
+    The tops share the bottom's memory, so none of them may be changed in place. A network inserts
+    this layer wherever a blob is read more than once.
+    """
+
+    n_tops = (1, sys.maxsize)
+
+    def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
+        """Every top has the bottom's shape."""
+        return [bottom_shapes[0]] * max(1, len(self.param.top))
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Share the values."""
+        for blob in top:
+            blob.data = bottom[0].data
+
+    def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
+        """d_x = sum of all d_y."""
+        if not propagate_down[0]:
+            return
+        d_x = bottom[0].diff
+        d_x[...] = top[0].diff
+        for blob in top[1:]:
+            d_x += blob.diff
