@@ -105,7 +105,7 @@ def regularize(
     terms: Sequence[GroupTerm],
     kernels: ModuleType = reference,
 ) -> float:
-    """Add the gradients of all terms of a parameter to ``d_matrix`` and return their penalties' sum."""
+    """Add the gradients of all of a parameter's terms; return the sum of their penalties."""
     return sum(
         penalty_and_gradient(d_matrix, matrix, term.tile, term.strength, kernels) for term in terms
     )

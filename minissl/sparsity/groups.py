@@ -38,7 +38,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Tile:
-    """A group of ``ydimen`` rows by ``xdimen`` columns; the names are those of BlockGroupLassoSpec."""
+    """A group of ``ydimen`` rows by ``xdimen`` columns, named as in BlockGroupLassoSpec."""
 
     xdimen: int
     ydimen: int
@@ -49,7 +49,7 @@ class Tile:
 
 
 def matrix_shape(shape: Shape) -> tuple[int, int]:
-    """Return R, C of the weight matrix of a blob: R = shape[0], C = everything else (1-D: C = 1)."""
+    """Return R, C of a blob's weight matrix: R = shape[0], C = everything else (1-D: C = 1)."""
     return shape[0], prod(shape[1:])
 
 
@@ -71,7 +71,7 @@ def tile_of(kind: str, shape: Shape, conv_groups: int = 1) -> Tile:
     Parameters
     ----------
     kind : {"filter", "channel", "shape", "depth", "kernel2d", "row", "column"}
-        ``row`` is another name of ``filter`` and ``column`` of ``shape``: the matrix's point of view.
+        ``row`` is the same as ``filter`` and ``column`` as ``shape``, seen from the matrix.
     shape : tuple of int
         (F, C/g, kh, kw) of a convolution, (F, K) of an inner product; any other works too.
     conv_groups : int
@@ -153,7 +153,7 @@ def _rows_of_band(rows: int, conv_groups: int) -> int:
 
 
 def _nearest_divisors(size: int, whole: int) -> list[int]:
-    """Return the divisor of ``whole`` next below ``size`` and the one next above, where they are."""
+    """Return the divisors of ``whole`` next below and next above ``size``, where there are any."""
     divisors = [number for number in range(1, whole + 1) if whole % number == 0]
     below = [number for number in divisors if number < size]
     above = [number for number in divisors if number > size]

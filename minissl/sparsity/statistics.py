@@ -13,7 +13,9 @@ Element counts small weights, the other three exact zeros. Group lasso acts on e
 itself, while the Column line looks at the whole matrix; so the same is counted by conv group too,
 together with what a smaller network could drop: filters, input channels and 2-D kernels.
 
-Percentages are 0 to 100. Dimensions: R rows, C columns of the matrix; g conv groups; kh x kw kernel.
+Percentages are 0 to 100.
+
+Dimensions: R rows, C columns of the matrix; g conv groups; kh x kw kernel.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from minissl.sparsity.groups import Tile, bands
 from minissl.sparsity.zero_out import is_small
@@ -91,26 +94,27 @@ class BlobStatistics:
         return rows
 
 
-def element_sparsity(matrix: np.ndarray) -> float:
-    """Return the percentage of weights with |w| < 1e-4."""
-    return _percentage(is_small(matrix))
+def zero_rows(matrix: np.ndarray) -> np.ndarray:
+    """Return where a row is exactly zero, bool (R,)."""
+    return ~np.any(matrix, axis=1)
 
 
-def row_sparsity(matrix: np.ndarray) -> float:
-    """Return the percentage of rows that are exactly zero."""
-    return _percentage(~matrix.any(axis=1))
+def zero_columns(matrix: np.ndarray) -> np.ndarray:
+    """Return where a column is exactly zero, bool (C,)."""
+    return ~np.any(matrix, axis=0)
 
 
-def column_sparsity(matrix: np.ndarray) -> float:
-    """Return the percentage of columns that are exactly zero."""
-    return _percentage(~matrix.any(axis=0))
-
-
-def block_sparsity(matrix: np.ndarray, tile: Tile) -> float:
-    """Return the percentage of tiles that are exactly zero."""
+def zero_tiles(matrix: np.ndarray, tile: Tile) -> np.ndarray:
+    """Return where a tile is exactly zero, bool (R/ydimen, C/xdimen)."""
     R, C = matrix.shape
     tiles = matrix.reshape(R // tile.ydimen, tile.ydimen, C // tile.xdimen, tile.xdimen)
-    return _percentage(~tiles.any(axis=(1, 3)))  # (R/ydimen, C/xdimen)
+    return ~np.any(tiles, axis=(1, 3))  # (R/ydimen, C/xdimen)
+
+
+def percentage(which: np.ndarray, dtype: npt.DTypeLike = np.float64) -> float:
+    """Return 100 * (true elements) / (elements), formed in the given precision."""
+    number = np.dtype(dtype).type
+    return float(number(100) * number(np.count_nonzero(which)) / number(which.size))
 
 
 def statistics_of(
@@ -137,14 +141,30 @@ def statistics_of(
         name=name,
         blob=blob,
         shape=tuple(w.shape),
-        element=element_sparsity(matrix),
-        row=row_sparsity(matrix),
-        column=column_sparsity(matrix),
-        blocks={str(tile): block_sparsity(matrix, tile) for tile in tiles},
+        element=percentage(is_small(matrix)),
+        row=percentage(zero_rows(matrix)),
+        column=percentage(zero_columns(matrix)),
+        blocks={str(tile): percentage(zero_tiles(matrix, tile)) for tile in tiles},
         bands=tuple(
             _band_statistics(group, band, kernel_area)
             for group, band in enumerate(bands(matrix, conv_groups))  # (R/g, C) each
         ),
+    )
+
+
+def _band_statistics(group: int, band: np.ndarray, kernel_area: int) -> BandStatistics:
+    """Measure one band (R/g, C)."""
+    rows, C = band.shape
+    kernels = band.reshape(rows, C // kernel_area, kernel_area)  # (R/g, C/g, kh*kw)
+    dead_kernels = ~np.any(kernels, axis=2)  # (R/g, C/g)
+    return BandStatistics(
+        group=group,
+        element=percentage(is_small(band)),
+        row=percentage(zero_rows(band)),
+        column=percentage(zero_columns(band)),
+        filter=percentage(zero_rows(band)),
+        channel=percentage(np.all(dead_kernels, axis=0)),
+        kernel2d=percentage(dead_kernels),
     )
 
 
@@ -164,14 +184,15 @@ def log_lines(
     """
     element, column, row, block = "", "", "", ""
     for matrix, tiles in blobs:
-        dtype = matrix.dtype
-        element += f"{_digits(is_small(matrix), dtype)}\t"
-        column += f"{_digits(~matrix.any(axis=0), dtype)}\t"
-        row += f"{_digits(~matrix.any(axis=1), dtype)}\t"
-        block += "".join(
-            f"({tile.xdimen},{tile.ydimen}):{_digits(_zero_tiles(matrix, tile), dtype)};"
-            for tile in tiles
-        )
+        element += _value(is_small(matrix), matrix) + "\t"
+        column += _value(zero_columns(matrix), matrix) + "\t"
+        row += _value(zero_rows(matrix), matrix) + "\t"
+        for tile in tiles:
+            block += f"({tile.xdimen},{tile.ydimen}):{_value(zero_tiles(matrix, tile), matrix)};"
         block += "\t"
     values = {"Element": element, "Column": column, "Row": row, "Block": block}
     return [(f"{title:>11} Sparsity %: ", line) for title, line in values.items()]
+
+
+def _value(which: np.ndarray, matrix: np.ndarray) -> str:
+    return "%g" % percentage(which, matrix.dtype)

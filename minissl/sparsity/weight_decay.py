@@ -63,8 +63,8 @@ def check_multiplier(multiplier: np.ndarray, shape: Shape, where: str) -> None:
     """
     if multiplier.shape != tuple(shape):
         raise ShapeError(
-            f"{where}: decay_proto holds multipliers of shape {multiplier.shape} for a blob of shape "
-            f"{tuple(shape)}; write one multiplier for each weight"
+            f"{where}: decay_proto holds multipliers of shape {multiplier.shape} for a blob "
+            f"of shape {tuple(shape)}; write one multiplier for each weight"
         )
 
 
