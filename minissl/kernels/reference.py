@@ -153,6 +153,98 @@ def conv_backward_bias(d_y: Array, d_b: Array) -> None:
     d_b += d_y.sum(axis=(0, 2, 3))
 
 
+# --- convolution with sparse weights, for inference ---
+
+
+def lower_columns(
+    x: Array, columns: Array, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, col: Array
+) -> None:
+    """Lower only some columns of the weight matrix: the rows ``columns`` of :func:`im2col`.
+
+    Parameters
+    ----------
+    x : (C, H, W)
+    columns : integers, (c * kh + r) * kw + q each
+    col : (len(columns), P * Q), written
+    """
+    whole = np.empty((x.shape[0] * kernel[0] * kernel[1], col.shape[1]), x.dtype)
+    im2col(x, kernel, stride, pad, dilation, whole)
+    col[...] = whole[columns]
+
+
+def conv_csrmm(
+    x: Array,
+    values: Array,
+    columns: Array,
+    row_start: Array,
+    b: Array,
+    kernel: Pair,
+    stride: Pair,
+    pad: Pair,
+    dilation: Pair,
+    groups: int,
+    y: Array,
+) -> None:
+    """Convolution with the weight matrix in compressed sparse rows (LOWERED_CSRMM).
+
+    y[n, f] = b[f] + sum over the non-zeros j of filter f of values[j] * col[columns[j]].
+
+    Parameters
+    ----------
+    values, columns : non-zeros filter by filter; columns count within the conv group
+    row_start : (F + 1,), where each filter's non-zeros begin
+    """
+    N, C = x.shape[:2]
+    F, P, Q = y.shape[1:]
+    channels, filters = C // groups, F // groups
+    col = np.empty((channels * kernel[0] * kernel[1], P * Q), x.dtype)
+    for n in range(N):
+        for g in range(groups):
+            im2col(x[n, g * channels : (g + 1) * channels], kernel, stride, pad, dilation, col)
+            for f in range(g * filters, (g + 1) * filters):
+                own = slice(row_start[f], row_start[f + 1])
+                y[n, f] = (values[own] @ col[columns[own]] + b[f]).reshape(P, Q)
+
+
+def conv_ccnmm(
+    x: Array,
+    values: Array,
+    rows: Array,
+    row_start: Array,
+    columns: Array,
+    column_start: Array,
+    b: Array,
+    kernel: Pair,
+    stride: Pair,
+    pad: Pair,
+    dilation: Pair,
+    y: Array,
+) -> None:
+    """Convolution with the kept rows and columns concatenated (LOWERED_CCNMM, SSL paper Section 4).
+
+    For each conv group: lower its kept columns, multiply by its packed matrix, scatter to its kept
+    rows. Removed rows are their bias. See :class:`minissl.conv_modes.lowered_ccnmm.LoweredCcnmm`
+    for the layout.
+    """
+    N, C = x.shape[:2]
+    groups = len(row_start) - 1
+    channels = C // groups
+    P, Q = y.shape[2:]
+    y[...] = b[:, None, None]
+    for n in range(N):
+        start = 0
+        for g in range(groups):
+            kept_rows = rows[row_start[g] : row_start[g + 1]]
+            kept_columns = columns[column_start[g] : column_start[g + 1]]
+            size = len(kept_rows) * len(kept_columns)
+            packed = values[start : start + size].reshape(len(kept_rows), len(kept_columns))
+            start += size
+            col = np.empty((len(kept_columns), P * Q), x.dtype)
+            image = x[n, g * channels : (g + 1) * channels]
+            lower_columns(image, kept_columns, kernel, stride, pad, dilation, col)
+            y[n, kept_rows] += (packed @ col).reshape(-1, P, Q)
+
+
 # --- inner product ---
 
 

@@ -29,7 +29,7 @@ from minissl.kernels.cpu.inner_product import (
     inner_product_backward_weights,
     inner_product_forward,
 )
-from minissl.kernels.cpu.lowering import col2im, im2col
+from minissl.kernels.cpu.lowering import col2im, im2col, lower_columns
 from minissl.kernels.cpu.pooling import (
     ave_pool_backward,
     ave_pool_forward,
@@ -44,6 +44,7 @@ from minissl.kernels.cpu.regularization import (
     tile_add_scaled,
     tile_square_sums,
 )
+from minissl.kernels.cpu.sparse_convolution import conv_ccnmm, conv_csrmm
 from minissl.kernels.cpu.update import (
     adam_update,
     all_finite,
@@ -66,12 +67,15 @@ __all__ = [
     "conv_backward_bias",
     "conv_backward_input",
     "conv_backward_weights",
+    "conv_ccnmm",
+    "conv_csrmm",
     "conv_forward",
     "im2col",
     "inner_product_backward_bias",
     "inner_product_backward_input",
     "inner_product_backward_weights",
     "inner_product_forward",
+    "lower_columns",
     "max_pool_backward",
     "max_pool_forward",
     "nesterov_update",

@@ -18,6 +18,7 @@ from numba import config
 
 from minissl.kernels.cpu.jit import PARTS, get_thread_id, kernel, parallel_kernel, prange, scratch
 from minissl.kernels.cpu.lowering import lower_image, raise_image
+from minissl.kernels.cpu.stages import ALL, LOWER, MULTIPLY, SCATTER
 
 #: bytes of a chunk's lowered matrix: half of a common second-level cache
 CHUNK_BYTES = 512 * 1024
@@ -34,7 +35,14 @@ def lower_chunk(x, first, images, channel, channels, kernel, stride, pad, dilati
     split = col.reshape(col.shape[0], images, P, Q)
     for i in range(images):
         image = x[first + i, channel : channel + channels]
-        lower_image(image, kernel, stride, pad, dilation, P, Q, split[:, i])
+        lower_image(image, kernel, stride, pad, dilation, split[:, i])
+
+
+@kernel
+def add_bias(source, bias, target):
+    """Target = source + bias, along one row of pixels."""
+    for j in range(source.size):
+        target[j] = source[j] + bias
 
 
 @kernel
@@ -46,7 +54,7 @@ def gather(d_y, first, images, filter, filters, pixels, d_out):
 
 
 @parallel_kernel
-def _forward(x, w, b, kernel, stride, pad, dilation, B, P, Q, cols, outs, y):
+def _forward(x, w, b, kernel, stride, pad, dilation, B, P, Q, cols, outs, y, stages):
     """Run all chunks; w is (G, F/G, K), b is (F,), y is (N, F, P*Q); cols and outs hold scratch."""
     N, C = x.shape[:2]
     G, filters, K = w.shape
@@ -60,17 +68,28 @@ def _forward(x, w, b, kernel, stride, pad, dilation, B, P, Q, cols, outs, y):
         col = cols[thread, : K * width].reshape(K, width)
         out = outs[thread, : filters * width].reshape(filters, width)
         for g in range(G):
-            lower_chunk(
-                x, first, images, g * channels, channels, kernel, stride, pad, dilation, P, Q, col
-            )
-            np.dot(w[g], col, out)
-            for i in range(images):
-                for f in range(filters):
-                    bias = b[g * filters + f]
-                    source = out[f, i * pixels : (i + 1) * pixels]
-                    target = y[first + i, g * filters + f]
-                    for j in range(pixels):
-                        target[j] = source[j] + bias
+            if stages & LOWER:
+                lower_chunk(
+                    x,
+                    first,
+                    images,
+                    g * channels,
+                    channels,
+                    kernel,
+                    stride,
+                    pad,
+                    dilation,
+                    P,
+                    Q,
+                    col,
+                )
+            if stages & MULTIPLY:
+                np.dot(w[g], col, out)
+            if stages & SCATTER:
+                for i in range(images):
+                    for f in range(filters):
+                        source = out[f, i * pixels : (i + 1) * pixels]
+                        add_bias(source, b[g * filters + f], y[first + i, g * filters + f])
 
 
 @parallel_kernel
@@ -131,7 +150,7 @@ def _backward_input(d_y, w, kernel, stride, pad, dilation, B, P, Q, cols, outs, 
             split = d_col.reshape(K, images, P, Q)
             for i in range(images):
                 target = d_x[first + i, g * channels : (g + 1) * channels]
-                raise_image(split[:, i], kernel, stride, pad, dilation, P, Q, target)
+                raise_image(split[:, i], kernel, stride, pad, dilation, target)
 
 
 @parallel_kernel
@@ -156,7 +175,7 @@ def _backward_bias(d_y, d_b):
         d_b[f] += total
 
 
-def _buffers(chunk: int, K: int, filters: int, pixels: int, dtype: np.dtype, extra: int = 0):
+def chunk_buffers(chunk: int, K: int, filters: int, pixels: int, dtype: np.dtype, extra: int = 0):
     """Scratch of every thread: the lowered matrix, and outputs (plus ``extra`` elements)."""
     threads = config.NUMBA_NUM_THREADS
     cols = scratch("lowered", (threads, K * chunk * pixels), dtype)
@@ -164,16 +183,16 @@ def _buffers(chunk: int, K: int, filters: int, pixels: int, dtype: np.dtype, ext
     return cols, outs
 
 
-def conv_forward(x, w, b, stride, pad, dilation, groups, y) -> None:
-    """Convolution forward; see the reference."""
+def conv_forward(x, w, b, stride, pad, dilation, groups, y, stages=ALL) -> None:
+    """Convolution forward; see the reference. ``stages``: see :mod:`minissl.kernels.cpu.stages`."""
     (N, F, P, Q), kernel = y.shape, w.shape[2:]
     w = w.reshape(groups, F // groups, -1)  # (G, F/G, K)
     K = w.shape[2]
     B = images_per_chunk(N, K, P * Q, x.itemsize)
-    cols, outs = _buffers(B, K, F // groups, P * Q, x.dtype)
+    cols, outs = chunk_buffers(B, K, F // groups, P * Q, x.dtype)
     b = np.zeros(F, x.dtype) if b is None else b
     y = y.reshape(N, F, P * Q)
-    _forward(x, w, b, kernel, stride, pad, dilation, B, P, Q, cols, outs, y)
+    _forward(x, w, b, kernel, stride, pad, dilation, B, P, Q, cols, outs, y, stages)
 
 
 def conv_backward_weights(x, d_y, stride, pad, dilation, groups, d_w) -> None:
@@ -182,7 +201,7 @@ def conv_backward_weights(x, d_y, stride, pad, dilation, groups, d_w) -> None:
     K = d_w.size // F
     B = images_per_chunk(N, K, P * Q, x.itemsize)
     filters = F // groups
-    cols, outs = _buffers(B, K, filters, P * Q, x.dtype, extra=filters * K)
+    cols, outs = chunk_buffers(B, K, filters, P * Q, x.dtype, extra=filters * K)
     parts = min(PARTS, -(-N // B))
     partial = scratch("partial", (parts, groups, filters, K), x.dtype)
     d_y = d_y.reshape(N, F, P * Q)
@@ -196,7 +215,7 @@ def conv_backward_input(d_y, w, stride, pad, dilation, groups, d_x) -> None:
     w = w.reshape(groups, F // groups, -1)
     K = w.shape[2]
     B = images_per_chunk(N, K, P * Q, d_x.itemsize)
-    cols, outs = _buffers(B, K, F // groups, P * Q, d_x.dtype)
+    cols, outs = chunk_buffers(B, K, F // groups, P * Q, d_x.dtype)
     d_y = d_y.reshape(N, F, P * Q)
     _backward_input(d_y, w, kernel, stride, pad, dilation, B, P, Q, cols, outs, d_x)
 

@@ -1,0 +1,89 @@
+"""How a convolution with sparse weights is executed: one file per ``conv_mode``.
+
+========================  =============================================================
+``LOWERED_GEMM``          lower the image, multiply by the dense weight matrix
+``LOWERED_CSRMM``         lower the image, multiply by the weights in compressed rows
+``LOWERED_CCNMM``         lower only the kept columns, multiply by the packed dense matrix
+========================  =============================================================
+
+:func:`prepare` packs the weights of a layer once; the object it returns runs the layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from minissl.conv_modes.lowered_ccnmm import LoweredCcnmm
+from minissl.conv_modes.lowered_csrmm import LoweredCsrmm
+from minissl.conv_modes.lowered_gemm import LoweredGemm
+from minissl.conv_modes.shape import ConvShape
+from minissl.errors import ConfigError
+
+__all__ = ["MODES", "ConvShape", "Prepared", "prepare"]
+
+
+class Prepared(Protocol):
+    """Weights packed for one mode."""
+
+    def forward(self, x: Any, y: Any, **stages: int) -> None:
+        """Convolve x (N, C, H, W) into y (N, F, P, Q), bias included."""
+
+    def dense(self) -> Any:
+        """Return the weights as they were, (F, C/G, kh, kw)."""
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds per output pixel of an image, which the mode really executes."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes the packed weights take."""
+
+
+MODES = {
+    "LOWERED_GEMM": LoweredGemm,
+    "LOWERED_CSRMM": LoweredCsrmm,
+    "LOWERED_CCNMM": LoweredCcnmm,
+}
+
+
+def prepare(
+    mode: str,
+    shape: ConvShape,
+    w: Any,
+    b: Any,
+    kernels: Any,
+    kept_columns: list[list[int]] | None = None,
+) -> Prepared:
+    """Pack the weights of a convolution for one ``conv_mode``.
+
+    Parameters
+    ----------
+    mode : str
+        One of ``MODES``.
+    shape : ConvShape
+        Geometry of the layer.
+    w : array
+        Weights (F, C/G, kh, kw); for a compacted layer only the values of its kept columns.
+    b : array or None
+        Bias (F,).
+    kernels : module
+        Backend that will execute it.
+    kept_columns : list of lists, optional
+        For each conv group, the columns that a compacted layer keeps; runs as LOWERED_CCNMM
+        unless the mode is LOWERED_CSRMM.
+
+    Raises
+    ------
+    ConfigError
+        For a mode this version cannot execute.
+    """
+    if mode not in MODES:
+        raise ConfigError(
+            f"conv_mode {mode} is not part of this version; choose one of {', '.join(MODES)}"
+        )
+    if kept_columns:
+        w = shape.scatter_columns(w, kept_columns)
+        if mode == "LOWERED_GEMM":
+            mode = "LOWERED_CCNMM"
+    return MODES[mode](shape, w, b, kernels)

@@ -1,0 +1,195 @@
+"""Convolution with sparse weights by lowering: compressed rows, and concatenated rows and columns.
+
+Parallel over chunks of B images, as in :mod:`minissl.kernels.cpu.convolution`. P x Q output
+pixels; ``width`` is the number of columns of a chunk's lowered matrix, B * P * Q.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minissl.kernels.cpu.convolution import (
+    add_bias,
+    chunk_buffers,
+    images_per_chunk,
+    lower_chunk,
+)
+from minissl.kernels.cpu.jit import get_thread_id, kernel, parallel_kernel, prange
+from minissl.kernels.cpu.lowering import lower_columns_of
+from minissl.kernels.cpu.stages import ALL, LOWER, MULTIPLY, SCATTER
+
+
+@kernel
+def sparse_row(values, columns, col, out):
+    """Out = sum over j of values[j] * col[columns[j]], four non-zeros in each pass over ``out``."""
+    width = out.size
+    out[:] = 0
+    whole = values.size // 4 * 4
+    for j in range(0, whole, 4):
+        v0, v1, v2, v3 = values[j], values[j + 1], values[j + 2], values[j + 3]
+        c0, c1 = col[columns[j]], col[columns[j + 1]]
+        c2, c3 = col[columns[j + 2]], col[columns[j + 3]]
+        for i in range(width):
+            out[i] += v0 * c0[i] + v1 * c1[i] + v2 * c2[i] + v3 * c3[i]
+    for j in range(whole, values.size):
+        value = values[j]
+        source = col[columns[j]]
+        for i in range(width):
+            out[i] += value * source[i]
+
+
+@parallel_kernel
+def _csrmm(
+    x,
+    values,
+    columns,
+    row_start,
+    b,
+    kernel,
+    stride,
+    pad,
+    dilation,
+    groups,
+    B,
+    P,
+    Q,
+    cols,
+    outs,
+    y,
+    stages,
+):
+    """Run all chunks; y is (N, F, P*Q)."""
+    N, C = x.shape[:2]
+    filters = b.size // groups
+    channels = C // groups
+    K = channels * kernel[0] * kernel[1]
+    pixels = P * Q
+    for chunk in prange((N + B - 1) // B):
+        thread = get_thread_id()
+        first = chunk * B
+        images = min(B, N - first)
+        width = images * pixels
+        col = cols[thread, : K * width].reshape(K, width)
+        out = outs[thread, :width]
+        for g in range(groups):
+            if stages & LOWER:
+                lower_chunk(
+                    x,
+                    first,
+                    images,
+                    g * channels,
+                    channels,
+                    kernel,
+                    stride,
+                    pad,
+                    dilation,
+                    P,
+                    Q,
+                    col,
+                )
+            for f in range(g * filters, (g + 1) * filters):
+                if stages & MULTIPLY:
+                    own = slice(row_start[f], row_start[f + 1])
+                    sparse_row(values[own], columns[own], col, out)
+                if stages & SCATTER:
+                    for i in range(images):
+                        add_bias(out[i * pixels : (i + 1) * pixels], b[f], y[first + i, f])
+
+
+@parallel_kernel
+def _ccnmm(
+    x,
+    values,
+    rows,
+    row_start,
+    columns,
+    column_start,
+    b,
+    removed,
+    kernel,
+    stride,
+    pad,
+    dilation,
+    B,
+    P,
+    Q,
+    cols,
+    outs,
+    y,
+    stages,
+):
+    """Run all chunks; y is (N, F, P*Q); ``removed`` lists the filters without weights."""
+    N, C = x.shape[:2]
+    groups = row_start.size - 1
+    channels = C // groups
+    pixels = P * Q
+    for chunk in prange((N + B - 1) // B):
+        thread = get_thread_id()
+        first = chunk * B
+        images = min(B, N - first)
+        width = images * pixels
+        start = 0
+        for g in range(groups):
+            kept_rows = rows[row_start[g] : row_start[g + 1]]
+            kept = columns[column_start[g] : column_start[g + 1]]
+            packed = values[start : start + kept_rows.size * kept.size]
+            start += packed.size
+            if packed.size == 0:
+                continue
+            col = cols[thread, : kept.size * width].reshape(kept.size, width)
+            out = outs[thread, : kept_rows.size * width].reshape(kept_rows.size, width)
+            if stages & LOWER:
+                split = col.reshape(kept.size, images, P, Q)
+                for i in range(images):
+                    image = x[first + i, g * channels : (g + 1) * channels]
+                    lower_columns_of(image, kept, kernel, stride, pad, dilation, split[:, i])
+            if stages & MULTIPLY:
+                np.dot(packed.reshape(kept_rows.size, kept.size), col, out)
+            if stages & SCATTER:
+                for i in range(images):
+                    for row in range(kept_rows.size):
+                        source = out[row, i * pixels : (i + 1) * pixels]
+                        add_bias(source, b[kept_rows[row]], y[first + i, kept_rows[row]])
+        if stages & SCATTER:
+            for i in range(images):
+                for f in removed:
+                    y[first + i, f, :] = b[f]
+
+
+def conv_csrmm(
+    x, values, columns, row_start, b, kernel, stride, pad, dilation, groups, y, stages=ALL
+) -> None:
+    """Convolve with compressed rows; see the reference, and the stages module for ``stages``."""
+    N, F, P, Q = y.shape
+    K = x.shape[1] // groups * kernel[0] * kernel[1]
+    B = images_per_chunk(N, K, P * Q, x.itemsize)
+    cols, outs = chunk_buffers(B, K, 1, P * Q, x.dtype)
+    y = y.reshape(N, F, P * Q)
+    pairs = (kernel, stride, pad, dilation)
+    _csrmm(x, values, columns, row_start, b, *pairs, groups, B, P, Q, cols, outs, y, stages)
+
+
+def conv_ccnmm(
+    x,
+    values,
+    rows,
+    row_start,
+    columns,
+    column_start,
+    b,
+    kernel,
+    stride,
+    pad,
+    dilation,
+    y,
+    stages=ALL,
+) -> None:
+    """Convolve with kept rows and columns; see the reference, and the stages module."""
+    N, F, P, Q = y.shape
+    K = int(np.diff(column_start).max())
+    B = images_per_chunk(N, K, P * Q, x.itemsize)
+    cols, outs = chunk_buffers(B, K, int(np.diff(row_start).max()), P * Q, x.dtype)
+    removed = np.setdiff1d(np.arange(F), rows)
+    y = y.reshape(N, F, P * Q)
+    index = (values, rows, row_start, columns, column_start, b, removed)
+    _ccnmm(x, *index, kernel, stride, pad, dilation, B, P, Q, cols, outs, y, stages)

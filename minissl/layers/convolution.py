@@ -1,0 +1,161 @@
+"""Convolution: the product of the weight matrix with the lowered image (SSL paper, Section 3).
+
+Dimensions: N images, C input channels, H x W input pixels, F filters, G conv groups, kh x kw
+kernel, P x Q output pixels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minissl.blob import Blob, Shape
+from minissl.conv_modes import ConvShape, prepare
+from minissl.kernels.geometry import convolution_output
+from minissl.layers.base import Layer, register
+
+
+@register("Convolution")
+class Convolution(Layer):
+    """y[n, f] = b[f] + sum over c, r, q of w[f, c, r, q] * x[n, c, p*s + r*d - pad, ...].
+
+    Backward, with the lowered image ``col`` (K, P*Q) of each input and W seen as (F, K):
+
+    * d_w += d_y @ col^T
+    * d_x  = col2im(W^T @ d_y)
+    * d_b += sum of d_y over images and pixels
+
+    Prototxt: ``convolution_param`` with num_output, kernel_size / kernel_h, kernel_w, stride, pad,
+    dilation, group, bias_term, fillers and ``conv_mode``. A mode other than LOWERED_GEMM serves
+    inference: once the weights are known (:meth:`prepare`) they are packed and the dense copy is
+    released.
+    """
+
+    def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
+        """Check the geometry and declare the weights (F, C/G, kh, kw) and the bias (F,)."""
+        param = self.param.convolution_param
+        (shape,) = bottom_shapes
+        if len(shape) != 4:
+            raise self.shape_error(f"needs a bottom of shape (N, C, H, W), not {shape}")
+        N, C, H, W = shape
+        self.kernel = _pair(self, param, "kernel", "kernel_size", None)
+        self.stride = _pair(self, param, "stride", "stride", 1)
+        self.pad = _pair(self, param, "pad", "pad", 0)
+        self.dilation = _pair(self, param, "dilation", "dilation", 1)
+        self.groups = param.group
+        self.filters = param.num_output
+        if min(*self.kernel, *self.stride, *self.dilation, self.groups, self.filters) < 1:
+            raise self.config_error(
+                "num_output, group, kernel_size, stride and dilation must be at least 1"
+            )
+        if C % self.groups or self.filters % self.groups:
+            raise self.shape_error(
+                f"group {self.groups} must divide both the {C} input channels "
+                f"and num_output {self.filters}"
+            )
+        P, Q = (
+            convolution_output(size, *geometry)
+            for size, geometry in zip(
+                (H, W),
+                zip(self.kernel, self.stride, self.pad, self.dilation, strict=True),
+                strict=True,
+            )
+        )
+        if P < 1 or Q < 1:
+            raise self.shape_error(
+                f"kernel {self.kernel} is larger than the padded input ({H}, {W}); "
+                "make kernel_size smaller or pad larger"
+            )
+        self.has_bias = param.bias_term
+        self.geometry = (self.stride, self.pad, self.dilation, self.groups)
+        self.shape = ConvShape(
+            C, (H, W), self.filters, self.kernel, self.stride, self.pad, self.dilation, self.groups
+        )
+        self._declare(param, C)
+        return [(N, self.filters, P, Q)]
+
+    def _declare(self, param: Any, C: int) -> None:
+        """Declare weights and bias, and read how the convolution is to be executed."""
+        mode = type(param).DESCRIPTOR.fields_by_name["conv_mode"].enum_type
+        self.conv_mode: str = mode.values_by_number[param.conv_mode].name
+        self.kept_columns = [list(kept.column) for kept in param.kept_columns]
+        self.prepared: Any = None
+        weight_shape: Shape = (self.filters, C // self.groups, *self.kernel)
+        if self.kept_columns:
+            weight_shape = self._packed_shape()
+        if self.phase == "TRAIN" and (self.conv_mode != "LOWERED_GEMM" or self.kept_columns):
+            raise self.config_error(
+                f"conv_mode {self.conv_mode} serves inference only; train with LOWERED_GEMM and "
+                "set the mode in the net you test or time"
+                if not self.kept_columns
+                else "a compacted layer serves inference only; train the net it was made from"
+            )
+        self.declare_parameter(weight_shape, param.weight_filler, "weight", self.groups)
+        if self.has_bias:
+            self.declare_parameter((self.filters,), param.bias_filler, "bias", self.groups)
+
+    def _packed_shape(self) -> Shape:
+        """Shape of the weights of a compacted layer: only the kept columns of each conv group."""
+        K = self.shape.columns
+        if len(self.kept_columns) != self.groups:
+            raise self.config_error(
+                f"has {len(self.kept_columns)} kept_columns entries for {self.groups} conv groups"
+            )
+        if any(c >= K for kept in self.kept_columns for c in kept):
+            raise self.config_error(f"kept_columns must be below the {K} columns of its filters")
+        if self.groups == 1:
+            return (self.filters, len(self.kept_columns[0]))
+        return (self.filters // self.groups * sum(map(len, self.kept_columns)),)
+
+    def prepare(self) -> None:
+        """Pack the weights for the layer's ``conv_mode``; call again whenever weights change."""
+        if self.conv_mode == "LOWERED_GEMM" and not self.kept_columns:
+            return
+        self.prepared = prepare(
+            self.conv_mode,
+            self.shape,
+            self.parameters[0].data,
+            self.parameters[1].data if self.has_bias else None,
+            self.kernels,
+            self.kept_columns,
+        )
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Compute y from x."""
+        x, y = bottom[0].data, top[0].data
+        if self.conv_mode != "LOWERED_GEMM" or self.kept_columns:
+            if self.prepared is None:
+                self.prepare()
+            self.prepared.forward(x, y)
+            return
+        b = self.parameters[1].data if self.has_bias else None
+        self.kernels.conv_forward(x, self.parameters[0].data, b, *self.geometry, y)
+
+    def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
+        """Compute d_w, d_b (added) and d_x from d_y."""
+        d_y = top[0].diff
+        weights = self.parameters[0]
+        self.kernels.conv_backward_weights(bottom[0].data, d_y, *self.geometry, weights.diff)
+        if self.has_bias:
+            self.kernels.conv_backward_bias(d_y, self.parameters[1].diff)
+        if propagate_down[0]:
+            self.kernels.conv_backward_input(d_y, weights.data, *self.geometry, bottom[0].diff)
+
+
+def _pair(layer: Layer, param: Any, name: str, repeated: str, default: int | None):
+    """Read a (height, width) setting: ``kernel_size: 5``, twice for h and w, or ``kernel_h/_w``."""
+    values = list(getattr(param, repeated))
+    axes = f"{name}_h", f"{name}_w"
+    given = name != "dilation" and any(param.HasField(axis) for axis in axes)
+    if given and values:
+        raise layer.config_error(f"give either {repeated} or {axes[0]} and {axes[1]}, not both")
+    if given:
+        if not all(param.HasField(axis) for axis in axes):
+            raise layer.config_error(f"give both {axes[0]} and {axes[1]}")
+        return getattr(param, axes[0]), getattr(param, axes[1])
+    if not values:
+        if default is None:
+            raise layer.config_error(f"needs {repeated}")
+        return default, default
+    if len(values) > 2:
+        raise layer.config_error(f"{repeated} may be given once or twice (height, width)")
+    return values[0], values[-1]

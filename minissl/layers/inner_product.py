@@ -1,0 +1,84 @@
+"""InnerProduct: the fully connected layer."""
+
+from __future__ import annotations
+
+import math
+
+from minissl.blob import Blob, Shape
+from minissl.layers.base import Layer, register
+
+
+@register("InnerProduct")
+class InnerProduct(Layer):
+    """y = x @ W^T + b, with x seen as (N, K) and W as (F, K).
+
+    Backward: d_W += d_y^T @ x, d_b += sum of d_y over images, d_x = d_y @ W.
+
+    Prototxt: ``inner_product_param`` with num_output, bias_term, axis (everything from it on is
+    flattened into K), transpose (W is stored as (K, F)), fillers. ``kept_columns`` marks a
+    compacted layer that reads only some of its K inputs.
+    """
+
+    def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
+        """Flatten from ``axis`` on and declare the weights and the bias."""
+        param = self.param.inner_product_param
+        (shape,) = bottom_shapes
+        axis = param.axis + len(shape) if param.axis < 0 else param.axis
+        if not 0 <= axis < len(shape):
+            raise self.shape_error(f"axis {param.axis} is not one of a bottom of shape {shape}")
+        F = self.filters = param.num_output
+        if F < 1:
+            raise self.config_error("num_output must be at least 1")
+        K = math.prod(shape[axis:])
+        self.outer = math.prod(shape[:axis])
+        self.inputs = K
+        self.transpose = param.transpose
+        self.has_bias = param.bias_term
+        self.kept_columns = list(param.kept_columns[0].column) if param.kept_columns else None
+        if self.kept_columns is not None:
+            self._check_kept_columns(K)
+            K = len(self.kept_columns)
+        self.declare_parameter((K, F) if self.transpose else (F, K), param.weight_filler, "weight")
+        if self.has_bias:
+            self.declare_parameter((F,), param.bias_filler, "bias")
+        return [(*shape[:axis], F)]
+
+    def _check_kept_columns(self, K: int) -> None:
+        assert self.kept_columns is not None
+        if self.phase == "TRAIN":
+            raise self.config_error(
+                "a compacted layer serves inference only; train the net it was made from"
+            )
+        if self.transpose or any(c >= K for c in self.kept_columns):
+            raise self.config_error(
+                f"kept_columns must be below the {K} inputs of a layer that is not transposed"
+            )
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Compute y from x."""
+        x = bottom[0].data.reshape(self.outer, self.inputs)  # (N, K)
+        if self.kept_columns is not None:
+            x = self.kernels.xp.take(x, self.kept_columns, axis=1)
+        b = self.parameters[1].data if self.has_bias else None
+        y = top[0].data.reshape(self.outer, self.filters)  # (N, F)
+        self.kernels.inner_product_forward(x, self._weights(), b, y)
+
+    def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
+        """Compute d_w, d_b (added) and d_x from d_y."""
+        x = bottom[0].data.reshape(self.outer, self.inputs)  # (N, K)
+        d_y = top[0].diff.reshape(self.outer, self.filters)  # (N, F)
+        if self.transpose:
+            # the stored matrix is (K, F): its gradient is x^T d_y, the same product transposed
+            self.kernels.inner_product_backward_weights(d_y, x, self.parameters[0].diff)
+        else:
+            self.kernels.inner_product_backward_weights(x, d_y, self.parameters[0].diff)
+        if self.has_bias:
+            self.kernels.inner_product_backward_bias(d_y, self.parameters[1].diff)
+        if propagate_down[0]:
+            d_x = bottom[0].diff.reshape(self.outer, self.inputs)
+            self.kernels.inner_product_backward_input(d_y, self._weights(), d_x)
+
+    def _weights(self):
+        """The weights as (F, K)."""
+        w = self.parameters[0].data
+        return self.kernels.xp.ascontiguousarray(w.T) if self.transpose else w
