@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from minissl.formats import proto
@@ -258,7 +259,7 @@ def _steps(solver: SolverParameter) -> Iterator[Finding]:
             f"stepvalue is given but lr_policy is '{solver.lr_policy}', which ignores it.",
             'Write lr_policy: "multistep", or remove stepvalue.',
         )
-    if any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(steps)):
         yield Finding(
             "warning",
             "solver",

@@ -137,12 +137,8 @@ def array_of(blob: Any, where: str) -> np.ndarray:
     # Serialising a message that holds these values alone hands over their bytes in one piece,
     # which is many times quicker than reading them one by one.
     single = proto.BlobProto()
-    if blob.double_data:
-        single.double_data.MergeFrom(values)
-        dtype = np.dtype("<f8")
-    else:
-        single.data.MergeFrom(values)
-        dtype = np.dtype("<f4")
+    (single.double_data if blob.double_data else single.data).MergeFrom(values)
+    dtype: np.dtype = np.dtype("<f8" if blob.double_data else "<f4")
     content = single.SerializeToString()
     start = len(content) - dtype.itemsize * len(values)
     flat = np.frombuffer(content, dtype, offset=start) if len(values) else np.empty(0, dtype)

@@ -120,7 +120,7 @@ def read_solver_net(solver: SolverParameter, solver_path: str | Path) -> NetPara
     named = [name for name in ("net", "train_net") if solver.HasField(name)]
     if len(inline) + len(named) > 1:
         raise ConfigError(
-            f"{solver_path} gives {' and '.join(inline + named)}; a solver trains one net, keep one."
+            f"{solver_path} gives {' and '.join(inline + named)}, but trains one net; keep one."
         )
     if inline:
         return getattr(solver, inline[0])
@@ -142,13 +142,8 @@ def resolve_net_path(solver: SolverParameter, solver_path: str | Path) -> Path:
     name = solver.net or solver.train_net
     if not name:
         raise ConfigError(f'{solver_path} names no net; add a line such as net: "lenet.prototxt".')
-    beside = Path(solver_path).parent
-    places = [
-        Path(name),
-        beside / name,
-        beside / Path(name).name,
-        PACKAGED_MODELS / Path(name).name,
-    ]
+    beside, last = Path(solver_path).parent, Path(name).name
+    places = [Path(name), beside / name, beside / last, PACKAGED_MODELS / last]
     for place in places:
         if place.is_file():
             return place

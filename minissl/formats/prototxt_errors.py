@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from minissl.formats import proto
 
 if TYPE_CHECKING:
-    from google.protobuf.descriptor import Descriptor, FieldDescriptor
+    from google.protobuf.descriptor import Descriptor
 
 _UNKNOWN_FIELD = re.compile(r'Message type "(?:caffe\.)?([\w.]+)" has no field named "([^"]*)"')
 _REPEATED = re.compile(r'Message type "(?:caffe\.)?[\w.]+" should not have multiple "(\w+)" fields')
@@ -34,7 +34,7 @@ _NET_MESSAGES = {"NetParameter", "V1LayerParameter"}
 class Block:
     """One ``field { ... }`` around a place in a text, with the plain values directly inside it."""
 
-    field: str
+    opened_by: str
     values: dict[str, str] = field(default_factory=dict)
 
 
@@ -125,10 +125,10 @@ def enclosing_blocks(text: str, line: int, column: int) -> list[Block]:
 
 def _place(blocks: list[Block]) -> str:
     for block in blocks:
-        if block.field in ("layer", "layers"):
+        if block.opened_by in ("layer", "layers"):
             name = block.values.get("name")
             return f"layer '{name}'" if name else "a layer without a name"
-    return f"{blocks[-1].field} {{ ... }}" if blocks else ""
+    return f"{blocks[-1].opened_by} {{ ... }}" if blocks else ""
 
 
 def _paths(name: str, start: Descriptor, skip: set[str]) -> list[list[str]]:
@@ -140,10 +140,9 @@ def _paths(name: str, start: Descriptor, skip: set[str]) -> list[list[str]]:
         message, path = queue.popleft()
         if path and name in message.fields_by_name:
             paths.append(path)
-        below: list[FieldDescriptor] = [f for f in message.fields if f.message_type is not None]
-        for step in below:
+        for step in message.fields:
             kind = step.message_type
-            if kind.name not in seen and kind.name not in skip:
+            if kind is not None and kind.name not in seen and kind.name not in skip:
                 seen.add(kind.name)
                 queue.append((kind, [*path, step.name]))
     nearest = min(map(len, paths), default=0)
@@ -155,7 +154,7 @@ def _for_this_layer(paths: list[list[str]], blocks: list[Block]) -> list[list[st
     types = {
         block.values.get("type", "").lower().replace("_", "")
         for block in blocks
-        if block.field in ("layer", "layers")
+        if block.opened_by in ("layer", "layers")
     }
     own = [p for p in paths if {s.removesuffix("_param").replace("_", "") for s in p} & types]
     return own or paths

@@ -70,8 +70,7 @@ def upgrade_solver(solver: SolverParameter) -> None:
         return
     if solver.HasField("type"):
         raise ConfigError("The solver gives both type and solver_type; keep type.")
-    enum = solver.DESCRIPTOR.fields_by_name["solver_type"].enum_type
-    solver.type = _TYPE_OF_ENUM[enum.values_by_number[solver.solver_type].name]
+    solver.type = _TYPE_OF_ENUM[solver.SolverType.Name(solver.solver_type)]
     solver.ClearField("solver_type")
 
 
@@ -105,7 +104,7 @@ def _field_of(owner: Any, name: str, key: str) -> FieldDescriptor:
     raise ConfigError(f"--set {key}: {owner.DESCRIPTOR.name} has no field '{name}'; {hint}")
 
 
-def _is_repeated(field: FieldDescriptor) -> bool:
+def _is_repeated(field: Any) -> bool:
     # is_repeated came with protobuf 6.31, which deprecates label.
     if hasattr(field, "is_repeated"):
         return bool(field.is_repeated)
@@ -120,7 +119,7 @@ def _convert(field: FieldDescriptor, text: str, key: str) -> Any:
         if text not in _TRUE + _FALSE:
             raise _refused(key, "true or false", text)
         return text in _TRUE
-    if field.cpp_type == field.CPPTYPE_ENUM:
+    if field.enum_type is not None:
         names = field.enum_type.values_by_name
         if text not in names:
             raise _refused(key, "one of " + ", ".join(names), text)

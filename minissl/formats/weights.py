@@ -86,7 +86,7 @@ def write_weights(
         write_tensors(path, by_tensor(weights), metadata)
     else:
         with atomic_write(path) as file:
-            np.savez(file, **by_tensor(weights))
+            np.savez(file, **by_tensor(weights))  # type: ignore[arg-type]
 
 
 def by_tensor(weights: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
