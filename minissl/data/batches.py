@@ -41,14 +41,23 @@ class BatchReader:
     def __init__(self, dataset: Dataset, batch_size: int, shuffle: bool = False, seed: int = 0):
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; use 1 or more")
-        if seed < 0:
-            raise ConfigError(f"the seed of the data order is {seed}; use 0 or more")
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
         self._position = 0
-        self._orders: dict[int, np.ndarray] = {}
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
+
+    @property
+    def seed(self) -> int:
+        """Decides the order of ``shuffle`` and the random numbers of the transformation."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, value: int) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ConfigError(f"the seed of the data order is {value!r}; use a number from 0 on")
+        self._seed = value
 
     @property
     def position(self) -> int:
@@ -93,17 +102,18 @@ class BatchReader:
         if not self.shuffle:
             return within
         epochs = numbers // n
-        needed = np.unique(epochs).tolist()
-        self._orders = {epoch: self._order(epoch) for epoch in needed}
+        # The orders of this batch's epochs are kept for the next batch, older ones are dropped.
+        needed = [(self.seed, epoch) for epoch in np.unique(epochs).tolist()]
+        self._orders = {key: self._order(*key) for key in needed}
         chosen = np.empty_like(within)
-        for epoch in needed:
-            here = epochs == epoch
-            chosen[here] = self._orders[epoch][within[here]]
+        for key in needed:
+            here = epochs == key[1]
+            chosen[here] = self._orders[key][within[here]]
         return chosen
 
-    def _order(self, epoch: int) -> np.ndarray:
+    def _order(self, seed: int, epoch: int) -> np.ndarray:
         """Return the order of one epoch: a permutation of 0 ... N - 1."""
-        if epoch in self._orders:
-            return self._orders[epoch]
-        rng = np.random.default_rng([self.seed, SHUFFLE_STREAM, epoch])
+        if (seed, epoch) in self._orders:
+            return self._orders[seed, epoch]
+        rng = np.random.default_rng([seed, SHUFFLE_STREAM, epoch])
         return rng.permutation(len(self.dataset))

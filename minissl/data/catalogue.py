@@ -44,11 +44,6 @@ class Entry:
     mirrors: tuple[str, ...] = ()
     archives: tuple[Archive, ...] = ()
 
-    @property
-    def files(self) -> tuple[File, ...]:
-        """All unpacked files."""
-        return tuple(file for archive in self.archives for file in archive.files)
-
 
 DIGITS = tuple("0123456789")
 CLOTHES = (
