@@ -1,0 +1,252 @@
+"""Layers without bottoms, where a network's input comes from: Data, MemoryData and Input.
+
+Dimensions: N images of a batch, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minissl.blob import Blob, Shape
+from minissl.data.batches import BatchReader
+from minissl.data.catalogue import CATALOGUE, Entry
+from minissl.data.datasets import load
+from minissl.data.mean import read_mean
+from minissl.data.transform import Transform
+from minissl.errors import DataError, ShapeError
+from minissl.layers.base import Layer, register
+
+SPLIT_OF_PHASE = {"TRAIN": "train", "TEST": "test"}
+
+
+class _Source(Layer):
+    """A layer that only produces."""
+
+    n_bottoms: ClassVar[tuple[int, int]] = (0, 0)
+    is_data: ClassVar[bool] = True
+
+    def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
+        """Do nothing: there is no bottom to give a gradient to."""
+
+    def batch_size(self, of_prototxt: int) -> int:
+        """Return the batch size of the command line, else that of the prototxt."""
+        size = self.context.data.get("batch_size") or of_prototxt
+        if size < 1:
+            raise self.config_error(f"batch_size is {size}; use 1 or more")
+        return size
+
+
+@register("Data")
+class Data(_Source):
+    """Batches of a data set, in file order, transformed; top 0 the images, top 1 the labels.
+
+    ``data_param.source`` names a data set that minissl knows (``mnist``, ``cifar10`` ...), unless
+    the context names one, which then replaces it. The TRAIN phase reads the training part, TEST the
+    test part. The data are loaded by the first ``forward``: a network can be looked at without.
+
+    Tops: (N, C, H, W) and, where there is a second one, (N,); labels are numbers of the network's
+    type, as in Caffe.
+    """
+
+    n_tops: ClassVar[tuple[int, int]] = (1, 2)
+
+    def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
+        """Find the data set in the catalogue and work out the shapes; nothing is read yet."""
+        param = self.param.data_param
+        for name in ("scale", "mean_file", "crop_size", "mirror"):
+            if param.HasField(name):
+                raise self.config_error(
+                    f"data_param.{name} is the old form; move {name} into transform_param"
+                )
+        self._entry = self._find_entry(param.source)
+        self._reader: BatchReader | None = None
+        self._batch_size = self.batch_size(param.batch_size)
+        self._transform = self._read_transform()
+        try:
+            image_shape = self._transform.output_shape(self._entry.image_shape)
+        except ShapeError as error:
+            raise self.shape_error(str(error)) from error
+        tops: list[Shape] = [(self._batch_size, *image_shape), (self._batch_size,)]
+        return tops[: len(self.param.top)]
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Write the next batch."""
+        rng = self.reader.transform_rng()
+        images, labels = self.reader.next()
+        self._transform.apply(images, self.phase == "TRAIN", rng, out=top[0].data)
+        if len(top) > 1:
+            top[1].data[...] = labels
+
+    @property
+    def reader(self) -> BatchReader:
+        """The reader; the first use loads the data set."""
+        if self._reader is None:
+            options = self.context.data
+            dataset = load(self._entry.name, SPLIT_OF_PHASE[self.phase])
+            self._reader = BatchReader(
+                dataset,
+                self._batch_size,
+                shuffle=bool(options.get("shuffle", False)),
+                seed=options.get("seed", 0),
+            )
+            if self.param.data_param.rand_skip:
+                self._reader.skip_up_to(self.param.data_param.rand_skip)
+        return self._reader
+
+    def state(self) -> dict[str, Any]:
+        """Return the number of records read and the seed of their order."""
+        return {"position": self.reader.position, "seed": self.reader.seed}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on where another run stood."""
+        if set(state) != {"position", "seed"}:
+            raise DataError(
+                f"layer '{self.name}' (Data): the snapshot holds {sorted(state)} where a data "
+                "position and a seed belong; resume from another snapshot"
+            )
+        self.reader.position = state["position"]
+        self.reader.seed = state["seed"]
+
+    def _find_entry(self, source: str) -> Entry:
+        override = self.context.data.get("source")
+        name = override or source
+        if name in CATALOGUE:
+            return CATALOGUE[name]
+        known = ", ".join(CATALOGUE)
+        if override:
+            raise self.config_error(f"unknown data set '{override}'; use one of {known}")
+        guess = "cifar10" if "cifar" in source.lower() else "mnist"
+        raise self.config_error(
+            f"the source '{source}' is a database that is not read here; add --data {guess} to "
+            f"read the official files instead, or name one of {known} as the source"
+        )
+
+    def _read_transform(self) -> Transform:
+        param = self.param.transform_param
+        if param.mean_file and param.mean_value:
+            raise self.config_error("has both mean_file and mean_value; keep one of them")
+        mean = None
+        if param.mean_file:
+            mean = read_mean(param.mean_file)
+        elif param.mean_value:
+            mean = np.array(param.mean_value, np.float32)
+        return Transform(param.scale, mean, param.crop_size, param.mirror)
+
+
+@register("MemoryData")
+class MemoryData(_Source):
+    """Batches of arrays that a program hands over with :meth:`set_arrays`.
+
+    Tops: (N, C, H, W) and, where there is a second one, (N,).
+    """
+
+    n_tops: ClassVar[tuple[int, int]] = (1, 2)
+
+    def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
+        """Take the shapes from ``memory_data_param``."""
+        param = self.param.memory_data_param
+        if self.param.HasField("transform_param"):
+            raise self.config_error(
+                "transform_param does not act on arrays; transform them before set_arrays"
+            )
+        self._image_shape = (param.channels, param.height, param.width)
+        if min(self._image_shape) < 1:
+            raise self.config_error(
+                f"channels, height and width are {self._image_shape}; each must be 1 or more"
+            )
+        self._batch_size = self.batch_size(param.batch_size)
+        self._images: np.ndarray | None = None
+        self._labels: np.ndarray | None = None
+        self._position = 0
+        tops: list[Shape] = [(self._batch_size, *self._image_shape), (self._batch_size,)]
+        return tops[: len(self.param.top)]
+
+    def set_arrays(self, images: np.ndarray, labels: np.ndarray | None = None) -> None:
+        """Set what the next batches are taken from, beginning at the first record.
+
+        Parameters
+        ----------
+        images : numpy.ndarray
+            (M, C, H, W), M a multiple of the batch size; not copied.
+        labels : numpy.ndarray, optional
+            (M,); zeros where they are not given.
+
+        Raises
+        ------
+        ShapeError
+            The arrays have other shapes.
+        """
+        count = len(images) if images.ndim else 0
+        if images.shape[1:] != self._image_shape or not count or count % self._batch_size:
+            raise self.shape_error(
+                f"images of shape {images.shape} where M images of {self._image_shape} belong, M a "
+                f"multiple of the batch size {self._batch_size}; reshape or cut them"
+            )
+        if labels is None:
+            labels = np.zeros(count, self.dtype)
+        if labels.shape != (count,):
+            raise self.shape_error(
+                f"labels of shape {labels.shape} for {count} images; give ({count},)"
+            )
+        self._images, self._labels = images, labels
+        self._position = 0
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Write the next batch; after the last one comes the first again."""
+        if self._images is None or self._labels is None:
+            raise DataError(
+                f"layer '{self.name}' (MemoryData) has no data; call its set_arrays(images, labels)"
+            )
+        batch = slice(self._position, self._position + self._batch_size)
+        top[0].data[...] = self._images[batch]
+        if len(top) > 1:
+            top[1].data[...] = self._labels[batch]
+        self._position = batch.stop % len(self._images)
+
+    def state(self) -> dict[str, Any]:
+        """Return the number of the next record."""
+        return {"position": self._position}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on where another run stood; call it after ``set_arrays``."""
+        position: Any = state.get("position")
+        count = 0 if self._images is None else len(self._images)
+        if position not in range(0, max(count, 1), self._batch_size):
+            raise DataError(
+                f"layer '{self.name}' (MemoryData): the snapshot's position {position!r} does not "
+                f"fit {count} records; call set_arrays with the arrays of that run first"
+            )
+        self._position = int(position)
+
+
+@register("Input")
+class Input(_Source):
+    """Blobs that a program fills itself: ``net.blobs["data"].data[...] = images``.
+
+    Tops: of the shapes in ``input_param``, one for each top, or one for all. A batch size of the
+    command line replaces the first dimension.
+    """
+
+    n_tops: ClassVar[tuple[int, int]] = (1, 1000)
+
+    def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
+        """Take the shapes from ``input_param``."""
+        shapes = [tuple(shape.dim) for shape in self.param.input_param.shape]
+        tops = len(self.param.top)
+        if len(shapes) not in (1, tops):
+            raise self.config_error(
+                f"has {tops} tops and {len(shapes)} shapes; write one input_param shape for all "
+                "tops or one for each"
+            )
+        for shape in shapes:
+            if not shape or min(shape) < 1:
+                raise self.config_error(
+                    f"input_param has the shape {shape}; every dimension must be 1 or more"
+                )
+        sized = [(self.batch_size(shape[0]), *shape[1:]) for shape in shapes]
+        return sized * tops if len(sized) == 1 else sized
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Do nothing: the values are the caller's."""
