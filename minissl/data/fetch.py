@@ -182,10 +182,10 @@ def _download(
             failures.append(f"{url}: the bytes are not the published ones (SHA-256)")
         else:
             return Path(path)
+    folder = (workspace.parent / archive.files[0].path).parent
     raise DataError(
         f"data set '{entry.name}' could not be downloaded ({'; '.join(failures)}); go online and "
-        f"repeat 'minissl data fetch {entry.name}', or put the official files into "
-        f"{workspace.parent} yourself"
+        f"repeat 'minissl data fetch {entry.name}', or put the official files into {folder} yourself"
     )
 
 

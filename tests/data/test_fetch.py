@@ -165,7 +165,7 @@ def test_wrong_bytes_everywhere(toy, server, tmp_path):
     sentence = str(caught.value)
     assert f"{server.url}/a/two.gz: HTTP status 404" in sentence
     assert f"{server.url}/b/two.gz: the bytes are not the published ones" in sentence
-    assert "minissl data fetch toy" in sentence and str(tmp_path) in sentence
+    assert "minissl data fetch toy" in sentence and str(tmp_path / "toy") in sentence
     assert listing(tmp_path) == ["toy/one"]  # the whole file stays, nothing half-written is there
     assert [path.name for path in tmp_path.iterdir()] == ["toy"]
 
