@@ -185,7 +185,8 @@ def _download(
     folder = (workspace.parent / archive.files[0].path).parent
     raise DataError(
         f"data set '{entry.name}' could not be downloaded ({'; '.join(failures)}); go online and "
-        f"repeat 'minissl data fetch {entry.name}', or put the official files into {folder} yourself"
+        f"repeat 'minissl data fetch {entry.name}', or put the official files into "
+        f"{folder} yourself"
     )
 
 
