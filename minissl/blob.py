@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,24 @@ class Parameter(Blob):
         self.spec = spec
         self.conv_groups = conv_groups
         self.mask: Any = None
+        self._restore: Callable[[], Any] | None = None
+
+    @property
+    def data(self) -> Any:
+        """The values; of a released parameter a fresh copy, rebuilt from its packed form."""
+        if self._restore is not None:
+            return self._restore()
+        return super().data
+
+    @data.setter
+    def data(self, array: Any) -> None:
+        self._restore = None
+        self._data = array
+
+    def release(self, restore: Callable[[], Any]) -> None:
+        """Free the dense values; ``restore()`` rebuilds them for whoever still asks."""
+        self._data = None
+        self._restore = restore
 
     @property
     def matrix_shape(self) -> tuple[int, int]:

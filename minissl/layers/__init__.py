@@ -11,8 +11,11 @@ from typing import Any
 from minissl.errors import ConfigError
 from minissl.layers.accuracy import Accuracy
 from minissl.layers.base import LAYERS, Context, Layer, register
+from minissl.layers.convolution import Convolution
+from minissl.layers.data_layers import Data, Input, MemoryData
 from minissl.layers.dropout import Dropout
 from minissl.layers.flatten import Flatten
+from minissl.layers.inner_product import InnerProduct
 from minissl.layers.pooling import Pooling
 from minissl.layers.relu import ReLU
 from minissl.layers.sigmoid import Sigmoid
@@ -25,9 +28,14 @@ __all__ = [
     "LAYERS",
     "Accuracy",
     "Context",
+    "Convolution",
+    "Data",
     "Dropout",
     "Flatten",
+    "InnerProduct",
+    "Input",
     "Layer",
+    "MemoryData",
     "Pooling",
     "ReLU",
     "Sigmoid",

@@ -107,17 +107,26 @@ class Convolution(Layer):
         return (self.filters // self.groups * sum(map(len, self.kept_columns)),)
 
     def prepare(self) -> None:
-        """Pack the weights for the layer's ``conv_mode``; call again whenever weights change."""
+        """Pack the weights for the layer's ``conv_mode`` and release the dense copy.
+
+        Called when weights have been loaded, and again whenever they change.
+        """
         if self.conv_mode == "LOWERED_GEMM" and not self.kept_columns:
             return
-        self.prepared = prepare(
+        weights = self.parameters[0]
+        prepared = prepare(
             self.conv_mode,
             self.shape,
-            self.parameters[0].data,
+            weights.data,
             self.parameters[1].data if self.has_bias else None,
             self.kernels,
             self.kept_columns,
         )
+        self.prepared = prepared
+        if self.kept_columns:
+            weights.release(lambda: self.shape.gather_columns(prepared.dense(), self.kept_columns))
+        else:
+            weights.release(prepared.dense)
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Compute y from x."""

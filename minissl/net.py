@@ -1,0 +1,425 @@
+"""A network: layers in order, blobs by name, parameters."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minissl import backend as backends
+from minissl import graph, memory
+from minissl.blob import Blob, Parameter, Shape
+from minissl.errors import ConfigError, NonFiniteError, WeightsError
+from minissl.layers import Context, Layer, create
+from minissl.sparsity import connectivity
+from minissl.sparsity.zero_out import zero_out
+
+log = logging.getLogger("minissl")
+
+
+class Net:
+    """A network built from a prototxt for one phase.
+
+    Parameters
+    ----------
+    param : str, Path or NetParameter
+        A prototxt file, or its parsed message.
+    phase : {"TRAIN", "TEST"}
+        Layers are chosen by their include and exclude rules.
+    backend : str
+        ``numpy`` (the readable definition), ``numba`` (fast) or ``auto``.
+    dtype : str
+        ``float32``, or ``float64`` for gradient checks.
+    seed : int
+        Of the fillers and of dropout.
+    data : dict, optional
+        Overrides for Data layers: ``source``, ``batch_size``, ``shuffle``, ``seed``.
+    level, stages : int, sequence of str
+        The rest of the network's state, for include and exclude rules.
+    share : Net, optional
+        A network whose parameters this one uses, matched by layer name (as a test network uses
+        those of the network being trained).
+
+    Attributes
+    ----------
+    layers : list of Layer
+    blobs : dict of str to Blob
+    parameters : list of Parameter
+        Every learnable blob once, in net order.
+    outputs : list of str
+        Names of the blobs that no layer reads.
+
+    Examples
+    --------
+    >>> net = Net("lenet.prototxt", phase="TEST", data={"source": "mnist-small"})  # doctest: +SKIP
+    >>> net.load("lenet.caffemodel")  # doctest: +SKIP
+    >>> net.forward()["accuracy"]  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        param: Any,
+        phase: str = "TEST",
+        backend: str = "auto",
+        dtype: str = "float32",
+        seed: int = 0,
+        data: Mapping[str, Any] | None = None,
+        level: int = 0,
+        stages: Sequence[str] = (),
+        share: Net | None = None,
+    ):
+        if isinstance(param, (str, Path)):
+            from minissl.formats.prototxt import read_net
+
+            param = read_net(param)
+        self.param = param
+        self.name: str = param.name
+        self.phase = phase
+        self.kernels = backends.get(backend)
+        self.dtype = np.dtype(dtype)
+        self.rng = np.random.default_rng(seed)
+        context = Context(self.kernels, self.dtype, self.rng, phase, dict(data or {}))
+        chosen = graph.insert_splits(graph.select_layers(param, phase, level, tuple(stages)))
+        if not chosen:
+            raise ConfigError(f"net '{self.name}' has no layer in phase {phase}")
+        self._check_names(chosen)
+        self.layers: list[Layer] = [create(layer, context) for layer in chosen]
+        self.blobs: dict[str, Blob] = {}
+        self._bottoms: list[list[Blob]] = []
+        self._tops: list[list[Blob]] = []
+        self._set_up()
+        self._plan_backward()
+        self.parameters = self._own_parameters(share)
+        memory.check(self.bytes_needed(), f"net '{self.name}'")
+        self._fill(share)
+        read = {name for layer in chosen for name in layer.bottom}
+        self.outputs = [name for name in self.blobs if name not in read]
+
+    # --- set-up ---
+
+    def _check_names(self, chosen: list[Any]) -> None:
+        seen: set[str] = set()
+        for layer in chosen:
+            if layer.name in seen:
+                raise ConfigError(
+                    f"two layers of phase {self.phase} are named '{layer.name}'; rename one, "
+                    "weights are matched by name"
+                )
+            seen.add(layer.name)
+
+    def _set_up(self) -> None:
+        """Let every layer work out its shapes; nothing is allocated."""
+        for layer in self.layers:
+            param = layer.param
+            _check_count(layer, "bottom", len(param.bottom), layer.n_bottoms)
+            _check_count(layer, "top", len(param.top), layer.n_tops)
+            bottom = [self.blobs[name] for name in param.bottom]
+            shapes = layer.setup([blob.shape for blob in bottom])
+            top = []
+            for name, shape in zip(param.top, shapes, strict=True):
+                if name in param.bottom:
+                    if not layer.in_place:
+                        raise layer.config_error(
+                            f"cannot compute in place; give its top another name than '{name}'"
+                        )
+                    top.append(self.blobs[name])
+                    continue
+                blob = Blob(name, shape, self.dtype, self.kernels.xp)
+                self.blobs[name] = blob
+                top.append(blob)
+            self._bottoms.append(bottom)
+            self._tops.append(top)
+
+    def _plan_backward(self) -> None:
+        """Decide which gradients are needed: those on a path from a learning weight to a loss."""
+        self.loss_weights: list[list[float]] = []
+        for layer, top in zip(self.layers, self._tops, strict=True):
+            given = list(layer.param.loss_weight)
+            if given and len(given) != len(top):
+                raise layer.config_error(
+                    f"has {len(given)} loss_weight values for {len(top)} tops; give one for each"
+                )
+            usual = [1.0] + [0.0] * (len(top) - 1) if layer.is_loss else [0.0] * len(top)
+            self.loss_weights.append(given or usual)
+        wanted: set[int] = set()  # blobs (by identity) that a gradient must reach
+        self._propagate: list[list[bool]] = []
+        self._runs_backward: list[bool] = []
+        for layer, bottom, top in zip(self.layers, self._bottoms, self._tops, strict=True):
+            learns = any(
+                _learns(layer.param, i) for i in range(max(1, len(layer.parameters)))
+            ) and bool(layer.parameters)
+            flags = [
+                (id(blob) in wanted or self.param.force_backward) and i not in layer.no_gradient
+                for i, blob in enumerate(bottom)
+            ]
+            for i, asked in enumerate(layer.param.propagate_down):
+                flags[i] = flags[i] and asked
+            self._propagate.append(flags)
+            self._runs_backward.append(learns or any(flags))
+            if self._runs_backward[-1]:
+                wanted.update(id(blob) for blob in top)
+        under_loss: set[int] = set()
+        for number in reversed(range(len(self.layers))):
+            top, weights = self._tops[number], self.loss_weights[number]
+            reaches = any(w != 0 for w in weights) or any(id(blob) in under_loss for blob in top)
+            self._runs_backward[number] = self._runs_backward[number] and reaches
+            if reaches:
+                under_loss.update(id(blob) for blob in self._bottoms[number])
+
+    def _own_parameters(self, share: Net | None) -> list[Parameter]:
+        """Collect the learnable blobs; those shared by name or with another net are one object."""
+        named: dict[str, Parameter] = {}
+        others = {layer.name: layer for layer in share.layers} if share else {}
+        parameters: list[Parameter] = []
+        for layer in self.layers:
+            for i, parameter in enumerate(layer.parameters):
+                other = others.get(layer.name)
+                if other is not None and len(other.parameters) == len(layer.parameters):
+                    self._check_shared(parameter, other.parameters[i])
+                    layer.parameters[i] = other.parameters[i]
+                elif parameter.spec.name in named:
+                    self._check_shared(parameter, named[parameter.spec.name])
+                    layer.parameters[i] = named[parameter.spec.name]
+                    continue
+                elif parameter.spec.name:
+                    named[parameter.spec.name] = parameter
+                if not any(layer.parameters[i] is known for known in parameters):
+                    parameters.append(layer.parameters[i])
+        return parameters
+
+    def _check_shared(self, one: Parameter, other: Parameter) -> None:
+        if one.shape != other.shape:
+            raise ConfigError(
+                f"'{one.name}' of shape {one.shape} cannot share the values of "
+                f"'{other.name}' of shape {other.shape}"
+            )
+
+    def _fill(self, share: Net | None) -> None:
+        shared = {id(parameter) for parameter in share.parameters} if share else set()
+        for layer in self.layers:
+            if not any(id(parameter) in shared for parameter in layer.parameters):
+                layer.fill_parameters()
+
+    def bytes_needed(self) -> int:
+        """Return the bytes of all blobs, parameters and scratch memory (and gradients in TRAIN)."""
+        factor = 2 if self.phase == "TRAIN" else 1
+        activations = sum(blob.size for blob in self.blobs.values())
+        weights = sum(parameter.size for parameter in self.parameters)
+        history = weights if self.phase == "TRAIN" else 0
+        scratch = sum(layer.workspace_bytes() for layer in self.layers)
+        return (factor * (activations + weights) + history) * self.dtype.itemsize + scratch
+
+    # --- running ---
+
+    def forward(self, inputs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Run all layers; return the outputs by name (arrays owned by the network).
+
+        Parameters
+        ----------
+        inputs : dict, optional
+            Values for blobs of Input layers.
+        """
+        for name, value in (inputs or {}).items():
+            self._blob(name).data[...] = value
+        with backends.single_threaded_blas():
+            for layer, bottom, top in zip(self.layers, self._bottoms, self._tops, strict=True):
+                layer.forward(bottom, top)
+        return {name: self.blobs[name].data for name in self.outputs}
+
+    def loss(self) -> float:
+        """Return the weighted sum of all loss tops of the last forward pass."""
+        total = 0.0
+        for top, weights in zip(self._tops, self.loss_weights, strict=True):
+            for blob, weight in zip(top, weights, strict=True):
+                if weight:
+                    total += weight * float(blob.data.sum())
+        return total
+
+    def backward(self) -> None:
+        """Compute all gradients of :meth:`loss`; those of parameters are added to their diffs."""
+        with backends.single_threaded_blas():
+            for number in reversed(range(len(self.layers))):
+                if not self._runs_backward[number]:
+                    continue
+                top = self._tops[number]
+                for blob, weight in zip(top, self.loss_weights[number], strict=True):
+                    if weight:
+                        blob.diff[...] = weight
+                flags = self._propagate[number]
+                self.layers[number].backward(top, flags, self._bottoms[number])
+
+    def clear_gradients(self) -> None:
+        """Set the gradients of all parameters to zero."""
+        for parameter in self.parameters:
+            parameter.diff[...] = 0
+
+    def _blob(self, name: str) -> Blob:
+        if name not in self.blobs:
+            raise ConfigError(
+                f"net '{self.name}' has no blob '{name}'; its blobs are {', '.join(self.blobs)}"
+            )
+        return self.blobs[name]
+
+    def bottoms_and_tops(self, layer: Layer) -> tuple[list[Blob], list[Blob]]:
+        """Return the blobs a layer reads and writes."""
+        number = next(i for i, known in enumerate(self.layers) if known is layer)
+        return self._bottoms[number], self._tops[number]
+
+    def runs_backward(self, layer: Layer) -> bool:
+        """Whether the layer takes part in the backward pass."""
+        return self._runs_backward[next(i for i, k in enumerate(self.layers) if k is layer)]
+
+    def layer(self, name: str) -> Layer:
+        """Return the layer of this name."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        known = ", ".join(layer.name for layer in self.layers)
+        raise ConfigError(f"net '{self.name}' has no layer '{name}'; its layers are {known}")
+
+    def first_non_finite(self) -> str | None:
+        """Name the first layer whose output is NaN or infinite, as ``layer 'x', blob 'y'``."""
+        for layer, top in zip(self.layers, self._tops, strict=True):
+            for blob in top:
+                if not self.kernels.all_finite(blob.data):
+                    return f"layer '{layer.name}', blob '{blob.name}'"
+        return None
+
+    # --- weights ---
+
+    def load(self, weights: str | Path | Mapping[str, Sequence[Any]]) -> list[str]:
+        """Take weights by layer name from a file or a dict; return the layers that found some.
+
+        Connectivity is frozen here, by each layer's ``connectivity_mode``, and layers with a
+        sparse ``conv_mode`` are packed.
+
+        Raises
+        ------
+        WeightsError
+            When blobs of a layer differ in number or shape, or no layer matches at all.
+        NonFiniteError
+            When a weight is NaN or infinite.
+        """
+        source = "the given weights"
+        if isinstance(weights, (str, Path)):
+            from minissl.formats.weights import read_weights
+
+            source = str(weights)
+            weights = read_weights(weights)
+        found = []
+        for layer in self.layers:
+            if layer.name in weights and layer.parameters:
+                self._load_layer(layer, weights[layer.name], source)
+                found.append(layer.name)
+        if not found and self.parameters:
+            raise WeightsError(
+                f"{source} holds no layer of net '{self.name}': it has "
+                f"{', '.join(weights) or 'none'}, the net "
+                f"{', '.join(layer.name for layer in self.layers if layer.parameters)}"
+            )
+        missing = [x.name for x in self.layers if x.parameters and x.name not in found]
+        if missing:
+            log.info("no weights for %s in %s: initial values stay", ", ".join(missing), source)
+        self.freeze(found)
+        self.prepare()
+        return found
+
+    def _load_layer(self, layer: Layer, blobs: Sequence[Any], source: str) -> None:
+        if len(blobs) != len(layer.parameters):
+            raise WeightsError(
+                f"{source}: layer '{layer.name}' has {len(blobs)} blobs where the net has "
+                f"{len(layer.parameters)}; check bias_term, or load another file"
+            )
+        for parameter, values in zip(layer.parameters, blobs, strict=True):
+            values = np.asarray(values)
+            if _squeezed(values.shape) != _squeezed(parameter.shape):
+                raise WeightsError(
+                    f"{source}: blob {parameter.index} of layer '{layer.name}' has shape "
+                    f"{values.shape} where the net has {parameter.shape}; load weights of this net"
+                )
+            if not np.isfinite(values).all():
+                raise NonFiniteError(
+                    f"{source}: blob {parameter.index} of layer '{layer.name}' holds NaN or "
+                    "infinity; load weights that were saved before the run diverged"
+                )
+            values = np.ascontiguousarray(values.reshape(parameter.shape), self.dtype)
+            parameter.data = self.kernels.xp.array(values)
+
+    def freeze(self, names: Sequence[str]) -> None:
+        """Make the connectivity masks of layers whose weights were just loaded.
+
+        Weights below the zero-out threshold become zero first, then zeros are frozen as the
+        layer's ``connectivity_mode`` says (Convolution and InnerProduct, weights only).
+        """
+        for layer in self.layers:
+            mode = connectivity.MODES[layer.param.connectivity_mode]
+            if layer.name not in names or layer.type_name not in ("Convolution", "InnerProduct"):
+                continue
+            weights = layer.parameters[0]
+            if mode == "CONNECTED":
+                weights.mask = None
+                continue
+            zero_out(weights.data, kernels=self.kernels)
+            weights.mask = self.kernels.xp.asarray(
+                connectivity.mask_of(np.asarray(weights.data), mode, weights.conv_groups)
+            )
+            frozen = 100 * (1 - float(weights.mask.mean()))
+            log.info("layer %s: %s freezes %.2f %% of its weights", layer.name, mode, frozen)
+
+    def prepare(self) -> None:
+        """Pack the weights of layers with a sparse ``conv_mode``; again whenever they change."""
+        for layer in self.layers:
+            if layer.type_name == "Convolution":
+                layer.prepare()  # type: ignore[attr-defined]
+
+    def weights(self) -> dict[str, list[np.ndarray]]:
+        """Return all parameters as {layer name: [arrays]}, the form files hold."""
+        return {
+            layer.name: [np.asarray(parameter.data) for parameter in layer.parameters]
+            for layer in self.layers
+            if layer.parameters
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the weights; the suffix chooses .caffemodel, .safetensors or .npz."""
+        from minissl.formats.weights import write_weights
+
+        types = {layer.name: layer.type_name for layer in self.layers}
+        write_weights(path, self.weights(), self.name, types)
+
+    # --- state ---
+
+    def state(self) -> dict[str, Any]:
+        """Return what a snapshot keeps beside the parameters: random state and data positions."""
+        return {
+            "rng": self.rng.bit_generator.state,
+            "layers": {layer.name: layer.state() for layer in self.layers if layer.state()},
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+        self.rng.bit_generator.state = state["rng"]
+        for name, layer_state in state["layers"].items():
+            self.layer(name).set_state(layer_state)
+
+
+def _check_count(layer: Layer, what: str, count: int, allowed: tuple[int, int]) -> None:
+    least, most = allowed
+    if not least <= count <= most:
+        expected = str(least) if least == most else f"{least} or more" if most > 99 else None
+        expected = expected or f"{least} to {most}"
+        raise layer.config_error(f"has {count} {what}s where {expected} belong")
+
+
+def _learns(param: Any, index: int) -> bool:
+    return index >= len(param.param) or param.param[index].lr_mult != 0
+
+
+def _squeezed(shape: Shape) -> Shape:
+    """Drop dimensions of length 1: old files hold (1, 1, F, K) for what is (F, K) now."""
+    shape = tuple(n for n in shape if n != 1)
+    return shape if math.prod(shape) != 1 else ()
