@@ -320,5 +320,7 @@ def test_refusals():
         count([LayerShape("b", w, inputs=(Input("a"),)), LayerShape("a", w)])
     with pytest.raises(ShapeError, match=r"b: no input gives channel 2 of the 3"):
         count([LayerShape("a", w), LayerShape("b", w, inputs=(Input("a"),))])
+    with pytest.raises(ShapeError, match=r"b: no input gives channel 2 of the 3"):
+        count([LayerShape("a", w), LayerShape("b", w, inputs=(Input("a", channels=3),))])
     with pytest.raises(ShapeError, match=r"b: channels 2 to 3 come from 'a'"):
         count([LayerShape("a", w), LayerShape("b", w, inputs=(Input("a", 2), Input(None)))])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,6 +21,15 @@ def test_the_threshold_is_strict_in_the_precision_of_the_weights(dtype, sign):
     assert is_small(w).tolist() == [[True, False, False]]
     zero_out(w)
     np.testing.assert_array_equal(w, sign * np.array([[0, limit, above]], dtype))
+
+
+def test_kernels_get_the_threshold_in_the_precision_of_the_weights():
+    """A compiled kernel would widen float32 weights to compare them with a double."""
+    seen = []
+    kernels = SimpleNamespace(zero_out=lambda w, threshold: seen.append(threshold.dtype))
+    for dtype in (np.float32, np.float64):
+        zero_out(np.zeros((1, 1), dtype), kernels=kernels)
+    assert seen == [np.float32, np.float64]
 
 
 def test_the_published_threshold():
