@@ -1,0 +1,302 @@
+"""The registry of layers under test: one record for each layer and combination of options.
+
+Generic tests (tests/layers/test_gradients.py) run every record: gradients against finite
+differences, both backends, float32 against float64, non-contiguous input. Adding a layer means
+adding records here; a test fails when a registered layer has none.
+
+Kinks and ties are avoided by construction: ``separated`` values are at least 0.1 apart and at least
+0.05 away from 0, far more than the step of the finite differences.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from google.protobuf import text_format
+
+from minissl.formats import proto
+from minissl.layers import Context, Layer, create
+
+
+def layer_param(text: str) -> Any:
+    """Parse the inside of a ``layer { ... }`` block."""
+    return text_format.Parse(text, proto.LayerParameter())
+
+
+def make_layer(
+    text: str, kernels: Any, dtype: Any = np.float64, phase: str = "TRAIN", seed: int = 0
+) -> Layer:
+    """Make a layer, not yet set up, from the inside of a ``layer { ... }`` block."""
+    rng = np.random.default_rng(seed)
+    return create(layer_param(text), Context(kernels, np.dtype(dtype), rng, phase))
+
+
+def separated(shape: tuple[int, ...]) -> Callable[[np.random.Generator], np.ndarray]:
+    """Values -0.15, -0.05, 0.05, 0.15 ... in random order: no ties, none at 0."""
+    size = math.prod(shape)
+    values = (np.arange(size) - size // 2 + 0.5) * 0.1
+    return lambda rng: rng.permutation(values).reshape(shape)
+
+
+def normal(shape: tuple[int, ...]) -> Callable[[np.random.Generator], np.ndarray]:
+    """Normally distributed values."""
+    return lambda rng: rng.normal(size=shape)
+
+
+def labels(*values: Any) -> Callable[[np.random.Generator], np.ndarray]:
+    """Return these very values."""
+    return lambda rng: np.array(values, dtype=np.float64)
+
+
+Values = Callable[[np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layer with one combination of options.
+
+    ``linear`` says that the layer is linear in each single bottom and parameter, so that central
+    differences are exact and the tolerance is 1e-9 instead of 1e-7.
+    """
+
+    name: str
+    text: str
+    bottoms: tuple[Values, ...]
+    linear: bool = False
+    in_place: bool = False
+    phase: str = "TRAIN"
+    objective_tops: tuple[int, ...] | None = None
+
+    @property
+    def type_name(self) -> str:
+        return layer_param(self.text).type
+
+    @property
+    def step(self) -> float:
+        return 0.5 if self.linear else 1e-5
+
+    @property
+    def tolerance(self) -> float:
+        return 1e-9 if self.linear else 1e-7
+
+    def values(self, seed: int = 0) -> list[np.ndarray]:
+        rng = np.random.default_rng(seed)
+        return [draw(rng) for draw in self.bottoms]
+
+
+def _activation(name: str, options: str, in_place: bool = False, **more: Any) -> Case:
+    top = "x" if in_place else "y"
+    text = f'name: "a" bottom: "x" top: "{top}" {options}'
+    return Case(name, text, (separated((2, 3, 2, 2)),), in_place=in_place, **more)
+
+
+ACTIVATIONS = [
+    _activation("relu", 'type: "ReLU"'),
+    _activation("relu, leaky", 'type: "ReLU" relu_param { negative_slope: 0.3 }'),
+    _activation("relu, negative slope", 'type: "ReLU" relu_param { negative_slope: -0.5 }'),
+    _activation("relu, in place", 'type: "ReLU"', in_place=True),
+    _activation(
+        "relu, leaky in place", 'type: "ReLU" relu_param { negative_slope: 0.3 }', in_place=True
+    ),
+    _activation("sigmoid", 'type: "Sigmoid"'),
+    _activation("sigmoid, in place", 'type: "Sigmoid"', in_place=True),
+    _activation("tanh", 'type: "TanH"'),
+    _activation("tanh, in place", 'type: "TanH"', in_place=True),
+    _activation("dropout", 'type: "Dropout" dropout_param { dropout_ratio: 0.3 }', linear=True),
+    _activation(
+        "dropout, in place",
+        'type: "Dropout" dropout_param { dropout_ratio: 0.3 }',
+        in_place=True,
+        linear=True,
+    ),
+    _activation(
+        "dropout, ratio 0", 'type: "Dropout" dropout_param { dropout_ratio: 0 }', linear=True
+    ),
+    _activation("dropout, testing", 'type: "Dropout"', phase="TEST", linear=True),
+    _activation(
+        "dropout, testing in place", 'type: "Dropout"', phase="TEST", in_place=True, linear=True
+    ),
+]
+
+
+def _pooling(name: str, shape: tuple[int, ...], options: str, tops: str = "", **more: Any) -> Case:
+    text = f'name: "p" type: "Pooling" bottom: "x" top: "y" {tops} pooling_param {{ {options} }}'
+    return Case(f"pooling, {name}", text, (separated(shape),), **more)
+
+
+POOLING = [
+    _pooling("max", (2, 2, 4, 4), "kernel_size: 2 stride: 2"),
+    _pooling("max, ceil", (1, 2, 6, 5), "kernel_size: 3 stride: 2"),
+    _pooling("max, pad and clipped last window", (2, 1, 4, 4), "kernel_size: 2 stride: 2 pad: 1"),
+    _pooling(
+        "max, rectangular",
+        (1, 2, 5, 6),
+        "kernel_h: 3 kernel_w: 2 stride_h: 1 stride_w: 3 pad_h: 1 pad_w: 0",
+    ),
+    _pooling("max, global", (2, 3, 3, 2), "global_pooling: true"),
+    _pooling(
+        "max, with positions",
+        (1, 2, 4, 4),
+        "kernel_size: 3 stride: 1",
+        tops='top: "mask"',
+        objective_tops=(0,),
+    ),
+    _pooling("max, stride beyond kernel", (1, 2, 5, 5), "kernel_size: 1 stride: 3"),
+    _pooling("max, kernel beyond input", (1, 2, 2, 2), "kernel_size: 4 stride: 1 pad: 1"),
+    _pooling("ave", (2, 2, 4, 4), "pool: AVE kernel_size: 2 stride: 2", linear=True),
+    _pooling("ave, ceil", (1, 2, 6, 5), "pool: AVE kernel_size: 3 stride: 2", linear=True),
+    _pooling(
+        "ave, pad and clipped last window",
+        (1, 2, 4, 5),
+        "pool: AVE kernel_size: 3 stride: 2 pad: 1",
+        linear=True,
+    ),
+    _pooling(
+        "ave, rectangular",
+        (2, 1, 5, 6),
+        "pool: AVE kernel_h: 2 kernel_w: 3 stride_h: 2 stride_w: 1 pad_h: 0 pad_w: 2",
+        linear=True,
+    ),
+    _pooling("ave, global", (2, 3, 3, 2), "pool: AVE global_pooling: true", linear=True),
+]
+
+
+def _softmax(name: str, shape: tuple[int, ...], options: str = "") -> Case:
+    text = f'name: "s" type: "Softmax" bottom: "x" top: "y" {options}'
+    return Case(f"softmax, {name}", text, (normal(shape),))
+
+
+def _loss(name: str, shape: tuple[int, ...], target: Values, options: str, **more: Any) -> Case:
+    tops = 'top: "loss" top: "p"' if "objective_tops" in more else 'top: "loss"'
+    text = f'name: "l" type: "SoftmaxWithLoss" bottom: "x" bottom: "t" {tops} {options}'
+    return Case(f"softmax loss, {name}", text, (normal(shape), target), **more)
+
+
+_SPATIAL = labels([[0, 2], [1, 255]], [[2, 2], [255, 255]])  # (2, 2, 2), three ignored
+
+LOSSES = [
+    _softmax("axis 1 of 2", (3, 4)),
+    _softmax("axis 1 of 4", (2, 3, 2, 2)),
+    _softmax("last axis", (2, 3, 4), "softmax_param { axis: -1 }"),
+    _softmax("first axis", (3, 2, 2), "softmax_param { axis: 0 }"),
+    _loss("default", (4, 3), labels(0, 2, 1, 2), ""),
+    _loss("labels as (N, 1, 1, 1)", (2, 3), labels([[[2]]], [[[0]]]), ""),
+    _loss("spatial", (2, 3, 2, 2), labels([[0, 2], [1, 1]], [[2, 2], [0, 1]]), ""),
+    _loss("ignored, VALID", (2, 3, 2, 2), _SPATIAL, "loss_param { ignore_label: 255 }"),
+    _loss(
+        "ignored, FULL",
+        (2, 3, 2, 2),
+        _SPATIAL,
+        "loss_param { ignore_label: 255 normalization: FULL }",
+    ),
+    _loss(
+        "ignored, BATCH_SIZE",
+        (2, 3, 2, 2),
+        _SPATIAL,
+        "loss_param { ignore_label: 255 normalization: BATCH_SIZE }",
+    ),
+    _loss(
+        "ignored, NONE",
+        (2, 3, 2, 2),
+        _SPATIAL,
+        "loss_param { ignore_label: 255 normalization: NONE }",
+    ),
+    _loss(
+        "ignored, normalize: false",
+        (2, 3, 2, 2),
+        _SPATIAL,
+        "loss_param { ignore_label: 255 normalize: false }",
+    ),
+    _loss("all ignored", (2, 3), labels(1, 1), "loss_param { ignore_label: 1 }"),
+    _loss("last axis", (2, 2, 3), labels([0, 2], [1, 1]), "softmax_param { axis: -1 }"),
+    _loss("with probabilities", (3, 4), labels(3, 0, 1), "", objective_tops=(0,)),
+]
+
+
+def _shaping(name: str, shape: tuple[int, ...], text: str) -> Case:
+    return Case(name, f'name: "f" bottom: "x" {text}', (normal(shape),), linear=True)
+
+
+SHAPING = [
+    _shaping("flatten", (2, 3, 2, 2), 'type: "Flatten" top: "y"'),
+    _shaping(
+        "flatten, middle axes",
+        (2, 3, 2, 2),
+        'type: "Flatten" top: "y" flatten_param { axis: 1 end_axis: 2 }',
+    ),
+    _shaping(
+        "flatten, from the end", (2, 3, 2), 'type: "Flatten" top: "y" flatten_param { axis: -2 }'
+    ),
+    _shaping("split, one", (2, 3), 'type: "Split" top: "a"'),
+    _shaping("split, two", (2, 3), 'type: "Split" top: "a" top: "b"'),
+    _shaping("split, three", (2, 3), 'type: "Split" top: "a" top: "b" top: "c"'),
+]
+
+
+def _convolution(name: str, shape: tuple[int, ...], options: str) -> Case:
+    text = f'name: "c" type: "Convolution" bottom: "x" top: "y" convolution_param {{ {options} }}'
+    return Case(f"convolution, {name}", text, (normal(shape),), linear=True)
+
+
+CONVOLUTIONS = [
+    _convolution("plain", (2, 2, 4, 4), "num_output: 3 kernel_size: 3"),
+    _convolution("1x1", (2, 3, 2, 3), "num_output: 2 kernel_size: 1"),
+    _convolution("1x1 with stride", (1, 2, 3, 4), "num_output: 2 kernel_size: 1 stride: 2"),
+    _convolution("no bias", (1, 2, 3, 3), "num_output: 2 kernel_size: 2 bias_term: false"),
+    _convolution("pad", (1, 2, 3, 3), "num_output: 2 kernel_size: 3 pad: 1"),
+    _convolution(
+        "stride that leaves a rest", (1, 2, 6, 5), "num_output: 2 kernel_size: 3 stride: 2"
+    ),
+    _convolution("dilation", (1, 2, 5, 5), "num_output: 2 kernel_size: 2 dilation: 3"),
+    _convolution("groups", (2, 4, 3, 3), "num_output: 6 kernel_size: 2 group: 2"),
+    _convolution("one channel per group", (1, 3, 3, 3), "num_output: 3 kernel_size: 2 group: 3"),
+    _convolution(
+        "rectangular",
+        (1, 2, 4, 5),
+        "num_output: 2 kernel_h: 2 kernel_w: 3 stride_h: 2 stride_w: 1 pad_h: 0 pad_w: 2",
+    ),
+    _convolution("kernel beyond input", (1, 1, 2, 2), "num_output: 2 kernel_size: 4 pad: 1"),
+    _convolution(
+        "everything at once",
+        (2, 4, 5, 6),
+        "num_output: 2 kernel_h: 2 kernel_w: 3 stride_h: 2 stride_w: 1 pad_h: 1 pad_w: 2 "
+        "dilation: 2 dilation: 3 group: 2",
+    ),
+]
+
+
+def _inner_product(name: str, shape: tuple[int, ...], options: str) -> Case:
+    text = (
+        'name: "i" type: "InnerProduct" bottom: "x" top: "y" '
+        f"inner_product_param {{ num_output: 3 {options} }}"
+    )
+    return Case(f"inner product, {name}", text, (normal(shape),), linear=True)
+
+
+INNER_PRODUCTS = [
+    _inner_product("plain", (4, 5), ""),
+    _inner_product("one image", (1, 5), ""),
+    _inner_product("of images", (2, 2, 3, 2), ""),
+    _inner_product("no bias", (4, 5), "bias_term: false"),
+    _inner_product("transpose", (4, 5), "transpose: true"),
+    _inner_product("transpose, no bias", (2, 2, 2), "transpose: true bias_term: false"),
+    _inner_product("axis 2", (2, 3, 4), "axis: 2"),
+    _inner_product("axis -1, transpose", (2, 3, 4), "axis: -1 transpose: true"),
+    _inner_product("axis 0", (2, 3), "axis: 0"),
+]
+
+CASES = [
+    *ACTIVATIONS,
+    *POOLING,
+    *LOSSES,
+    *SHAPING,
+    *CONVOLUTIONS,
+    *INNER_PRODUCTS,
+]
+
+#: layers without a gradient: where data comes from, and a count
+WITHOUT_GRADIENT = {"Accuracy", "Data", "Input", "MemoryData"}

@@ -1,0 +1,91 @@
+"""Generic tests of every layer in the registry (tests/gradient_cases.py)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minissl import backend
+from minissl.blob import Blob
+from minissl.gradient_check import check_layer
+from minissl.layers import LAYERS
+from tests.gradient_cases import CASES, WITHOUT_GRADIENT, Case, make_layer
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def run(case: Case, kernels, dtype=np.float64, change=lambda array: array) -> list[np.ndarray]:
+    """Run a case forward and backward; return tops, bottom gradients and parameter gradients."""
+    rng = np.random.default_rng(1)
+    layer = make_layer(case.text, kernels, dtype, case.phase)
+    values = [change(v.astype(dtype)) for v in case.values()]
+    top_shapes = layer.setup([v.shape for v in values])
+    for parameter in layer.parameters:
+        parameter.data = rng.normal(size=parameter.shape).astype(dtype)
+    bottom = [Blob(f"x{i}", v.shape, dtype) for i, v in enumerate(values)]
+    for blob, array in zip(bottom, values, strict=True):
+        blob.data = array
+    top = [Blob(f"y{i}", shape, dtype) for i, shape in enumerate(top_shapes)]
+    if case.in_place:
+        top[0] = bottom[0]
+    layer.forward(bottom, top)
+    results = [np.array(blob.data) for blob in top]
+    for blob in top:
+        blob.diff[...] = rng.normal(size=blob.shape)
+    wanted = [i not in layer.no_gradient for i in range(len(bottom))]
+    layer.backward(top, wanted, bottom)
+    results += [blob.diff for blob, yes in zip(bottom, wanted, strict=True) if yes]
+    results += [parameter.diff for parameter in layer.parameters]
+    return results
+
+
+def assert_close(results, expected, tolerance: float) -> None:
+    assert len(results) == len(expected)
+    for a, b in zip(results, expected, strict=True):
+        scale = max(1.0, float(np.abs(b).max(initial=0)))
+        assert a.shape == b.shape
+        assert np.abs(a - b).max(initial=0) <= tolerance * scale
+
+
+@every_case
+def test_gradient_agrees_with_finite_differences(case, kernels):
+    layer = make_layer(case.text, kernels, phase=case.phase)
+    error = check_layer(
+        layer,
+        case.values(),
+        objective_tops=case.objective_tops,
+        in_place=case.in_place,
+        step=case.step,
+    )
+    assert error <= case.tolerance
+
+
+@every_case
+def test_backends_agree(case):
+    assert_close(run(case, backend.get("numba")), run(case, backend.get("numpy")), 1e-12)
+
+
+@every_case
+def test_float32_agrees_with_float64(case, kernels):
+    single, double = run(case, kernels, np.float32), run(case, kernels)
+    assert all(array.dtype == np.float32 for array in single)
+    assert_close(single, double, 2e-5)
+
+
+@every_case
+def test_non_contiguous_input_gives_the_same(case, kernels):
+    def spread(array):
+        wide = np.zeros((*array.shape, 2), array.dtype)
+        wide[..., 0] = array
+        return wide[..., 0]
+
+    assert_close(run(case, kernels, change=spread), run(case, kernels), 1e-12)
+
+
+def test_every_layer_has_a_record():
+    assert set(LAYERS) - WITHOUT_GRADIENT == {case.type_name for case in CASES}
+
+
+def test_names_of_records_are_unique():
+    names = [case.name for case in CASES]
+    assert len(names) == len(set(names))
