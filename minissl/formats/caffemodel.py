@@ -67,9 +67,9 @@ def read_caffemodel(path: str | Path) -> dict[str, list[np.ndarray]]:
         if not layer.blobs:
             continue
         if layer.name in weights:
-            raise WeightsError(f"{path} holds weights for two layers named '{layer.name}'.")
+            raise WeightsError(f"{path} holds weights for two layers named {layer.name!r}.")
         weights[layer.name] = [
-            array_of(blob, f"{path}: blob {index} of layer '{layer.name}'")
+            array_of(blob, f"{path}: blob {index} of layer {layer.name!r}")
             for index, blob in enumerate(layer.blobs)
         ]
     return weights

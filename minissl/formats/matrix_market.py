@@ -2,6 +2,9 @@
 
 R rows are filters, C columns are (channel * kh + r) * kw + q; see the SSL repository's
 ``experiments/sparsity/matrixmarket``. Values are real, indices in the file start at 1.
+
+The text is read here and not by ``scipy.io.mmread``, which crashes the whole process on some
+damaged files (seen with SciPy 1.17).
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from minissl.formats.reading import read_bytes
 #: Largest matrix that is expanded; the biggest fully connected layer published with Caffe
 #: (VGG-16 fc6, 4096 x 25088) has 103 million elements.
 MAX_ELEMENTS = 2**28
+_LONGEST_NUMBER = 40  # characters; float64 needs 24
 
 
 def read_matrix(path: str | Path, dtype: DTypeLike = np.float32) -> np.ndarray:
@@ -37,22 +41,22 @@ def read_matrix(path: str | Path, dtype: DTypeLike = np.float32) -> np.ndarray:
     WeightsError
         If the file is missing, damaged, not a real matrix, or repeats an element.
     """
-    from scipy.io import mmread
-    from scipy.sparse import coo_matrix
-
     content = read_bytes(path, "Matrix Market file", WeightsError)
-    rows, columns, entries = _check_header(content, path)
-    try:
-        matrix = mmread(io.BytesIO(content))
-    except (ValueError, TypeError, OverflowError, OSError, IndexError) as reason:
-        raise WeightsError(f"{path} is a damaged Matrix Market file: {reason}.") from None
-    if not isinstance(matrix, np.ndarray):
-        matrix = coo_matrix(matrix)
-        places = matrix.row.astype(np.int64) * columns + matrix.col
-        if matrix.nnz != entries or len(np.unique(places)) != entries:
-            raise WeightsError(f"{path} is damaged: it repeats or lacks elements of its matrix.")
-        matrix = matrix.toarray()
-    return np.ascontiguousarray(matrix.reshape(rows, columns), dtype)  # (R, C)
+    layout, rows, columns, entries, body = _read_header(content, path)
+    if layout == "array":
+        values = _numbers(body, entries, path)
+        return np.ascontiguousarray(values.reshape(columns, rows).T, dtype)  # (R, C)
+
+    triples = _numbers(body, 3 * entries, path).reshape(entries, 3)
+    places = triples[:, :2]
+    if not ((places == np.floor(places)) & (places >= 1) & (places <= (rows, columns))).all():
+        raise WeightsError(f"{path} is damaged: an index is outside its {rows} x {columns} matrix.")
+    row, column = places.astype(np.int64).T - 1
+    if len(np.unique(row * columns + column)) != entries:
+        raise WeightsError(f"{path} is damaged: it repeats an element of its matrix.")
+    matrix = np.zeros((rows, columns), dtype)  # (R, C)
+    matrix[row, column] = triples[:, 2]
+    return matrix
 
 
 def write_matrix(path: str | Path, weights: np.ndarray) -> None:
@@ -69,25 +73,42 @@ def write_matrix(path: str | Path, weights: np.ndarray) -> None:
     Raises
     ------
     WeightsError
-        If the blob has no axis to count rows along.
+        If the blob is empty.
     MinisslError
         If the file cannot be written.
     """
-    from scipy.io import mmwrite
-    from scipy.sparse import coo_matrix
-
     if weights.ndim == 0 or weights.size == 0:
         raise WeightsError(f"Cannot write {path}: the blob is empty.")
-    matrix = coo_matrix(weights.reshape(weights.shape[0], -1))  # (R, C)
-    digits = np.finfo(weights.dtype).precision + 3  # 9 for float32, 18 for float64
-    text = io.BytesIO()
-    mmwrite(text, matrix, field="real", precision=digits, symmetry="general")
+    matrix = weights.reshape(weights.shape[0], -1)  # (R, C)
+    row, column = np.nonzero(matrix)
+    digits = 9 if weights.dtype == np.float32 else 17
     with atomic_write(path) as file:
-        file.write(text.getvalue())
+        file.write(b"%%MatrixMarket matrix coordinate real general\n")
+        file.write(b"%d %d %d\n" % (*matrix.shape, len(row)))
+        triples = np.column_stack([row + 1, column + 1, matrix[row, column]])  # (non-zeros, 3)
+        np.savetxt(file, triples, fmt=["%d", "%d", f"%.{digits}g"])
 
 
-def _check_header(content: bytes, path: str | Path) -> tuple[int, int, int]:
-    """Return rows, columns and number of entries, once they are known to fit the file."""
+def _numbers(body: bytes, expected: int, path: str | Path) -> np.ndarray:
+    """Return the numbers of the body, whose count the header has announced."""
+    words = body.split()
+    if len(words) != expected:
+        raise WeightsError(f"{path} is damaged: it announces {expected} numbers, not {len(words)}.")
+    # NumPy gives every word the room of the longest.
+    if max(map(len, words), default=0) > _LONGEST_NUMBER:
+        raise WeightsError(f"{path} is damaged: it holds something that is not a number.")
+    try:
+        return np.array(words, dtype=bytes).astype(np.float64)
+    except ValueError:
+        raise WeightsError(f"{path} is damaged: it holds something that is not a number.") from None
+
+
+def _read_header(content: bytes, path: str | Path) -> tuple[str, int, int, int, bytes]:
+    """Return layout, rows, columns, number of entries and the text behind the header.
+
+    The sizes are compared with the length of the file, so that nothing large is allocated for a
+    small damaged one.
+    """
     lines = io.BytesIO(content)
     banner = lines.readline(1000).decode("ascii", "replace").lower().split()
     if len(banner) != 5 or banner[0] != "%%matrixmarket" or banner[1] != "matrix":
@@ -120,4 +141,4 @@ def _check_header(content: bytes, path: str | Path) -> tuple[int, int, int]:
             f"{path} is damaged: it announces {entries} elements of a {rows} x {columns} matrix, "
             "which is more than it holds."
         )
-    return rows, columns, entries
+    return layout, rows, columns, entries, lines.read()

@@ -43,7 +43,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str
     for name, entry in entries:
         if entry["dtype"] not in _DTYPES:
             raise WeightsError(
-                f"{path}: tensor '{name}' is of type {entry['dtype']}, which cannot be read; "
+                f"{path}: tensor {name!r} is of type {entry['dtype']}, which cannot be read; "
                 "convert it to F32."
             )
         flat = np.frombuffer(entry["data"], _dtype_of(entry["dtype"]))
@@ -71,7 +71,7 @@ def write_tensors(
     for name, array in contiguous.items():
         if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
             raise MinisslError(
-                f"Cannot write {path}: '{name}' is of type {array.dtype}, "
+                f"Cannot write {path}: {name!r} is of type {array.dtype}, "
                 "which safetensors files do not hold."
             )
     content = save(contiguous, dict(metadata) if metadata else None)

@@ -45,7 +45,7 @@ def set_fields(message: Message, assignments: Iterable[str]) -> None:
         key, equals, value = assignment.partition("=")
         key, value = key.strip(), value.strip()
         if not equals:
-            raise ConfigError(f"--set {assignment}: write key=value, for example base_lr=0.01.")
+            raise ConfigError(f"--set {assignment!r}: write key=value, for example base_lr=0.01.")
         owner, field = _find(message, key)
         if _is_repeated(field):
             parts = [part.strip() for part in value.split(",")] if value else []
@@ -82,14 +82,14 @@ def _find(message: Message, key: str) -> tuple[Any, FieldDescriptor]:
         step = _field_of(owner, group, key)
         if step.message_type is None or _is_repeated(step):
             raise ConfigError(
-                f"--set {key}: '{group}' is not a single group of fields; "
+                f"--set {key!r}: {group!r} is not a single group of fields; "
                 "change it in the file instead."
             )
         owner = getattr(owner, group)
     field = _field_of(owner, last, key)
     if field.message_type is not None:
         raise ConfigError(
-            f"--set {key}: this is a group of fields; set one of them, "
+            f"--set {key!r}: this is a group of fields; set one of them, "
             f"for example {key}.{field.message_type.fields[0].name}=..., or change the file."
         )
     return owner, field
@@ -101,7 +101,7 @@ def _field_of(owner: Any, name: str, key: str) -> FieldDescriptor:
         return fields[name]
     nearest = difflib.get_close_matches(name, list(fields), n=1, cutoff=0.5)
     hint = f"did you mean '{nearest[0]}'?" if nearest else "see caffe.proto for the names."
-    raise ConfigError(f"--set {key}: {owner.DESCRIPTOR.name} has no field '{name}'; {hint}")
+    raise ConfigError(f"--set {key!r}: {owner.DESCRIPTOR.name} has no field {name!r}; {hint}")
 
 
 def _is_repeated(field: Any) -> bool:
@@ -114,6 +114,9 @@ def _is_repeated(field: Any) -> bool:
 def _convert(field: FieldDescriptor, text: str, key: str) -> Any:
     """Turn text into a value of the field's type."""
     if field.cpp_type == field.CPPTYPE_STRING:
+        # Arguments that are not UTF-8 reach Python as lone surrogates, which protobuf refuses.
+        if not text.isprintable():
+            raise _refused(key, "printable text", text)
         return text
     if field.cpp_type == field.CPPTYPE_BOOL:
         if text not in _TRUE + _FALSE:
@@ -153,4 +156,4 @@ def _integer(field: FieldDescriptor, text: str, key: str) -> int:
 
 
 def _refused(key: str, expected: str, text: str) -> ConfigError:
-    return ConfigError(f"--set {key}: expected {expected}, got '{text[:80]}'.")
+    return ConfigError(f"--set {key!r}: expected {expected}, got {text[:80]!r}.")

@@ -111,14 +111,14 @@ def by_layer(tensors: Mapping[str, np.ndarray], path: str | Path) -> Weights:
         layer, dot, index = name.rpartition(".")
         if not dot or not (index.isascii() and index.isdigit()) or len(index) > 4:
             raise WeightsError(
-                f"{path}: tensor '{name}' is not named layer.index, such as conv1.0; "
+                f"{path}: tensor {name!r} is not named layer.index, such as conv1.0; "
                 "rename it or convert the file with minissl convert."
             )
         numbered.setdefault(layer, {})[int(index)] = tensor
     for layer, blobs in numbered.items():
         if sorted(blobs) != list(range(len(blobs))):
             raise WeightsError(
-                f"{path}: layer '{layer}' has the tensors {sorted(blobs)}, "
+                f"{path}: layer {layer!r} has the tensors {sorted(blobs)}, "
                 f"but they must be numbered from 0 to {len(blobs) - 1}."
             )
     return {

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import pytest
+
+from minissl.formats.prototxt import parse_net, parse_solver
+from minissl.lint import Finding, lint_net, lint_solver
+
+# Written as the published nets are: a pair of Data layers, decays and blocks that agree.
+NET = """
+name: "LeNet"
+layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TRAIN } }
+layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TEST } }
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "conv1"
+  param { lr_mult: 1 block_group_lasso { xdimen: 25 ydimen: 1 }
+          block_group_lasso { xdimen: 1 ydimen: 20 } }
+  param { lr_mult: 2 }
+  convolution_param { num_output: 20 kernel_size: 5 } }
+layer { name: "ip1" type: "InnerProduct" bottom: "conv1" top: "ip1"
+  param { lr_mult: 1 breadth_decay_mult: 1 kernel_shape_decay_mult: 1 } param { lr_mult: 2 }
+  inner_product_param { num_output: 10 } }
+layer { name: "accuracy" type: "Accuracy" bottom: "ip1" bottom: "label" include { phase: TEST } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip1" bottom: "label" }
+"""
+SOLVER = """
+net: "net.prototxt" test_iter: 100 test_interval: 500 base_lr: 0.01 momentum: 0.9
+lr_policy: "multistep" gamma: 0.1 stepvalue: 5000 stepvalue: 9000 max_iter: 10000 snapshot: 5000
+weight_decay: 0.0005 block_group_decay: 0.003 breadth_decay: 0.001 kernel_shape_decay: 0.001
+"""
+SHAPES = {"conv1": (20, 1, 5, 5), "ip1": (10, 2880)}
+
+
+def net_findings(old: str = "", new: str = "", **options: object) -> list[Finding]:
+    assert old in NET
+    return lint_net(parse_net(NET.replace(old, new)), **options)  # type: ignore[arg-type]
+
+
+def solver_findings(
+    solver: tuple[str, str] = ("", ""), net: tuple[str, str] = ("", ""), **options: object
+) -> list[Finding]:
+    assert solver[0] in SOLVER and net[0] in NET
+    parsed = parse_solver(SOLVER.replace(*solver))
+    return lint_solver(parsed, parse_net(NET.replace(*net)), **options)  # type: ignore[arg-type]
+
+
+def test_a_clean_net_and_solver_give_no_finding() -> None:
+    assert net_findings() == []
+    assert net_findings(weight_shapes=SHAPES) == []
+    assert solver_findings() == []
+    assert solver_findings(weights_given=False) == []
+    assert lint_solver(parse_solver(SOLVER)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "severity", "where", "message"),
+    [
+        ('"ip1" type', '"conv1" type', "error", "layer 'conv1'", "Another layer of the same phase"),
+        ("phase: TEST } }", "phase: TRAIN } }", "error", "layer 'data'", "Another layer"),
+        (
+            "kernel_size: 5",
+            "kernel_size: 5 conv_mode: LOWERED_CSRMM",
+            "error",
+            "layer 'conv1'",
+            "conv_mode LOWERED_CSRMM runs sparse weights forward only, but this net is trained.",
+        ),
+        (
+            "xdimen: 25",
+            "xdimen: 0",
+            "error",
+            "layer 'conv1', param 0",
+            "The block xdimen 0, ydimen 1 is empty.",
+        ),
+        (
+            "lr_mult: 1 block",
+            'lr_mult: 1 regularization_type: "ISTA" block',
+            "error",
+            "layer 'conv1', param 0",
+            "regularization_type 'ISTA' is unknown.",
+        ),
+        (
+            "lr_mult: 1 block",
+            "lr_mult: 0 block",
+            "warning",
+            "layer 'conv1', param 0",
+            "Group lasso is configured, but lr_mult 0",
+        ),
+        (
+            "lr_mult: 1 breadth",
+            "lr_mult: 0 breadth",
+            "warning",
+            "layer 'ip1', param 0",
+            "Group lasso is configured, but lr_mult 0",
+        ),
+        (
+            "param { lr_mult: 2 }\n  inner",
+            "param { lr_mult: 2 breadth_decay_mult: 1 }\n  inner",
+            "warning",
+            "layer 'ip1', param 1",
+            "Group lasso is configured for the bias",
+        ),
+        (
+            "param { lr_mult: 2 }\n  conv",
+            "param { lr_mult: 2 block_group_lasso { } }\n  conv",
+            "warning",
+            "layer 'conv1', param 1",
+            "Group lasso is configured for the bias",
+        ),
+    ],
+)
+def test_net(old: str, new: str, severity: str, where: str, message: str) -> None:
+    first = net_findings(old, new)[0]
+    assert (first.severity, first.where) == (severity, where)
+    assert first.message.startswith(message)
+    assert first.advice.endswith(".")
+
+
+def test_all_multipliers_zero() -> None:
+    silent = NET.replace("ydimen: 1 }", "ydimen: 1 block_decay_mult: 0 }").replace(
+        "ydimen: 20 }", "ydimen: 20 block_decay_mult: 0 }"
+    )
+    (finding,) = lint_net(parse_net(silent))
+    assert finding.message.startswith("Every block_decay_mult is 0")
+    # One live tiling is enough.
+    assert net_findings("ydimen: 1 }", "ydimen: 1 block_decay_mult: 0 }") == []
+    frozen = NET.replace("lr_mult: 1", "lr_mult: 0").replace("lr_mult: 2", "lr_mult: 0")
+    assert lint_net(parse_net(frozen))[-1].message.startswith("Every lr_mult is 0")
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (
+            "xdimen: 10 ydimen: 1",
+            "xdimen 10, ydimen 1 does not divide the matrix of 20 rows and 25",
+        ),
+        ("xdimen: 25 ydimen: 3", "xdimen 25, ydimen 3 does not divide the matrix of 20 rows"),
+        ("xdimen: 50 ydimen: 1", "xdimen 50, ydimen 1 exceeds the weight matrix of 20 rows and 25"),
+        ("xdimen: 25 ydimen: 40", "xdimen 25, ydimen 40 exceeds the weight matrix"),
+    ],
+)
+def test_tiles_that_do_not_fit(block: str, message: str) -> None:
+    (finding,) = net_findings("xdimen: 25 ydimen: 1", block, weight_shapes=SHAPES)
+    assert finding.severity == "error" and finding.where == "layer 'conv1', param 0"
+    assert message in finding.message
+    assert net_findings("xdimen: 25 ydimen: 1", block) == []  # shapes not known
+
+
+def test_sparse_mode_is_fine_where_nothing_is_trained() -> None:
+    mode = ("kernel_size: 5", "kernel_size: 5 conv_mode: DIRECT_SCONV")
+    deployed = NET.replace(*mode).replace("SoftmaxWithLoss", "Softmax")
+    assert lint_net(parse_net(deployed)) == []
+    test_only = NET.replace(*mode).replace('"conv1" type', '"conv1" include { phase: TEST } type')
+    assert lint_net(parse_net(test_only)) == []
+    assert net_findings("kernel_size: 5", "kernel_size: 5 conv_mode: AUTO") == []
+
+
+def test_cudnn_ignores_sparse_modes() -> None:
+    text = NET.replace("SoftmaxWithLoss", "Softmax")
+    text = text.replace("kernel_size: 5", "kernel_size: 5 engine: CUDNN conv_mode: LOWERED_CCNMM")
+    (finding,) = lint_net(parse_net(text))
+    assert finding.message == "engine CUDNN ignores conv_mode LOWERED_CCNMM."
+    assert net_findings("kernel_size: 5", "kernel_size: 5 engine: CUDNN") == []
+
+
+def test_layers_of_one_name_in_different_stages_are_fine() -> None:
+    staged = NET.replace(
+        'include { phase: TEST } }\nlayer { name: "conv1',
+        "include { stage: 'x' } }\nlayer { name: \"conv1",
+    )
+    assert lint_net(parse_net(staged)) == []
+    excluded = NET.replace("include { phase: TRAIN }", "exclude { phase: TEST }")
+    assert lint_net(parse_net(excluded)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("test_interval: 500", "", "test_iter is given but test_interval is not"),
+        ("test_iter: 100", "", "test_interval is given but test_iter is not"),
+        ("stepvalue: 9000", "stepvalue: 5000", "The stepvalues 5000, 5000 do not increase."),
+        ("stepvalue: 9000", "stepvalue: 400", "The stepvalues 5000, 400 do not increase."),
+        ("stepvalue: 9000", "stepvalue: 10000", "stepvalue 10000 is not reached before max_iter"),
+        ("stepvalue: 5000 stepvalue: 9000", "", "lr_policy is multistep but no stepvalue"),
+        ('"multistep"', '"step"', "stepvalue is given but lr_policy is 'step'"),
+        ("snapshot: 5000", "", "snapshot is 0 in a run of 10000 iterations."),
+        ("momentum", 'regularization_type: "L3" momentum', "regularization_type 'L3' is unknown."),
+        (
+            "block_group_decay: 0.003",
+            "",
+            "block_group_decay is 0, so the block_group_lasso of conv1 has no effect.",
+        ),
+        (
+            "breadth_decay: 0.001",
+            "",
+            "breadth_decay is 0, so the breadth_decay_mult of ip1 has no effect.",
+        ),
+        (
+            "kernel_shape_decay: 0.001",
+            "",
+            "kernel_shape_decay is 0, so the kernel_shape_decay_mult of ip1 has no effect.",
+        ),
+    ],
+)
+def test_solver(old: str, new: str, message: str) -> None:
+    (finding,) = solver_findings(solver=(old, new))
+    assert finding.where == "solver"
+    assert finding.message.startswith(message)
+    assert finding.advice.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "decay"),
+    [
+        ("breadth_decay_mult: 1", "breadth_decay_mult: 0", "breadth_decay"),
+        ("kernel_shape_decay_mult: 1", "", "kernel_shape_decay"),
+    ],
+)
+def test_decay_without_any_multiplier(old: str, new: str, decay: str) -> None:
+    (finding,) = solver_findings(net=(old, new))
+    assert finding.message.startswith(f"{decay} is set, but no layer asks for it")
+
+
+def test_block_decay_without_any_block() -> None:
+    net = parse_net(
+        NET.replace("block_group_lasso { xdimen: 25 ydimen: 1 }", "").replace(
+            "block_group_lasso { xdimen: 1 ydimen: 20 }", ""
+        )
+    )
+    (finding,) = lint_solver(parse_solver(SOLVER), net)
+    assert finding.message.startswith("block_group_decay is set, but no layer asks for it")
+
+
+@pytest.mark.parametrize("mode", ["DISCONNECTED_ELTWISE", "DISCONNECTED_GRPWISE"])
+def test_connectivity_frozen_too_early(mode: str) -> None:
+    frozen = ('bottom: "conv1"', f'connectivity_mode: {mode} bottom: "conv1"')
+    (finding,) = solver_findings(net=frozen)
+    assert finding.where == "layer 'ip1'"
+    assert finding.message == f"{mode} freezes zeros while breadth_decay still makes new ones."
+
+
+def test_connectivity_without_weights() -> None:
+    net = parse_net(
+        'layer { name: "c" type: "Convolution" connectivity_mode: DISCONNECTED_GRPWISE '
+        "convolution_param { num_output: 2 } }"
+    )
+    solver = parse_solver("max_iter: 100")
+    (finding,) = lint_solver(solver, net, weights_given=False)
+    assert "the run starts from none" in finding.message
+    assert lint_solver(solver, net, weights_given=True) == []
+    assert lint_solver(solver, net) == []
+
+
+def test_finding_prints_as_one_line() -> None:
+    finding = Finding("error", "layer 'a'", "It is wrong.", "Do this.")
+    assert str(finding) == "error: layer 'a': It is wrong. Do this."
