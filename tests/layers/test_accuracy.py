@@ -45,7 +45,7 @@ def test_tie_goes_to_the_higher_index(kernels):
 
 
 def test_ignored_positions_do_not_count(kernels):
-    scores = [[0.0, 1], [0, 1], [0, 1], [0, 1]]
+    scores = [[0.0, 1], [1, 0], [0, 1], [0, 1]]
     (accuracy,) = forward(text("ignore_label: 9"), kernels, scores, [1, 9, 0, 9])
     assert accuracy == 0.5
     (accuracy,) = forward(text("ignore_label: 0"), kernels, scores, [1, 0, 0, 0])
