@@ -55,7 +55,8 @@ def read_caffemodel(path: str | Path) -> dict[str, list[np.ndarray]]:
         content = _unpack(content, path)
     try:
         net = proto.NetParameter.FromString(content)
-    except DecodeError:
+        names = [layer.name for layer in [*net.layers, *net.layer]]
+    except (DecodeError, UnicodeDecodeError):
         raise WeightsError(
             f"{path} is not a caffemodel, or it is truncated; copy or save it again."
         ) from None
@@ -63,13 +64,13 @@ def read_caffemodel(path: str | Path) -> dict[str, list[np.ndarray]]:
         raise WeightsError(f"{path} holds no layers; is it really a caffemodel?")
 
     weights: dict[str, list[np.ndarray]] = {}
-    for layer in [*net.layers, *net.layer]:
+    for name, layer in zip(names, [*net.layers, *net.layer], strict=True):
         if not layer.blobs:
             continue
-        if layer.name in weights:
-            raise WeightsError(f"{path} holds weights for two layers named {layer.name!r}.")
-        weights[layer.name] = [
-            array_of(blob, f"{path}: blob {index} of layer {layer.name!r}")
+        if name in weights:
+            raise WeightsError(f"{path} holds weights for two layers named {name!r}.")
+        weights[name] = [
+            array_of(blob, f"{path}: blob {index} of layer {name!r}")
             for index, blob in enumerate(layer.blobs)
         ]
     return weights

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -148,15 +147,16 @@ def _read_npz(path: str | Path) -> dict[str, np.ndarray]:
                 entry.filename.removesuffix(".npy"): _read_npy(archive, entry)
                 for entry in archive.infolist()
             }
-    except FileNotFoundError as reason:
-        raise explain(path, "weight file", WeightsError, reason) from None
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as reason:
+    except WeightsError:
+        raise
+    except Exception as reason:
         if isinstance(reason, OSError) and reason.filename is not None:
             raise explain(path, "weight file", WeightsError, reason) from None
-        raise _damaged(path) from None
-    except (ValueError, KeyError, RuntimeError, TypeError):
-        # Damaged headers; RuntimeError is what zipfile raises for an encrypted entry.
-        raise _damaged(path) from None
+        # zipfile, zlib and NumPy's header reader (which tokenizes and evaluates a Python literal)
+        # answer damaged bytes with a dozen kinds of exceptions.
+        raise WeightsError(
+            f"{path} is not a complete npz file of numbers; copy or save it again."
+        ) from None
 
 
 def _read_npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
@@ -174,7 +174,3 @@ def _read_npy(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
             raise ValueError("not an array of numbers")
     with archive.open(entry) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
-
-
-def _damaged(path: str | Path) -> WeightsError:
-    return WeightsError(f"{path} is not a complete npz file of numbers; copy or save it again.")

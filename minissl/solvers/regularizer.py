@@ -1,0 +1,102 @@
+"""What a solver and a prototxt ask for, per parameter: weight decay and group lasso.
+
+The whole regularizer of the paper (equation 1 and 2), summed over all parameters, is
+
+    R(W) = weight decay + sum over terms of lambda_g * sum over groups of ||w_g||
+
+Its gradient is added to the gradient of the data loss before the update.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minissl.blob import Parameter
+from minissl.errors import ConfigError
+from minissl.sparsity import group_lasso, groups, weight_decay
+
+
+@dataclass(frozen=True)
+class ParameterTerms:
+    """Everything that regularizes one parameter.
+
+    ``tiles`` are its block tilings as the prototxt lists them, also those of strength 0: the
+    printed statistics count their zero blocks.
+    """
+
+    decay: weight_decay.DecayTerm | None
+    multiplier: Any
+    lasso: list[group_lasso.GroupTerm]
+    tiles: list[groups.Tile]
+
+
+def terms_of(parameter: Parameter, solver: Any, kernels: Any) -> ParameterTerms:
+    """Read the terms of a parameter from its ``param { }`` block and the solver's decays.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown type of decay, a tile that does not divide the matrix, or a missing
+        ``decay_proto`` file.
+    """
+    spec, where = parameter.spec, f"layer '{parameter.layer_name}', blob {parameter.index}"
+    return ParameterTerms(
+        decay=weight_decay.term_of(spec, solver, where),
+        multiplier=_read_multiplier(parameter, kernels, where),
+        lasso=group_lasso.terms_of(spec, solver, parameter.shape, parameter.conv_groups, where),
+        tiles=groups.block_tiles(spec, parameter.shape, where),
+    )
+
+
+def penalty(parameter: Parameter, terms: ParameterTerms, kernels: Any) -> float:
+    """R of one parameter, from its present weights."""
+    total = 0.0
+    if terms.decay:
+        total += weight_decay.penalty(
+            parameter.data, terms.decay.kind, terms.decay.strength, terms.multiplier, kernels
+        )
+    for term in terms.lasso:
+        total += group_lasso.penalty(parameter.matrix, term.tile, term.strength, kernels)
+    return total
+
+
+def add_weight_decay(parameter: Parameter, terms: ParameterTerms, kernels: Any) -> None:
+    """Add the gradient of the weight decay to ``parameter.diff``."""
+    if terms.decay:
+        weight_decay.add_gradient(
+            parameter.diff,
+            parameter.data,
+            terms.decay.kind,
+            terms.decay.strength,
+            terms.multiplier,
+            kernels,
+        )
+
+
+def add_group_lasso(parameter: Parameter, terms: ParameterTerms, kernels: Any) -> None:
+    """Add lambda * w / ||w_g|| of every group to ``parameter.diff``."""
+    for term in terms.lasso:
+        group_lasso.add_gradient(
+            parameter.diff_matrix, parameter.matrix, term.tile, term.strength, kernels
+        )
+
+
+def _read_multiplier(parameter: Parameter, kernels: Any, where: str) -> Any:
+    """Read the element-wise decay multipliers of ``decay_proto``, a binary BlobProto."""
+    path = parameter.spec.decay_proto
+    if not path:
+        return None
+    from minissl.formats import proto
+    from minissl.formats.caffemodel import array_of
+
+    try:
+        blob = proto.BlobProto.FromString(Path(path).read_bytes())
+    except OSError as error:
+        raise ConfigError(
+            f"{where}: cannot read decay_proto '{path}' ({error.strerror}); check the path"
+        ) from error
+    multiplier = array_of(blob, f"{where}: decay_proto '{path}'")
+    weight_decay.check_multiplier(multiplier, parameter.shape, where)
+    return kernels.xp.asarray(multiplier.astype(parameter.dtype))

@@ -1,0 +1,110 @@
+"""Snapshots: one file that holds everything training needs to go on, bitwise.
+
+A safetensors file. Weights are named ``layer.index``, so it also serves wherever weights are
+loaded; what only the solver needs is named ``solver/...``:
+
+=============================  =====================================================
+``conv1.0``, ``conv1.1``       weights
+``solver/history/conv1.0.0``   momentum buffers, numbered
+``solver/mask/conv1.0``        frozen connectivity (uint8)
+=============================  =====================================================
+
+The metadata hold the iteration, the random state, the position in the data, and which solver and
+network the snapshot belongs to.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minissl.errors import WeightsError
+from minissl.formats.safetensors_file import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from minissl.solvers.solver import Solver
+
+#: version of the layout above
+VERSION = "1"
+PREFIX = "solver/"
+
+
+def save(solver: Solver, path: Path) -> None:
+    """Write a snapshot, atomically.
+
+    Raises
+    ------
+    MinisslError
+        When the file cannot be written; an older one stays untouched.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for parameter, history in zip(solver.net.parameters, solver.history, strict=True):
+        tensors[parameter.name] = np.asarray(parameter.data)
+        for i, buffer in enumerate(history):
+            tensors[f"{PREFIX}history/{parameter.name}.{i}"] = np.asarray(buffer)
+        if parameter.mask is not None:
+            tensors[f"{PREFIX}mask/{parameter.name}"] = np.asarray(parameter.mask).astype(np.uint8)
+    state = {
+        "iteration": solver.iteration,
+        "steps_passed": solver.steps_passed,
+        "losses": list(solver.losses),
+        "type": solver.param.type,
+        "dtype": solver.net.dtype.name,
+        "net": solver.net.state(),
+        "test_nets": [net.state() for net in solver.test_nets],
+    }
+    metadata = {"minissl_snapshot": VERSION, "state": json.dumps(state)}
+    write_tensors(path, tensors, metadata)
+
+
+def restore(solver: Solver, path: str | Path) -> None:
+    """Put a solver where another one stood when it saved ``path``.
+
+    Raises
+    ------
+    WeightsError
+        When the file is damaged, is no snapshot, or belongs to another network or solver.
+    """
+    tensors, metadata = read_tensors(path)
+    if metadata.get("minissl_snapshot") != VERSION:
+        raise WeightsError(
+            f"{path} is not a snapshot of this version; start from it as weights instead"
+        )
+    state = json.loads(metadata["state"])
+    for key, own in (("type", solver.param.type), ("dtype", solver.net.dtype.name)):
+        if state[key] != own:
+            raise WeightsError(
+                f"{path} was saved with {key} {state[key]}, this solver has {own}; "
+                f"resume with the same {key}"
+            )
+    for parameter, history in zip(solver.net.parameters, solver.history, strict=True):
+        parameter.data = _take(solver, tensors, parameter.name, parameter.shape, path)
+        for i in range(len(history)):
+            name = f"{PREFIX}history/{parameter.name}.{i}"
+            history[i] = _take(solver, tensors, name, parameter.shape, path)
+        mask = tensors.get(f"{PREFIX}mask/{parameter.name}")
+        parameter.mask = (
+            None if mask is None else solver.kernels.xp.asarray(mask.astype(parameter.dtype))
+        )
+    solver.iteration = state["iteration"]
+    solver.steps_passed = state["steps_passed"]
+    solver.losses.clear()
+    solver.losses.extend(state["losses"])
+    solver.net.set_state(state["net"])
+    for net, net_state in zip(solver.test_nets, state["test_nets"], strict=False):
+        net.set_state(net_state)
+    solver.last_snapshot = Path(path)
+
+
+def _take(solver: Solver, tensors: dict, name: str, shape: tuple, path: str | Path) -> Any:
+    values = tensors.get(name)
+    if values is None or values.shape != shape:
+        found = "is missing" if values is None else f"has shape {values.shape}"
+        raise WeightsError(
+            f"{path}: '{name}' {found} where the net has shape {shape}; resume with the net the "
+            "snapshot was made from"
+        )
+    return solver.kernels.xp.array(np.ascontiguousarray(values))

@@ -1,0 +1,340 @@
+"""The solver: one iteration of SSL, in the published order.
+
+Open this file first. :meth:`Solver.step` is the paper's training loop, one line per idea.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minissl import backend as backends
+from minissl.blob import Parameter
+from minissl.errors import ConfigError, NonFiniteError
+from minissl.net import Net
+from minissl.solvers import learning_rate, regularizer, snapshot, update_rules
+from minissl.solvers.display import Silent
+from minissl.solvers.nets import test_nets, train_net
+from minissl.sparsity import connectivity
+from minissl.sparsity import zero_out as zeroing
+
+
+class Solver:
+    """Train a network as a solver prototxt says.
+
+    Parameters
+    ----------
+    param : str, Path or SolverParameter
+        The solver prototxt, which names the net, or its parsed message.
+    weights : str, Path or dict, optional
+        Weights to start from, matched by layer name; zeros are frozen where the net's
+        ``connectivity_mode`` says so.
+    resume : str or Path, optional
+        A snapshot to go on from, instead of ``weights``.
+    backend, dtype, data : see :class:`minissl.net.Net`
+    original : bool
+        Reproduce the published program's quirks that change numbers: zero-out of biases too.
+    zero_out : bool
+        Whether small weights become exactly zero after each update.
+    reporter : Reporter, optional
+        Told of everything that happens; writes the log (:mod:`minissl.solvers.display`).
+    run : str or Path, optional
+        Folder for snapshots; without it none is written.
+
+    Attributes
+    ----------
+    net, test_nets : Net, list of Net
+        They share their parameters.
+    iteration : int
+        Updates made so far.
+
+    Examples
+    --------
+    >>> solver = Solver("lenet_solver.prototxt", data={"source": "mnist"})  # doctest: +SKIP
+    >>> solver.solve()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        param: Any,
+        weights: str | Path | Mapping[str, Sequence[Any]] | None = None,
+        resume: str | Path | None = None,
+        backend: str = "auto",
+        dtype: str = "float32",
+        data: Mapping[str, Any] | None = None,
+        original: bool = False,
+        zero_out: bool = True,
+        reporter: Any = None,
+        run: str | Path | None = None,
+    ):
+        folder = "."
+        if isinstance(param, (str, Path)):
+            from minissl.formats.prototxt import read_solver
+
+            folder = str(param)
+            param = read_solver(param)
+        if weights is not None and resume is not None:
+            raise ConfigError("give weights to start from or a snapshot to resume, not both")
+        self.param = param
+        learning_rate.check(param)
+        self.seed = max(0, param.random_seed)
+        options = {"backend": backend, "dtype": dtype, "seed": self.seed}
+        options["data"] = {"seed": self.seed, **(data or {})}
+        self.net = train_net(param, folder, **options)
+        self.test_nets = test_nets(param, folder, share=self.net, **options)
+        self.kernels = self.net.kernels
+        self.original = original
+        self.zero_out_enabled = zero_out
+        self.rule = update_rules.create(param, self.kernels)
+        self.terms = [
+            regularizer.terms_of(parameter, param, self.kernels)
+            for parameter in self.net.parameters
+        ]
+        self.history: list[list[Any]] = [
+            [self.kernels.xp.zeros_like(parameter.data) for _ in range(self.rule.buffers)]
+            for parameter in self.net.parameters
+        ]
+        self.iteration = 0
+        self.steps_passed = 0
+        self.loss = math.nan
+        self.losses: deque[float] = deque(maxlen=max(1, param.average_loss))
+        self.last_test: list[dict[str, float]] = []
+        self.last_snapshot: Path | None = None
+        self.stop_requested = False
+        self.snapshot_requested = False
+        self.reporter = reporter or Silent()
+        self.run = Path(run) if run is not None else None
+        if weights is not None:
+            self.net.load(weights)
+        if resume is not None:
+            snapshot.restore(self, resume)
+
+    # --- one iteration ---
+
+    def step(self) -> float:
+        """Make one update; return the loss of the forward pass it is based on."""
+        with backends.single_threaded_blas():
+            self.forward_backward()
+            rate = self.learning_rate()
+            self.reporter.before_update(self, rate)
+            self.clip_gradients()
+            for number, parameter in enumerate(self.net.parameters):
+                self.normalize(parameter)
+                self.weight_decay(number, parameter)
+                self.group_lasso(number, parameter)
+                self.update(number, parameter, rate)
+            for parameter in self.net.parameters:
+                self.freeze(parameter)
+                self.zero_out(parameter)
+            self.check_weights()
+        self.iteration += 1
+        return self.loss
+
+    def forward_backward(self) -> None:
+        """Data loss and its gradient, over ``iter_size`` batches."""
+        self.net.clear_gradients()
+        total = 0.0
+        for _ in range(self.param.iter_size):
+            self.net.forward()
+            total += self.net.loss()
+            self.net.backward()
+        self.loss = total / self.param.iter_size
+        self.check_loss()
+        self.losses.append(self.loss)
+
+    def learning_rate(self) -> float:
+        """Return the rate of this iteration, by the solver's ``lr_policy``."""
+        self.steps_passed = learning_rate.steps_passed(
+            self.param, self.iteration, self.steps_passed
+        )
+        return learning_rate.rate(self.param, self.iteration, self.steps_passed)
+
+    def clip_gradients(self) -> None:
+        """Scale all gradients when their common L2 norm exceeds ``clip_gradients``."""
+        limit = self.param.clip_gradients
+        if limit < 0:
+            return
+        squares = sum(self.kernels.sum_of_squares(p.diff) for p in self.net.parameters)
+        norm = math.sqrt(squares)
+        if norm > limit:
+            for parameter in self.net.parameters:
+                parameter.diff *= self.net.dtype.type(limit / norm)
+
+    def normalize(self, parameter: Parameter) -> None:
+        """Average the gradients of ``iter_size`` batches."""
+        if self.param.iter_size != 1:
+            parameter.diff *= self.net.dtype.type(1 / self.param.iter_size)
+
+    def weight_decay(self, number: int, parameter: Parameter) -> None:
+        """R(W): add the gradient of L1 or L2, as set for each parameter."""
+        regularizer.add_weight_decay(parameter, self.terms[number], self.kernels)
+
+    def group_lasso(self, number: int, parameter: Parameter) -> None:
+        """R_g(W) = lambda * sum of ||w_g||: add lambda * w / ||w_g|| (paper, equation 2)."""
+        regularizer.add_group_lasso(parameter, self.terms[number], self.kernels)
+
+    def update(self, number: int, parameter: Parameter, rate: float) -> None:
+        """From gradient to step: momentum, Nesterov or Adam."""
+        local_rate = rate * parameter.spec.lr_mult
+        self.rule.compute(parameter, self.history[number], local_rate, self.iteration)
+
+    def freeze(self, parameter: Parameter) -> None:
+        """Connectivity mask times the step, then w -= step."""
+        self.kernels.apply_update(parameter.data, parameter.diff, parameter.mask)
+
+    def zero_out(self, parameter: Parameter) -> None:
+        """|w| < 1e-4 becomes exactly 0: weights only, or every blob as in the original."""
+        if zeroing.applies_to(
+            parameter.role, enabled=self.zero_out_enabled, original=self.original
+        ):
+            zeroing.zero_out(parameter.data, kernels=self.kernels)
+
+    # --- what a run reports ---
+
+    def regularization(self) -> float:
+        """R of all parameters, from the present weights."""
+        return sum(
+            regularizer.penalty(parameter, terms, self.kernels)
+            for parameter, terms in zip(self.net.parameters, self.terms, strict=True)
+        )
+
+    def smoothed_loss(self) -> float:
+        """Mean loss of the last ``average_loss`` iterations."""
+        return sum(self.losses) / len(self.losses) if self.losses else math.nan
+
+    def displays(self) -> bool:
+        """Whether the present iteration is one that is displayed."""
+        return bool(self.param.display) and self.iteration % self.param.display == 0
+
+    def check_loss(self) -> None:
+        """Stop when the loss is NaN or infinite."""
+        if not math.isfinite(self.loss):
+            where = self.net.first_non_finite() or "the loss"
+            raise self._diverged(
+                f"the loss is {self.loss}: {where} is the first that is not finite"
+            )
+
+    def check_weights(self) -> None:
+        """Stop when a weight is NaN or infinite."""
+        for parameter in self.net.parameters:
+            if not self.kernels.all_finite(parameter.data):
+                raise self._diverged(
+                    f"layer '{parameter.layer_name}', blob {parameter.index} holds weights that "
+                    "are not finite"
+                )
+
+    def _diverged(self, what: str) -> NonFiniteError:
+        kept = f"; the last snapshot is {self.last_snapshot}" if self.last_snapshot else ""
+        return NonFiniteError(
+            f"iteration {self.iteration}: {what}; lower base_lr or the decays{kept}"
+        )
+
+    # --- the run ---
+
+    def solve(self, iterations: int | None = None) -> None:
+        """Train up to ``max_iter``, or for some iterations; test, display and save on the way.
+
+        Ends early, after a whole iteration and with a snapshot, when ``stop_requested`` was set.
+        """
+        last = self.param.max_iter
+        if iterations is not None:
+            last = min(last, self.iteration + iterations)
+        self.reporter.begin(self, last)
+        while self.iteration < last and not self.stop_requested:
+            if self._tests_now():
+                self.test()
+            self.step()
+            self.reporter.after_update(self)
+            every = self.param.snapshot
+            if self.snapshot_requested or (every and self.iteration % every == 0):
+                self.snapshot()
+        self._finish()
+        self.reporter.end(self)
+
+    def _finish(self) -> None:
+        """Save the last state, and test it when the run is complete."""
+        saved = self.last_snapshot is not None and self.last_snapshot == self.snapshot_path()
+        wanted = self.param.snapshot_after_train or self.stop_requested
+        if self.run is not None and wanted and not saved:
+            self.snapshot()
+        complete = self.iteration >= self.param.max_iter and not self.stop_requested
+        if complete and self.param.test_interval and self.test_nets:
+            self.test()
+
+    def _tests_now(self) -> bool:
+        interval = self.param.test_interval
+        return bool(
+            interval
+            and self.test_nets
+            and self.iteration % interval == 0
+            and (self.iteration > 0 or self.param.test_initialization)
+        )
+
+    def test(self) -> list[dict[str, float]]:
+        """Return the mean of every output of each test net over its ``test_iter`` batches."""
+        self.last_test = []
+        for number, net in enumerate(self.test_nets):
+            net.prepare()
+            self.last_test.append(mean_outputs(net, self.param.test_iter[number]))
+            self.reporter.tested(self, number, self.last_test[-1])
+        return self.last_test
+
+    def snapshot_path(self) -> Path | None:
+        """Return where a snapshot of the present iteration belongs."""
+        if self.run is None:
+            return None
+        stem = Path(self.param.snapshot_prefix or self.net.name or "net").name
+        return self.run / f"{stem}_iter_{self.iteration}.safetensors"
+
+    def snapshot(self) -> Path:
+        """Save everything that training needs to go on, bitwise."""
+        path = self.snapshot_path()
+        if path is None:
+            raise ConfigError("this solver has no run folder to save snapshots in; give it run=")
+        snapshot.save(self, path)
+        self.last_snapshot = path
+        self.snapshot_requested = False
+        self.reporter.saved(self, path)
+        return path
+
+    def load(self, weights: str | Path | Mapping[str, Sequence[Any]]) -> None:
+        """Take weights by layer name, and freeze zeros as the net asks."""
+        self.net.load(weights)
+
+    def frozen(self) -> dict[str, float]:
+        """Return the frozen percentage of each layer that has a connectivity mask."""
+        return {
+            p.layer_name: 100 * (1 - float(np.mean(p.mask)))
+            for p in self.net.parameters
+            if p.mask is not None
+        }
+
+    def sparse_modes(self) -> dict[str, str]:
+        """Return the connectivity mode of every layer that is not CONNECTED."""
+        return {
+            layer.name: connectivity.MODES[layer.param.connectivity_mode]
+            for layer in self.net.layers
+            if layer.param.connectivity_mode
+        }
+
+
+def mean_outputs(net: Net, batches: int, tick: Any = None) -> dict[str, float]:
+    """Run a network over some batches; return the mean of every element of its outputs.
+
+    An output of several elements appears as ``name[0]``, ``name[1]`` ...
+    """
+    sums: dict[str, float] = {}
+    for _ in range(batches):
+        for name, values in net.forward().items():
+            flat = np.asarray(values).reshape(-1)
+            for i, value in enumerate(flat):
+                key = name if flat.size == 1 else f"{name}[{i}]"
+                sums[key] = sums.get(key, 0.0) + float(value)
+        if tick:
+            tick()
+    return {name: total / batches for name, total in sums.items()}
