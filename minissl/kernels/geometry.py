@@ -15,10 +15,19 @@ def convolution_output(size: int, kernel: int, stride: int, pad: int, dilation: 
 def pooling_output(size: int, kernel: int, stride: int, pad: int) -> int:
     """Output length of Caffe's pooling along one axis.
 
-    The quotient is rounded *up*, so that a last, partial window is kept; with padding, a last
-    window that would begin beyond the padded input is dropped again.
+    ceil((size + 2 pad - kernel) / stride) + 1: rounded *up*, so that a last window may hang over
+    the far edge. A last window that would begin beyond the image (size + pad) is dropped again;
+    Caffe does so only with padding, and leaves an empty window where the stride exceeds an
+    unpadded kernel.
+
+    Examples
+    --------
+    >>> pooling_output(6, kernel=3, stride=2, pad=0)  # floor would give 2
+    3
+    >>> pooling_output(3, kernel=2, stride=2, pad=1)  # the third window would begin at 4 >= 3 + 1
+    2
     """
     length = -(-(size + 2 * pad - kernel) // stride) + 1
-    if pad > 0 and (length - 1) * stride >= size + pad:
+    if length > 0 and (length - 1) * stride >= size + pad:
         length -= 1
     return length

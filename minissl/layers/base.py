@@ -76,7 +76,7 @@ class Layer:
     # --- set-up ---
 
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
-        """Check the bottoms, fix the geometry, declare parameters; return the shapes of the tops."""
+        """Check the bottoms, fix the geometry, declare parameters; return the tops' shapes."""
         raise NotImplementedError
 
     def declare_parameter(
@@ -124,7 +124,7 @@ class Layer:
     # --- state between iterations ---
 
     def state(self) -> dict[str, Any]:
-        """What a snapshot must keep beside the parameters (JSON values), such as a data position."""
+        """Return what a snapshot must keep beside the parameters, such as a data position."""
         return {}
 
     def set_state(self, state: dict[str, Any]) -> None:

@@ -15,26 +15,6 @@ from minissl.layers.base import Layer, register
 MAX, AVE, STOCHASTIC = 0, 1, 2
 
 
-def count_windows(size: int, kernel: int, stride: int, pad: int) -> int:
-    """Return the number of windows along one axis: Caffe's rule, without empty windows.
-
-    ``ceil((size + 2 pad - kernel) / stride) + 1``, so that the last window may hang over the far
-    edge. A last window that would begin beyond the image (``size + pad``) is dropped; Caffe does
-    so only with padding, and computes nonsense where the stride exceeds an unpadded kernel.
-
-    Examples
-    --------
-    >>> count_windows(6, kernel=3, stride=2, pad=0)  # floor would give 2
-    3
-    >>> count_windows(3, kernel=2, stride=2, pad=1)  # the third window would begin at 4 >= 3 + 1
-    2
-    """
-    windows = pooling_output(size, kernel, stride, pad)
-    if windows > 0 and (windows - 1) * stride >= size + pad:
-        windows -= 1
-    return windows
-
-
 @register("Pooling")
 class Pooling(Layer):
     """Maximum or mean of windows.
@@ -47,7 +27,7 @@ class Pooling(Layer):
     * AVE: ``y = sum / area``, where the area is that of the window clipped at ``H + pad``: padding
       counts as zeros, what hangs over beyond it does not count.
 
-    Bottom (N, C, H, W), top (N, C, oh, ow) with oh, ow from :func:`count_windows`.
+    Bottom (N, C, H, W), top (N, C, oh, ow) with oh, ow from :func:`minissl.kernels.geometry.pooling_output`.
     """
 
     n_tops = (1, 2)
@@ -63,7 +43,7 @@ class Pooling(Layer):
         self._read_geometry(shape)
         n, c = shape[:2]
         oh, ow = (
-            count_windows(size, kernel, stride, pad)
+            pooling_output(size, kernel, stride, pad)
             for size, kernel, stride, pad in zip(
                 shape[2:], self.kernel, self.stride, self.pad, strict=True
             )
