@@ -27,7 +27,8 @@ class Pooling(Layer):
     * AVE: ``y = sum / area``, where the area is that of the window clipped at ``H + pad``: padding
       counts as zeros, what hangs over beyond it does not count.
 
-    Bottom (N, C, H, W), top (N, C, oh, ow) with oh, ow from :func:`minissl.kernels.geometry.pooling_output`.
+    Bottom (N, C, H, W), top (N, C, oh, ow) with oh, ow from
+    :func:`minissl.kernels.geometry.pooling_output`.
     """
 
     n_tops = (1, 2)

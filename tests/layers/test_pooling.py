@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minissl import backend
 from minissl.errors import ConfigError, ShapeError
-from minissl.layers.pooling import count_windows
+from minissl.kernels.geometry import pooling_output
 from tests.gradient_cases import make_layer
 from tests.layers.running import forward, set_up
 
@@ -74,7 +74,7 @@ def naive_ave(x, kernel, stride, pad):
     ],
 )
 def test_number_of_windows(size, kernel, stride, pad, windows):
-    assert count_windows(size, kernel, stride, pad) == windows
+    assert pooling_output(size, kernel, stride, pad) == windows
 
 
 @settings(max_examples=60, deadline=None)
