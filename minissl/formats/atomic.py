@@ -37,6 +37,8 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     ...     file.write(payload)
     """
     path = Path(path)
+    if "\0" in str(path):
+        raise MinisslError(f"Cannot write {str(path)!r}: a path has no NUL characters.")
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         with _write_in_place(path, target) as file:
@@ -83,11 +85,10 @@ def _prefix(target: Path) -> str:
 def _sweep(target: Path) -> None:
     """Remove temporaries of `target` whose writer is dead, or was an earlier process of our id."""
     prefix = _prefix(target)
-    with os.scandir(target.parent) as entries:
-        orphans = [entry.path for entry in entries if _is_orphan(entry.name, prefix)]
-    for orphan in orphans:
-        with suppress(OSError):
-            os.unlink(orphan)
+    for name in os.listdir(target.parent):
+        if _is_orphan(name, prefix):
+            with suppress(OSError):
+                target.with_name(name).unlink()
 
 
 def _is_orphan(name: str, prefix: str) -> bool:

@@ -53,13 +53,17 @@ def read_caffemodel(path: str | Path) -> dict[str, list[np.ndarray]]:
     content = read_bytes(path, "weight file", WeightsError)
     if str(path).endswith(".gz"):
         content = _unpack(content, path)
+    damaged = WeightsError(
+        f"{path} is not a caffemodel, or it is truncated; copy or save it again."
+    )
     try:
         net = proto.NetParameter.FromString(content)
-        names = [layer.name for layer in [*net.layers, *net.layer]]
     except (DecodeError, UnicodeDecodeError):
-        raise WeightsError(
-            f"{path} is not a caffemodel, or it is truncated; copy or save it again."
-        ) from None
+        raise damaged from None
+    names = [layer.name for layer in [*net.layers, *net.layer]]
+    # protobuf refuses a name that is not UTF-8, or hands it over as bytes, by implementation.
+    if not all(isinstance(name, str) for name in names):
+        raise damaged
     if not net.layer and not net.layers:
         raise WeightsError(f"{path} holds no layers; is it really a caffemodel?")
 

@@ -31,15 +31,19 @@ def ssl_matrices() -> Path:
 
 @st.composite
 def damaged(draw: st.DrawFn, valid: bytes) -> bytes:
-    """Draw arbitrary bytes, or a valid file with some bytes replaced, cut or doubled."""
-    if draw(st.integers(0, 3)) == 0:
+    """Draw a valid file with some bytes overwritten, inserted or cut off, or arbitrary bytes."""
+    kind = draw(st.sampled_from(["overwritten", "spliced", "cut", "arbitrary"]))
+    if kind == "arbitrary":
         return draw(st.binary(max_size=200))
+    if kind == "cut":
+        return valid[: draw(st.integers(0, len(valid)))]
     content = bytearray(valid)
     for _ in range(draw(st.integers(1, 4))):
-        start = draw(st.integers(0, len(content)))
-        length = draw(st.integers(0, 6))
-        content[start : start + length] = draw(st.binary(max_size=8))
-    return bytes(content[: draw(st.integers(0, len(content)))] if draw(st.booleans()) else content)
+        start = draw(st.integers(0, len(content) - 1))
+        new = draw(st.binary(min_size=1, max_size=8))
+        removed = len(new) if kind == "overwritten" else draw(st.integers(0, 6))
+        content[start : start + removed] = new
+    return bytes(content)
 
 
 def result_or_error(parse: Callable, *arguments: object) -> object:

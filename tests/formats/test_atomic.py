@@ -122,6 +122,7 @@ def test_missing_folder_file_as_folder_and_folder_as_file(old: Path) -> None:
         old.parent / "none" / "file": "its folder does not exist",
         old / "file": "a part of the path is a file",
         old.parent: "it is a folder",
+        old.parent / "a\0b": "no NUL characters",
     }
     for path, expected in cases.items():
         with pytest.raises(MinisslError, match=expected), atomic_write(path) as file:

@@ -116,6 +116,9 @@ def test_truncated_foreign_missing_and_empty_files(tmp_path: Path) -> None:
     path.write_bytes(whole[:-3])
     with pytest.raises(WeightsError, match="not a caffemodel, or it is truncated"):
         read_caffemodel(path)
+    path.write_bytes(whole.replace(b"conv1", b"conv\xff"))
+    with pytest.raises(WeightsError, match="not a caffemodel"):
+        read_caffemodel(path)
     for content in (b"", b"\x0a\x03net"):
         path.write_bytes(content)
         with pytest.raises(WeightsError, match="holds no layers"):

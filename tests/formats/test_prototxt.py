@@ -259,6 +259,16 @@ def test_net_inside_the_solver() -> None:
         read_solver_net(parse_solver('net_param { } net: "x"'), "s.prototxt")
 
 
+def test_nets_and_solvers_of_the_original(original_runs: Path) -> None:
+    solvers = sorted((original_runs / "solvers").glob("*.prototxt"))
+    assert len(solvers) >= 10
+    for path in solvers:
+        solver = read_solver(path)
+        net = read_net(original_runs / "nets" / solver.net)
+        assert solver.max_iter > 0 and net.layer[-1].type == "SoftmaxWithLoss"
+        assert parse_net(to_text(net)) == net
+
+
 # ------------------------------------------------------------------------------------ fuzz
 
 

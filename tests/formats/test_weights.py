@@ -89,6 +89,13 @@ def test_npz_whose_header_claims_more_than_it_holds(tmp_path: Path) -> None:
         read_weights(tmp_path / "w.npz")
 
 
+def test_npz_whose_header_is_not_python(tmp_path: Path) -> None:
+    whole = npz(**{"a.0": np.ones(3)})
+    (tmp_path / "w.npz").write_bytes(whole.replace(b"'<f8',", b"'<f8'{"))
+    with pytest.raises(WeightsError, match="not a complete npz"):
+        read_weights(tmp_path / "w.npz")
+
+
 def test_npz_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(tmp_path / "w.npz", **{"a.0": np.zeros(10_000)})
     monkeypatch.setattr(caffemodel, "MAX_UNPACKED_BYTES", 50_000)
