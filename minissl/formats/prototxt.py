@@ -166,6 +166,7 @@ def _parse(text: str, message: _Message, source: str) -> _Message:
     from google.protobuf.text_format import Parse, ParseError
 
     try:
+        text.encode()  # the library crashes inside on lone surrogates
         return Parse(text, message)
     except ParseError as error:
         line, column = error.GetLine() or 1, error.GetColumn() or 1

@@ -151,6 +151,11 @@ def test_solver_errors_name_the_remedy(text: str, expected: str) -> None:
     assert expected in str(raised.value)
 
 
+def test_text_that_is_not_unicode() -> None:
+    with pytest.raises(ConfigError, match="is not a prototxt"):
+        parse_net("layer { connectivity_mode:\udc80CONNECTED }")
+
+
 def test_missing_file_folder_and_foreign_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no net file"):
         read_net(tmp_path / "none.prototxt")
@@ -161,6 +166,15 @@ def test_missing_file_folder_and_foreign_file(tmp_path: Path) -> None:
         read_net(tmp_path / "binary")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_net("a\0b")
+
+
+def test_file_that_may_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(ConfigError, match="net file n may not be read; change its permissions"):
+        read_net("n")
 
 
 # -------------------------------------------------------------------------- solver's fields
@@ -244,7 +258,9 @@ def test_net_is_found_as_caffe_does_then_beside_the_solver_then_packaged(
         resolve_net_path(solver, solver_path)
     assert str(models) in str(raised.value) and str(home) in str(raised.value)
 
-    for place in (models / "net.prototxt", home / "net.prototxt", work / "examples/net.prototxt"):
+    (home / "examples").mkdir()
+    places = [models / "net.prototxt", home / "net.prototxt"]
+    for place in [*places, home / "examples/net.prototxt", work / "examples/net.prototxt"]:
         place.write_text(NET)  # each is preferred to the one before
         assert resolve_net_path(solver, solver_path).resolve() == place
     assert read_solver_net(solver, solver_path).name == "small"
