@@ -125,6 +125,13 @@ def test_all_multipliers_zero() -> None:
     assert lint_net(parse_net(frozen))[-1].message.startswith("Every lr_mult is 0")
 
 
+def test_a_second_blob_that_is_no_bias_may_have_a_lasso() -> None:
+    text = 'layer { name: "r" type: "LSTM" param { } param { breadth_decay_mult: 1 } }'
+    assert lint_net(parse_net(text)) == []
+    (finding,) = lint_net(parse_net(text.replace("LSTM", "InnerProduct")))
+    assert finding.message.startswith("Group lasso is configured for the bias")
+
+
 @pytest.mark.parametrize(
     ("block", "message"),
     [

@@ -156,8 +156,6 @@ def blob_of(array: np.ndarray, dtype: DTypeLike = np.float32) -> Any:
     values = np.ascontiguousarray(array, dtype="<f8" if is_double else "<f4").tobytes()
     key = _DOUBLE_DATA_KEY if is_double else _DATA_KEY
     blob = proto.BlobProto.FromString(key + _varint(len(values)) + values)
-    # An empty dim list is a scalar; the field must be there to tell it from "no shape".
-    blob.shape.SetInParent()
     blob.shape.dim.extend(array.shape)
     return blob
 

@@ -106,6 +106,11 @@ def test_old_layers_parse() -> None:
             "1:39",
             "(ConvolutionParameter); in a net it belongs inside layer { param { ... } }.",
         ),
+        (
+            'layer # one } " of\n { name: "c" conv_mode: AUTO }',
+            "2:14",
+            "field 'conv_mode' is unknown in layer 'c' (LayerParameter)",
+        ),
         ("layer { xdimen: 2 }", "1:9", "it belongs inside param { block_group_lasso { ... } }."),
         ("block_group_decay: 1", "1:1", "it belongs in the solver file."),
         ('layer { nane: "c" }', "1:9", "did you mean 'name'?"),
