@@ -20,8 +20,7 @@ def _relu_backward(x, d_y, slope, d_x):
 
 
 @parallel_kernel
-def softmax_forward(x, y):
-    """Softmax over the middle axis of (outer, classes, inner); see the reference."""
+def _softmax_forward(x, y):
     outer, classes, inner = x.shape
     for o in prange(outer):
         for i in range(inner):
@@ -37,8 +36,7 @@ def softmax_forward(x, y):
 
 
 @parallel_kernel
-def softmax_backward(y, d_y, d_x):
-    """Gradient of softmax; see the reference."""
+def _softmax_backward(y, d_y, d_x):
     outer, classes, inner = y.shape
     for o in prange(outer):
         for i in range(inner):
@@ -57,3 +55,13 @@ def relu_forward(x, negative_slope, y) -> None:
 def relu_backward(x, d_y, negative_slope, d_x) -> None:
     """Gradient of ReLU; see the reference."""
     _relu_backward(x.reshape(-1), d_y.reshape(-1), x.dtype.type(negative_slope), d_x.reshape(-1))
+
+
+def softmax_forward(x, y) -> None:
+    """Softmax over the middle axis of (outer, classes, inner); see the reference."""
+    _softmax_forward(np.ascontiguousarray(x), y)
+
+
+def softmax_backward(y, d_y, d_x) -> None:
+    """Gradient of softmax; see the reference."""
+    _softmax_backward(np.ascontiguousarray(y), np.ascontiguousarray(d_y), d_x)

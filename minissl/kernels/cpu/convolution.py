@@ -30,19 +30,50 @@ def images_per_chunk(N: int, K: int, pixels: int, itemsize: int) -> int:
 
 
 @kernel
-def lower_chunk(x, first, images, channel, channels, kernel, stride, pad, dilation, P, Q, col):
-    """Lower some images of one conv group side by side: col is (K, images * P*Q)."""
-    split = col.reshape(col.shape[0], images, P, Q)
+def lower_chunk(x, columns, first, images, channel, channels, geometry, Q, pixels, col):
+    """Lower some images of one conv group side by side: col is (len(columns), images * P*Q).
+
+    ``geometry`` is explained in :mod:`minissl.kernels.cpu.lowering`.
+    """
     for i in range(images):
         image = x[first + i, channel : channel + channels]
-        lower_image(image, kernel, stride, pad, dilation, split[:, i])
+        lower_image(image, columns, geometry, Q, pixels, col, i * pixels)
 
 
 @kernel
 def add_bias(source, bias, target):
-    """Target = source + bias, along one row of pixels."""
+    """target = source + bias, along one run of pixels."""
     for j in range(source.size):
         target[j] = source[j] + bias
+
+
+@kernel
+def copy(source, target):
+    """target = source, along one run."""
+    for j in range(source.size):
+        target[j] = source[j]
+
+
+@kernel
+def accumulate(source, target):
+    """target += source, along one run."""
+    for j in range(source.size):
+        target[j] += source[j]
+
+
+@kernel
+def run_sum(run):
+    """Sum of a run, in four interleaved parts that do not wait for each other."""
+    a = b = c = d = run[0] * 0
+    whole = run.size // 4 * 4
+    for j in range(0, whole, 4):
+        a += run[j]
+        b += run[j + 1]
+        c += run[j + 2]
+        d += run[j + 3]
+    for j in range(whole, run.size):
+        a += run[j]
+    return (a + b) + (c + d)
 
 
 @kernel
@@ -50,16 +81,17 @@ def gather(d_y, first, images, filter, filters, pixels, d_out):
     """Bring the gradients of a chunk into one matrix: d_out is (F/G, images * P*Q)."""
     for f in range(filters):
         for i in range(images):
-            d_out[f, i * pixels : (i + 1) * pixels] = d_y[first + i, filter + f]
+            copy(d_y[first + i, filter + f], d_out[f][i * pixels : (i + 1) * pixels])
 
 
 @parallel_kernel
-def _forward(x, w, b, kernel, stride, pad, dilation, B, P, Q, cols, outs, y, stages):
+def _forward(x, w, b, geometry, B, Q, cols, outs, y, stages):
     """Run all chunks; w is (G, F/G, K), b is (F,), y is (N, F, P*Q); cols and outs hold scratch."""
     N, C = x.shape[:2]
     G, filters, K = w.shape
     channels = C // G
-    pixels = P * Q
+    pixels = y.shape[2]
+    columns = np.arange(K)
     for chunk in prange((N + B - 1) // B):
         thread = get_thread_id()
         first = chunk * B
@@ -70,41 +102,30 @@ def _forward(x, w, b, kernel, stride, pad, dilation, B, P, Q, cols, outs, y, sta
         for g in range(G):
             if stages & LOWER:
                 lower_chunk(
-                    x,
-                    first,
-                    images,
-                    g * channels,
-                    channels,
-                    kernel,
-                    stride,
-                    pad,
-                    dilation,
-                    P,
-                    Q,
-                    col,
+                    x, columns, first, images, g * channels, channels, geometry, Q, pixels, col
                 )
             if stages & MULTIPLY:
                 np.dot(w[g], col, out)
             if stages & SCATTER:
                 for i in range(images):
                     for f in range(filters):
-                        source = out[f, i * pixels : (i + 1) * pixels]
+                        source = out[f][i * pixels : (i + 1) * pixels]
                         add_bias(source, b[g * filters + f], y[first + i, g * filters + f])
 
 
 @parallel_kernel
-def _backward_weights(x, d_y, kernel, stride, pad, dilation, B, P, Q, cols, outs, partial):
+def _backward_weights(x, d_y, geometry, B, Q, cols, outs, partial):
     """Part p of the sum takes chunks p, p + PARTS, ...; partial is (PARTS, G, F/G, K)."""
     N, C = x.shape[:2]
     parts, G, filters, K = partial.shape
     channels = C // G
-    pixels = P * Q
-    chunks = (N + B - 1) // B
+    pixels = d_y.shape[2]
+    columns = np.arange(K)
     for part in prange(parts):
         thread = get_thread_id()
         product = outs[thread, filters * B * pixels :][: filters * K].reshape(filters, K)
         partial[part] = 0
-        for chunk in range(part, chunks, parts):
+        for chunk in range(part, (N + B - 1) // B, parts):
             first = chunk * B
             images = min(B, N - first)
             width = images * pixels
@@ -112,31 +133,20 @@ def _backward_weights(x, d_y, kernel, stride, pad, dilation, B, P, Q, cols, outs
             d_out = outs[thread, : filters * width].reshape(filters, width)
             for g in range(G):
                 lower_chunk(
-                    x,
-                    first,
-                    images,
-                    g * channels,
-                    channels,
-                    kernel,
-                    stride,
-                    pad,
-                    dilation,
-                    P,
-                    Q,
-                    col,
+                    x, columns, first, images, g * channels, channels, geometry, Q, pixels, col
                 )
                 gather(d_y, first, images, g * filters, filters, pixels, d_out)
                 np.dot(d_out, col.T, product)
-                partial[part, g] += product
+                accumulate(product.reshape(-1), partial[part, g].reshape(-1))
 
 
 @parallel_kernel
-def _backward_input(d_y, w, kernel, stride, pad, dilation, B, P, Q, cols, outs, d_x):
+def _backward_input(d_y, w, geometry, B, Q, cols, outs, d_x):
     """See the module's picture; w is (G, F/G, K), d_y is (N, F, P*Q)."""
     N, C = d_x.shape[:2]
     G, filters, K = w.shape
     channels = C // G
-    pixels = P * Q
+    pixels = d_y.shape[2]
     for chunk in prange((N + B - 1) // B):
         thread = get_thread_id()
         first = chunk * B
@@ -147,10 +157,9 @@ def _backward_input(d_y, w, kernel, stride, pad, dilation, B, P, Q, cols, outs, 
         for g in range(G):
             gather(d_y, first, images, g * filters, filters, pixels, d_out)
             np.dot(w[g].T, d_out, d_col)
-            split = d_col.reshape(K, images, P, Q)
             for i in range(images):
                 target = d_x[first + i, g * channels : (g + 1) * channels]
-                raise_image(split[:, i], kernel, stride, pad, dilation, target)
+                raise_image(d_col, i * pixels, geometry, Q, pixels, target)
 
 
 @parallel_kernel
@@ -158,7 +167,7 @@ def _add_partial(partial, d_w):
     """d_w += sum of the parts, in their order; partial (PARTS, rows, K), d_w (rows, K)."""
     for row in prange(d_w.shape[0]):
         for part in range(partial.shape[0]):
-            d_w[row] += partial[part, row]
+            accumulate(partial[part, row], d_w[row])
 
 
 @parallel_kernel
@@ -167,11 +176,7 @@ def _backward_bias(d_y, d_b):
     for f in prange(d_b.shape[0]):
         total = 0.0
         for n in range(d_y.shape[0]):
-            row = d_y[n, f]
-            part = row[0] * 0
-            for j in range(row.shape[0]):
-                part += row[j]
-            total += part
+            total += run_sum(d_y[n, f])
         d_b[f] += total
 
 
@@ -191,8 +196,10 @@ def conv_forward(x, w, b, stride, pad, dilation, groups, y, stages=ALL) -> None:
     B = images_per_chunk(N, K, P * Q, x.itemsize)
     cols, outs = chunk_buffers(B, K, F // groups, P * Q, x.dtype)
     b = np.zeros(F, x.dtype) if b is None else b
-    y = y.reshape(N, F, P * Q)
-    _forward(x, w, b, kernel, stride, pad, dilation, B, P, Q, cols, outs, y, stages)
+    geometry = (*kernel, *stride, *pad, *dilation)
+    _forward(
+        np.ascontiguousarray(x), w, b, geometry, B, Q, cols, outs, y.reshape(N, F, P * Q), stages
+    )
 
 
 def conv_backward_weights(x, d_y, stride, pad, dilation, groups, d_w) -> None:
@@ -204,20 +211,21 @@ def conv_backward_weights(x, d_y, stride, pad, dilation, groups, d_w) -> None:
     cols, outs = chunk_buffers(B, K, filters, P * Q, x.dtype, extra=filters * K)
     parts = min(PARTS, -(-N // B))
     partial = scratch("partial", (parts, groups, filters, K), x.dtype)
+    geometry = (*kernel, *stride, *pad, *dilation)
     d_y = d_y.reshape(N, F, P * Q)
-    _backward_weights(x, d_y, kernel, stride, pad, dilation, B, P, Q, cols, outs, partial)
+    _backward_weights(np.ascontiguousarray(x), d_y, geometry, B, Q, cols, outs, partial)
     _add_partial(partial.reshape(parts, F, K), d_w.reshape(F, K))
 
 
 def conv_backward_input(d_y, w, stride, pad, dilation, groups, d_x) -> None:
     """Gradient of the input; see the reference."""
     (N, F, P, Q), kernel = d_y.shape, w.shape[2:]
-    w = w.reshape(groups, F // groups, -1)
+    w = w.reshape(groups, F // groups, -1)  # (G, F/G, K)
     K = w.shape[2]
     B = images_per_chunk(N, K, P * Q, d_x.itemsize)
     cols, outs = chunk_buffers(B, K, F // groups, P * Q, d_x.dtype)
-    d_y = d_y.reshape(N, F, P * Q)
-    _backward_input(d_y, w, kernel, stride, pad, dilation, B, P, Q, cols, outs, d_x)
+    geometry = (*kernel, *stride, *pad, *dilation)
+    _backward_input(d_y.reshape(N, F, P * Q), w, geometry, B, Q, cols, outs, d_x)
 
 
 def conv_backward_bias(d_y, d_b) -> None:

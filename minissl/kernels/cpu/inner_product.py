@@ -64,11 +64,13 @@ def inner_product_forward(x, w, b, y) -> None:
     F = w.shape[0]
     b = np.zeros(F, y.dtype) if b is None else b
     rows = _block(F)
+    x = np.ascontiguousarray(x)
     _forward(x, w, b, rows, _scratch("outputs", x.shape[0] * rows, y.dtype), y)
 
 
 def inner_product_backward_weights(x, d_y, d_w) -> None:
     """d_W += d_y^T @ x; see the reference."""
+    x, d_y = np.ascontiguousarray(x), np.ascontiguousarray(d_y)
     rows = _block(d_y.shape[1])
     outs = _scratch("outputs", rows * x.shape[1], x.dtype)
     ins = _scratch("lowered", rows * x.shape[0], x.dtype)
@@ -77,7 +79,7 @@ def inner_product_backward_weights(x, d_y, d_w) -> None:
 
 def inner_product_backward_input(d_y, w, d_x) -> None:
     """d_x = d_y @ W; see the reference."""
-    _backward_input(d_y, w, _block(d_x.shape[0]), d_x)
+    _backward_input(np.ascontiguousarray(d_y), w, _block(d_x.shape[0]), d_x)
 
 
 def inner_product_backward_bias(d_y, d_b) -> None:

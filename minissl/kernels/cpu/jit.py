@@ -2,21 +2,67 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
-from numba import get_thread_id, njit, prange
+from numba import config, get_thread_id, njit, prange
 
-__all__ = ["PARTS", "get_thread_id", "kernel", "parallel_kernel", "prange", "scratch", "step"]
+__all__ = [
+    "PARTS",
+    "get_thread_id",
+    "kernel",
+    "parallel_kernel",
+    "prange",
+    "scratch",
+    "step",
+    "unsigned",
+]
 
 #: parts into which every long sum is split; fixed, so that results never depend on the threads
 PARTS = 16
 
+
+def _cache_folder() -> str:
+    """Return where compiled kernels are kept: a folder for exactly this version of their sources.
+
+    Numba notices a change of a function's own file, but not of a file whose functions it inlined;
+    a folder named by the digest of all sources does.
+    """
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return str(Path(base) / "minissl" / "compiled" / digest.hexdigest()[:16])
+
+
+_FOLDER = config.CACHE_DIR or _cache_folder()
+
+
+def _compiler(**options) -> Callable:
+    """Return a decorator that compiles with these options and caches in our folder."""
+
+    def compile_cached(function: Callable) -> Callable:
+        before, config.CACHE_DIR = config.CACHE_DIR, _FOLDER
+        try:
+            return njit(cache=True, nogil=True, **options)(function)
+        finally:
+            config.CACHE_DIR = before
+
+    return compile_cached
+
+
 #: compile a helper or a serial kernel
-kernel = njit(cache=True, nogil=True)
+kernel = _compiler()
 #: compile a kernel whose ``prange`` loops run on all threads
-parallel_kernel = njit(cache=True, nogil=True, parallel=True)
+parallel_kernel = _compiler(parallel=True)
+
+#: type of an index that cannot be negative (see lowering.lower_row); plain int without the compiler
+unsigned = int if config.DISABLE_JIT else np.uint64
 
 _memory = threading.local()
 

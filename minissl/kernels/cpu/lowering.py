@@ -1,13 +1,15 @@
 """im2col and col2im of one image, compiled; used by the convolution kernels and on their own.
 
-C channels, H x W input pixels, kh x kw kernel, P x Q output pixels.
+C channels, H x W input pixels, kh x kw kernel, P x Q output pixels. ``geometry`` is the flat tuple
+(kh, kw, stride, stride, pad, pad, dilation, dilation), height before width: inside parallel loops
+Numba takes no tuples of tuples.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from minissl.kernels.cpu.jit import kernel
+from minissl.kernels.cpu.jit import kernel, unsigned
 from minissl.kernels.geometry import convolution_output
 
 
@@ -20,93 +22,107 @@ def valid_range(size, length, stride, offset):
 
 
 @kernel
-def lower_row(plane, top, left, stride, out):
-    """One row of the lowered matrix: the plane (H, W) shifted by (top, left), out is (P, Q)."""
-    H, W = plane.shape
-    P, Q = out.shape
-    first_p, last_p = valid_range(H, P, stride[0], top)
-    first, last = valid_range(W, Q, stride[1], left)
+def lower_row(x, plane, H, W, top, left, sh, sw, Q, pixels, col, at):
+    """One row of the lowered matrix: col[at : at + P*Q] = the plane shifted by (top, left).
+
+    ``x`` and ``col`` are flat and the indices unsigned, so that the innermost loop compiles to
+    vector code: a signed index could be negative, and would be checked for it.
+
+    Parameters
+    ----------
+    x : 1-D
+        The plane is x[plane : plane + H * W].
+    """
+    P = pixels // Q
+    first_p, last_p = valid_range(H, P, sh, top)
+    first, last = valid_range(W, Q, sw, left)
     if last - first < Q or last_p - first_p < P:
-        out[:, :] = 0
-    if first >= last:
-        return
-    start = first * stride[1] + left
+        start = unsigned(at)
+        for i in range(unsigned(pixels)):
+            col[start + i] = 0
+    length = unsigned(last - first)
+    stride = unsigned(sw)
     for p in range(first_p, last_p):
-        source = plane[p * stride[0] + top]
-        if stride[1] == 1:
-            out[p, first:last] = source[start : start + last - first]
+        source = unsigned(plane + (p * sh + top) * W + first * sw + left)
+        target = unsigned(at + p * Q + first)
+        if sw == 1:
+            for i in range(length):
+                col[target + i] = x[source + i]
         else:
-            for s in range(first, last):
-                out[p, s] = source[s * stride[1] + left]
+            for i in range(length):
+                col[target + i] = x[source + i * stride]
 
 
 @kernel
-def lower_image(x, kernel, stride, pad, dilation, col):
-    """X (C, H, W) -> col (C*kh*kw, P, Q): see :func:`minissl.kernels.reference.im2col`."""
-    kh, kw = kernel
-    for row in range(col.shape[0]):
-        c, r, q = row // (kh * kw), row // kw % kh, row % kw
-        lower_row(x[c], r * dilation[0] - pad[0], q * dilation[1] - pad[1], stride, col[row])
+def raise_row(col, at, H, W, top, left, sh, sw, Q, pixels, x, plane):
+    """Add one row of the lowered matrix back to its plane, the adjoint of :func:`lower_row`."""
+    P = pixels // Q
+    first_p, last_p = valid_range(H, P, sh, top)
+    first, last = valid_range(W, Q, sw, left)
+    length = unsigned(last - first)
+    stride = unsigned(sw)
+    for p in range(first_p, last_p):
+        target = unsigned(plane + (p * sh + top) * W + first * sw + left)
+        source = unsigned(at + p * Q + first)
+        if sw == 1:
+            for i in range(length):
+                x[target + i] += col[source + i]
+        else:
+            for i in range(length):
+                x[target + i * stride] += col[source + i]
 
 
 @kernel
-def lower_columns_of(x, columns, kernel, stride, pad, dilation, col):
-    """Only the kept columns: x (C, H, W) -> col (len(columns), P, Q)."""
-    kh, kw = kernel
-    for row in range(columns.size):
-        k = columns[row]
+def lower_image(x, columns, geometry, Q, pixels, col, first):
+    """Some columns k of the weight matrix: x (C, H, W) -> rows of col (len(columns), width).
+
+    Written to col[:, first : first + P*Q]; ``first`` leaves room for images beside this one.
+    """
+    kh, kw, sh, sw, ph, pw, dh, dw = geometry
+    H, W = x.shape[1:]
+    width = col.shape[1]
+    flat, flat_col = x.reshape(-1), col.reshape(-1)
+    for i in range(columns.size):
+        k = columns[i]
         c, r, q = k // (kh * kw), k // kw % kh, k % kw
-        lower_row(x[c], r * dilation[0] - pad[0], q * dilation[1] - pad[1], stride, col[row])
+        top, left = r * dh - ph, q * dw - pw
+        at = i * width + first
+        lower_row(flat, c * H * W, H, W, top, left, sh, sw, Q, pixels, flat_col, at)
 
 
 @kernel
-def raise_image(col, kernel, stride, pad, dilation, x):
-    """Col (C*kh*kw, P, Q) -> x (C, H, W), the adjoint of :func:`lower_image`."""
-    C, H, W = x.shape
-    P, Q = col.shape[1:]
-    kh, kw = kernel
-    x[:, :, :] = 0
-    row = 0
-    for c in range(C):
-        for r in range(kh):
-            top = r * dilation[0] - pad[0]
-            first_p, last_p = valid_range(H, P, stride[0], top)
-            for q in range(kw):
-                left = q * dilation[1] - pad[1]
-                first, last = valid_range(W, Q, stride[1], left)
-                source = col[row]
-                row += 1
-                if first >= last:
-                    continue
-                start = first * stride[1] + left
-                if stride[1] == 1:
-                    for p in range(first_p, last_p):
-                        target = x[c, p * stride[0] + top]
-                        target[start : start + last - first] += source[p, first:last]
-                else:
-                    for p in range(first_p, last_p):
-                        target = x[c, p * stride[0] + top]
-                        for s in range(first, last):
-                            target[s * stride[1] + left] += source[p, s]
+def raise_image(col, first, geometry, Q, pixels, x):
+    """Add col[:, first : first + P*Q] back to x (C, H, W), overwritten; adjoint of lowering."""
+    kh, kw, sh, sw, ph, pw, dh, dw = geometry
+    H, W = x.shape[1:]
+    width = col.shape[1]
+    flat, flat_col = x.reshape(-1), col.reshape(-1)
+    flat[:] = 0
+    for k in range(col.shape[0]):
+        c, r, q = k // (kh * kw), k // kw % kh, k % kw
+        top, left = r * dh - ph, q * dw - pw
+        at = k * width + first
+        raise_row(flat_col, at, H, W, top, left, sh, sw, Q, pixels, flat, c * H * W)
+
+
+def _output_width(x, kernel, stride, pad, dilation) -> int:
+    return convolution_output(x.shape[2], kernel[1], stride[1], pad[1], dilation[1])
 
 
 def im2col(x, kernel, stride, pad, dilation, col) -> None:
     """Lower one image; see the reference."""
-    P = convolution_output(x.shape[1], kernel[0], stride[0], pad[0], dilation[0])
-    Q = convolution_output(x.shape[2], kernel[1], stride[1], pad[1], dilation[1])
-    x = np.ascontiguousarray(x)
-    lower_image(x, kernel, stride, pad, dilation, col.reshape(-1, P, Q))
-
-
-def col2im(col, kernel, stride, pad, dilation, x) -> None:
-    """Adjoint of :func:`im2col`; see the reference."""
-    P = convolution_output(x.shape[1], kernel[0], stride[0], pad[0], dilation[0])
-    Q = convolution_output(x.shape[2], kernel[1], stride[1], pad[1], dilation[1])
-    raise_image(col.reshape(-1, P, Q), kernel, stride, pad, dilation, x)
+    lower_columns(x, np.arange(col.shape[0]), kernel, stride, pad, dilation, col)
 
 
 def lower_columns(x, columns, kernel, stride, pad, dilation, col) -> None:
     """Lower only some columns; see the reference."""
-    P = convolution_output(x.shape[1], kernel[0], stride[0], pad[0], dilation[0])
+    Q = _output_width(x, kernel, stride, pad, dilation)
     x = np.ascontiguousarray(x)
-    lower_columns_of(x, columns, kernel, stride, pad, dilation, col.reshape(len(columns), P, -1))
+    lower_image(x, columns, (*kernel, *stride, *pad, *dilation), Q, col.shape[1], col, 0)
+
+
+def col2im(col, kernel, stride, pad, dilation, x) -> None:
+    """Adjoint of :func:`im2col`; see the reference."""
+    Q = _output_width(x, kernel, stride, pad, dilation)
+    col = np.ascontiguousarray(col)
+    raise_image(col, 0, (*kernel, *stride, *pad, *dilation), Q, col.shape[1], x)

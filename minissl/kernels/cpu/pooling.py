@@ -5,17 +5,33 @@ N images, C channels, H x W input pixels, P x Q output pixels.
 
 from __future__ import annotations
 
-from minissl.kernels.cpu.jit import parallel_kernel, prange
+import numpy as np
+
+from minissl.kernels.cpu.jit import kernel, parallel_kernel, prange, unsigned
+
+
+@kernel
+def largest(image, W, top, bottom, left, right):
+    """Index and value of the largest pixel of a window; ``image`` is a flat plane of width W."""
+    index = top * W + left
+    best = image[index]
+    for h in range(top, bottom):
+        row = unsigned(h * W)
+        for w in range(unsigned(left), unsigned(right)):
+            if image[row + w] > best:
+                best = image[row + w]
+                index = row + w
+    return index, best
 
 
 @parallel_kernel
-def max_pool_forward(x, kernel, stride, pad, y, argmax):
-    """Largest value of each window, and where it was; see the reference."""
+def _max_pool_forward(x, kernel, stride, pad, y, argmax):
+    """Find the winner of every window of every plane; x is C-contiguous."""
     N, C, H, W = x.shape
     P, Q = y.shape[2:]
     for plane in prange(N * C):
         n, c = plane // C, plane % C
-        image, out, where = x[n, c], y[n, c], argmax[n, c]
+        image, out, where = x[n, c].reshape(-1), y[n, c], argmax[n, c]
         for p in range(P):
             top = p * stride[0] - pad[0]
             bottom = min(top + kernel[0], H)
@@ -23,21 +39,18 @@ def max_pool_forward(x, kernel, stride, pad, y, argmax):
             for q in range(Q):
                 left = q * stride[1] - pad[1]
                 right = min(left + kernel[1], W)
-                left = max(left, 0)
-                best = image[top, left]
-                index = top * W + left
-                for h in range(top, bottom):
-                    for w in range(left, right):
-                        if image[h, w] > best:
-                            best = image[h, w]
-                            index = h * W + w
+                index, best = largest(image, W, top, bottom, max(left, 0), right)
                 out[p, q] = best
                 where[p, q] = index
 
 
+def max_pool_forward(x, kernel, stride, pad, y, argmax) -> None:
+    """Largest value of each window, and where it was; see the reference."""
+    _max_pool_forward(np.ascontiguousarray(x), kernel, stride, pad, y, argmax)
+
+
 @parallel_kernel
-def max_pool_backward(d_y, argmax, d_x):
-    """Send each gradient to the winner of its window; see the reference."""
+def _max_pool_backward(d_y, argmax, d_x):
     N, C, _, W = d_x.shape
     P, Q = d_y.shape[2:]
     for plane in prange(N * C):
@@ -51,8 +64,7 @@ def max_pool_backward(d_y, argmax, d_x):
 
 
 @parallel_kernel
-def ave_pool_forward(x, kernel, stride, pad, y):
-    """Mean of each window; see the reference."""
+def _ave_pool_forward(x, kernel, stride, pad, y):
     N, C, H, W = x.shape
     P, Q = y.shape[2:]
     for plane in prange(N * C):
@@ -73,8 +85,7 @@ def ave_pool_forward(x, kernel, stride, pad, y):
 
 
 @parallel_kernel
-def ave_pool_backward(d_y, kernel, stride, pad, d_x):
-    """Spread each gradient evenly over its window; see the reference."""
+def _ave_pool_backward(d_y, kernel, stride, pad, d_x):
     N, C, H, W = d_x.shape
     P, Q = d_y.shape[2:]
     for plane in prange(N * C):
@@ -91,3 +102,18 @@ def ave_pool_backward(d_y, kernel, stride, pad, d_x):
                 for h in range(max(top, 0), min(bottom, H)):
                     for w in range(max(left, 0), min(right, W)):
                         target[h, w] += share
+
+
+def max_pool_backward(d_y, argmax, d_x) -> None:
+    """Send each gradient to the winner of its window; see the reference."""
+    _max_pool_backward(np.ascontiguousarray(d_y), argmax, d_x)
+
+
+def ave_pool_forward(x, kernel, stride, pad, y) -> None:
+    """Mean of each window; see the reference."""
+    _ave_pool_forward(np.ascontiguousarray(x), kernel, stride, pad, y)
+
+
+def ave_pool_backward(d_y, kernel, stride, pad, d_x) -> None:
+    """Spread each gradient evenly over its window; see the reference."""
+    _ave_pool_backward(np.ascontiguousarray(d_y), kernel, stride, pad, d_x)

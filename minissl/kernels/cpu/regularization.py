@@ -11,18 +11,28 @@ from minissl.kernels.cpu.jit import PARTS, parallel_kernel, prange, step
 
 
 @parallel_kernel
-def tile_square_sums(w, ydim, xdim, sums):
-    """||w_g||^2 of every tile; a thread owns a band of ydim rows; see the reference."""
-    for band in prange(sums.shape[0]):
-        for tile in range(sums.shape[1]):
+def _tile_square_sums(w, ydim, xdim, length, sums):
+    """A thread owns ``length`` neighbouring tiles of a band of ydim rows."""
+    bands, tiles = sums.shape
+    parts = (tiles + length - 1) // length
+    for block in prange(bands * parts):
+        band = block // parts
+        first = block % parts * length
+        last = min(tiles, first + length)
+        for tile in range(first, last):
             sums[band, tile] = 0.0
         for row in range(band * ydim, (band + 1) * ydim):
-            for tile in range(sums.shape[1]):
+            for tile in range(first, last):
                 total = 0.0
                 for column in range(tile * xdim, (tile + 1) * xdim):
                     value = np.float64(w[row, column])
                     total += value * value
                 sums[band, tile] += total
+
+
+def tile_square_sums(w, ydim, xdim, sums) -> None:
+    """||w_g||^2 of every tile; see the reference."""
+    _tile_square_sums(w, ydim, xdim, step(sums.shape[1]), sums)
 
 
 @parallel_kernel

@@ -15,7 +15,6 @@ from minissl.kernels.cpu.convolution import (
     lower_chunk,
 )
 from minissl.kernels.cpu.jit import get_thread_id, kernel, parallel_kernel, prange
-from minissl.kernels.cpu.lowering import lower_columns_of
 from minissl.kernels.cpu.stages import ALL, LOWER, MULTIPLY, SCATTER
 
 
@@ -39,31 +38,14 @@ def sparse_row(values, columns, col, out):
 
 
 @parallel_kernel
-def _csrmm(
-    x,
-    values,
-    columns,
-    row_start,
-    b,
-    kernel,
-    stride,
-    pad,
-    dilation,
-    groups,
-    B,
-    P,
-    Q,
-    cols,
-    outs,
-    y,
-    stages,
-):
+def _csrmm(x, values, columns, row_start, b, geometry, groups, B, Q, cols, outs, y, stages):
     """Run all chunks; y is (N, F, P*Q)."""
     N, C = x.shape[:2]
     filters = b.size // groups
     channels = C // groups
-    K = channels * kernel[0] * kernel[1]
-    pixels = P * Q
+    K = channels * geometry[0] * geometry[1]
+    every = np.arange(K)
+    pixels = y.shape[2]
     for chunk in prange((N + B - 1) // B):
         thread = get_thread_id()
         first = chunk * B
@@ -74,18 +56,7 @@ def _csrmm(
         for g in range(groups):
             if stages & LOWER:
                 lower_chunk(
-                    x,
-                    first,
-                    images,
-                    g * channels,
-                    channels,
-                    kernel,
-                    stride,
-                    pad,
-                    dilation,
-                    P,
-                    Q,
-                    col,
+                    x, every, first, images, g * channels, channels, geometry, Q, pixels, col
                 )
             for f in range(g * filters, (g + 1) * filters):
                 if stages & MULTIPLY:
@@ -97,32 +68,17 @@ def _csrmm(
 
 
 @parallel_kernel
-def _ccnmm(
-    x,
-    values,
-    rows,
-    row_start,
-    columns,
-    column_start,
-    b,
-    removed,
-    kernel,
-    stride,
-    pad,
-    dilation,
-    B,
-    P,
-    Q,
-    cols,
-    outs,
-    y,
-    stages,
-):
-    """Run all chunks; y is (N, F, P*Q); ``removed`` lists the filters without weights."""
+def _ccnmm(x, packing, b, geometry, B, Q, cols, outs, y, stages):
+    """Run all chunks; y is (N, F, P*Q).
+
+    ``packing`` is (values, rows, row_start, columns, column_start, removed): the packed matrices,
+    the kept rows and columns of each group, and the filters that have no weights.
+    """
+    values, rows, row_start, columns, column_start, removed = packing
     N, C = x.shape[:2]
     groups = row_start.size - 1
     channels = C // groups
-    pixels = P * Q
+    pixels = y.shape[2]
     for chunk in prange((N + B - 1) // B):
         thread = get_thread_id()
         first = chunk * B
@@ -139,16 +95,15 @@ def _ccnmm(
             col = cols[thread, : kept.size * width].reshape(kept.size, width)
             out = outs[thread, : kept_rows.size * width].reshape(kept_rows.size, width)
             if stages & LOWER:
-                split = col.reshape(kept.size, images, P, Q)
-                for i in range(images):
-                    image = x[first + i, g * channels : (g + 1) * channels]
-                    lower_columns_of(image, kept, kernel, stride, pad, dilation, split[:, i])
+                lower_chunk(
+                    x, kept, first, images, g * channels, channels, geometry, Q, pixels, col
+                )
             if stages & MULTIPLY:
                 np.dot(packed.reshape(kept_rows.size, kept.size), col, out)
             if stages & SCATTER:
                 for i in range(images):
                     for row in range(kept_rows.size):
-                        source = out[row, i * pixels : (i + 1) * pixels]
+                        source = out[row][i * pixels : (i + 1) * pixels]
                         add_bias(source, b[kept_rows[row]], y[first + i, kept_rows[row]])
         if stages & SCATTER:
             for i in range(images):
@@ -164,9 +119,9 @@ def conv_csrmm(
     K = x.shape[1] // groups * kernel[0] * kernel[1]
     B = images_per_chunk(N, K, P * Q, x.itemsize)
     cols, outs = chunk_buffers(B, K, 1, P * Q, x.dtype)
-    y = y.reshape(N, F, P * Q)
-    pairs = (kernel, stride, pad, dilation)
-    _csrmm(x, values, columns, row_start, b, *pairs, groups, B, P, Q, cols, outs, y, stages)
+    geometry = (*kernel, *stride, *pad, *dilation)
+    x, y = np.ascontiguousarray(x), y.reshape(N, F, P * Q)
+    _csrmm(x, values, columns, row_start, b, geometry, groups, B, Q, cols, outs, y, stages)
 
 
 def conv_ccnmm(
@@ -190,6 +145,7 @@ def conv_ccnmm(
     B = images_per_chunk(N, K, P * Q, x.itemsize)
     cols, outs = chunk_buffers(B, K, int(np.diff(row_start).max()), P * Q, x.dtype)
     removed = np.setdiff1d(np.arange(F), rows)
-    y = y.reshape(N, F, P * Q)
-    index = (values, rows, row_start, columns, column_start, b, removed)
-    _ccnmm(x, *index, kernel, stride, pad, dilation, B, P, Q, cols, outs, y, stages)
+    packing = (values, rows, row_start, columns, column_start, removed)
+    geometry = (*kernel, *stride, *pad, *dilation)
+    x, y = np.ascontiguousarray(x), y.reshape(N, F, P * Q)
+    _ccnmm(x, packing, b, geometry, B, Q, cols, outs, y, stages)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minissl.kernels.cpu.jit import PARTS, parallel_kernel, prange, step
+from minissl.kernels.cpu.jit import PARTS, kernel, parallel_kernel, prange, step
 
 
 @parallel_kernel
@@ -50,13 +50,19 @@ def _zero_out(w, limit):
             w[i] = 0
 
 
+@kernel
+def count_non_finite(run):
+    """Count NaN and infinity: the only numbers that are not 0 when taken from themselves."""
+    count = 0
+    for i in range(run.size):
+        count += run[i] - run[i] != 0
+    return count
+
+
 @parallel_kernel
-def _finite_parts(w, length, finite):
-    for part in prange(finite.size):
-        finite[part] = True
-        for i in range(part * length, min(w.size, (part + 1) * length)):
-            if not np.isfinite(w[i]):
-                finite[part] = False
+def _non_finite_parts(w, length, counts):
+    for part in prange(counts.size):
+        counts[part] = count_non_finite(w[part * length : (part + 1) * length])
 
 
 def sgd_update(d_w, history, rate, momentum) -> None:
@@ -92,6 +98,6 @@ def zero_out(w, threshold) -> None:
 
 def all_finite(w) -> bool:
     """Whether no element is NaN or infinite."""
-    finite = np.empty(PARTS, np.bool_)
-    _finite_parts(w.reshape(-1), step(w.size), finite)
-    return bool(finite.all())
+    counts = np.empty(PARTS, np.int64)
+    _non_finite_parts(w.reshape(-1), step(w.size), counts)
+    return not counts.any()
