@@ -44,7 +44,12 @@ def read_weights(path: str | Path) -> Weights:
     suffix = _suffix_of(path)
     if suffix.startswith(".caffemodel"):
         return read_caffemodel(path)
-    tensors = read_tensors(path)[0] if suffix == ".safetensors" else _read_npz(path)
+    if suffix == ".npz":
+        return by_layer(_read_npz(path), path)
+    tensors, metadata = read_tensors(path)
+    if "minissl_snapshot" in metadata:
+        # what only the solver needs is not weights
+        tensors = {name: t for name, t in tensors.items() if not name.startswith("solver/")}
     return by_layer(tensors, path)
 
 
