@@ -167,8 +167,11 @@ class Net:
             top, weights = self._tops[number], self.loss_weights[number]
             reaches = any(w != 0 for w in weights) or any(id(blob) in under_loss for blob in top)
             self._runs_backward[number] = self._runs_backward[number] and reaches
-            if reaches:
-                under_loss.update(id(blob) for blob in self._bottoms[number])
+            for blob, flag in zip(self._bottoms[number], self._propagate[number], strict=True):
+                if reaches and flag:
+                    under_loss.add(id(blob))
+                else:  # also where it was added as the output of this layer, computed in place
+                    under_loss.discard(id(blob))
 
     def _own_parameters(self, share: Net | None) -> list[Parameter]:
         """Collect the learnable blobs; those shared by name or with another net are one object."""

@@ -121,7 +121,7 @@ class CaffeLog(Silent):
             for parameter, terms in zip(net.parameters, solver.terms, strict=True)
         ]
         for header, values in statistics.log_lines(blobs):
-            self.say(f"    {header}")
+            self.say(header)
             self.write(values)
         self._regularization = solver.regularization()
 

@@ -118,7 +118,8 @@ class Solver:
 
     def step(self) -> float:
         """Make one update; return the loss of the forward pass it is based on."""
-        with backends.single_threaded_blas():
+        # check_loss and check_weights report what overflows, NumPy need not warn as well
+        with backends.single_threaded_blas(), np.errstate(over="ignore", invalid="ignore"):
             self.forward_backward()
             rate = self.learning_rate()
             self.reporter.before_update(self, rate)
@@ -250,8 +251,7 @@ class Solver:
                 self.test()
             self.step()
             self.reporter.after_update(self)
-            every = self.param.snapshot
-            if self.snapshot_requested or (every and self.iteration % every == 0):
+            if self.run is not None and self._saves_now():
                 self.snapshot()
         self._finish()
         self.reporter.end(self)
@@ -274,6 +274,10 @@ class Solver:
             and self.iteration % interval == 0
             and (self.iteration > 0 or self.param.test_initialization)
         )
+
+    def _saves_now(self) -> bool:
+        every = self.param.snapshot
+        return self.snapshot_requested or bool(every and self.iteration % every == 0)
 
     def test(self) -> list[dict[str, float]]:
         """Return the mean of every output of each test net over its ``test_iter`` batches."""
