@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Net:
         Every learnable blob once, in net order.
     outputs : list of str
         Names of the blobs that no layer reads.
+    watcher : callable, optional
+        Called with ``"Forward"`` or ``"Backward"`` and the layer that has just run; None at first.
 
     Examples
     --------
@@ -96,8 +98,8 @@ class Net:
         self.parameters = self._own_parameters(share)
         memory.check(self.bytes_needed(), f"net '{self.name}'")
         self._fill(share)
-        read = {name for layer in chosen for name in layer.bottom}
-        self.outputs = [name for name in self.blobs if name not in read]
+        self.outputs = _unread(chosen)
+        self.watcher: Callable[[str, Layer], None] | None = None
 
     # --- set-up ---
 
@@ -231,6 +233,8 @@ class Net:
         with backends.single_threaded_blas():
             for layer, bottom, top in zip(self.layers, self._bottoms, self._tops, strict=True):
                 layer.forward(bottom, top)
+                if self.watcher:
+                    self.watcher("Forward", layer)
         return {name: self.blobs[name].data for name in self.outputs}
 
     def loss(self) -> float:
@@ -254,6 +258,8 @@ class Net:
                         blob.diff[...] = weight
                 flags = self._propagate[number]
                 self.layers[number].backward(top, flags, self._bottoms[number])
+                if self.watcher:
+                    self.watcher("Backward", self.layers[number])
 
     def clear_gradients(self) -> None:
         """Set the gradients of all parameters to zero."""
@@ -269,12 +275,19 @@ class Net:
 
     def bottoms_and_tops(self, layer: Layer) -> tuple[list[Blob], list[Blob]]:
         """Return the blobs a layer reads and writes."""
-        number = next(i for i, known in enumerate(self.layers) if known is layer)
+        number = self._number(layer)
         return self._bottoms[number], self._tops[number]
 
     def runs_backward(self, layer: Layer) -> bool:
         """Whether the layer takes part in the backward pass."""
-        return self._runs_backward[next(i for i, k in enumerate(self.layers) if k is layer)]
+        return self._runs_backward[self._number(layer)]
+
+    def propagates(self, layer: Layer) -> list[bool]:
+        """Tell for each bottom of a layer whether the backward pass gives it a gradient."""
+        return self._propagate[self._number(layer)]
+
+    def _number(self, layer: Layer) -> int:
+        return next(i for i, known in enumerate(self.layers) if known is layer)
 
     def layer(self, name: str) -> Layer:
         """Return the layer of this name."""
@@ -408,6 +421,16 @@ class Net:
         self.rng.bit_generator.state = state["rng"]
         for name, layer_state in state["layers"].items():
             self.layer(name).set_state(layer_state)
+
+
+def _unread(layers: Sequence[Any]) -> list[str]:
+    """Return the tops that no later layer reads; the top of a last, in-place layer is one."""
+    outputs: dict[str, None] = {}
+    for layer in layers:
+        for name in layer.bottom:
+            outputs.pop(name, None)
+        outputs.update(dict.fromkeys(layer.top))
+    return list(outputs)
 
 
 def _check_count(layer: Layer, what: str, count: int, allowed: tuple[int, int]) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from minissl.solvers.debug_info import DebugInfo
 from minissl.sparsity import statistics
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ class Silent:
 
     def after_update(self, solver: Solver) -> None:
         """The weights have been updated and ``iteration`` counted up."""
+
+    def testing(self, solver: Solver, number: int) -> None:
+        """Test net ``number`` is about to run."""
 
     def tested(self, solver: Solver, number: int, outputs: dict[str, float]) -> None:
         """Test net ``number`` gave these means."""
@@ -63,6 +67,11 @@ class Together(Silent):
         """Pass on."""
         for reporter in self.reporters:
             reporter.after_update(solver)
+
+    def testing(self, solver: Solver, number: int) -> None:
+        """Pass on."""
+        for reporter in self.reporters:
+            reporter.testing(solver, number)
 
     def tested(self, solver: Solver, number: int, outputs: dict[str, float]) -> None:
         """Pass on."""
@@ -105,6 +114,9 @@ class CaffeLog(Silent):
         self.say(f"Learning Rate Policy: {solver.param.lr_policy}")
         self._clock = time.perf_counter()
         self._last_display = solver.iteration
+        if solver.param.debug_info:
+            for net in (solver.net, *solver.test_nets):
+                net.watcher = DebugInfo(net, self.say)
 
     def before_update(self, solver: Solver, rate: float) -> None:
         """Loss, outputs, rate and the four sparsity lines."""
@@ -135,9 +147,12 @@ class CaffeLog(Silent):
             )
             self._regularization = None
 
+    def testing(self, solver: Solver, number: int) -> None:
+        """Announce a test."""
+        self.say(f"Iteration {solver.iteration}, Testing net (#{number})")
+
     def tested(self, solver: Solver, number: int, outputs: dict[str, float]) -> None:
         """Means of a test net."""
-        self.say(f"Iteration {solver.iteration}, Testing net (#{number})")
         values = {name: np.asarray(value) for name, value in outputs.items()}
         self._outputs("Test", solver.test_nets[number], values)
 

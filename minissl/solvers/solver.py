@@ -284,6 +284,7 @@ class Solver:
         self.last_test = []
         for number, net in enumerate(self.test_nets):
             net.prepare()
+            self.reporter.testing(self, number)
             self.last_test.append(mean_outputs(net, self.param.test_iter[number]))
             self.reporter.tested(self, number, self.last_test[-1])
         return self.last_test
