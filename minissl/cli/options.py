@@ -1,0 +1,293 @@
+"""What commands share: options, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from minissl.errors import NonFiniteError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Decorator = Callable[[Callable], Callable]
+
+#: Width of tables that go to a file or a pipe, where nothing has to fit a window.
+FILE_WIDTH = 200
+
+
+class DatasetName(click.ParamType):
+    """The name of a data set; the catalogue is loaded only when one is given."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse names that are not in the catalogue."""
+        known = self._names()
+        if value not in known:
+            self.fail(f"{value!r} is not a data set; choose one of {', '.join(known)}.", param, ctx)
+        return value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list:
+        """Complete the names of the catalogue."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(name) for name in self._names() if name.startswith(incomplete)]
+
+    @staticmethod
+    def _names() -> list[str]:
+        from minissl.data.catalogue import CATALOGUE
+
+        return list(CATALOGUE)
+
+
+class ModelFile(click.Path):
+    """A prototxt: a file, or the bare name of one that comes with minissl."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the file that is there, else minissl's own of that name."""
+        from minissl.models import FOLDER
+
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        packaged = FOLDER / path
+        is_name = path.parent == Path() and path.suffix == ".prototxt"
+        return packaged if is_name and not path.exists() and packaged.is_file() else path
+
+
+FILE = click.Path(path_type=Path)
+MODEL = ModelFile()
+#: A whole number from 1 on.
+POSITIVE = click.IntRange(min=1)
+
+
+def model_option(function: Callable) -> Callable:
+    """Add ``--model``, the net prototxt."""
+    return click.option(
+        "--model", type=MODEL, required=True, metavar="NET", help="The net, a prototxt."
+    )(function)
+
+
+def weights_option(required: bool, help: str) -> Decorator:
+    """Add ``--weights``, a weight file or snapshot."""
+    return click.option("--weights", type=FILE, required=required, metavar="FILE", help=help)
+
+
+data_option = click.option(
+    "--data",
+    type=DatasetName(),
+    help="Data set to read, in place of what the net's Data layers name.",
+)
+batch_size_option = click.option(
+    "--batch-size", type=POSITIVE, help="Images in a batch, in place of the net's own number."
+)
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(["auto", "numpy", "numba", "cupy"]),
+    default="auto",
+    show_default=True,
+    help="Who computes: numpy is the plain definition, numba the fast twin.",
+)
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    default="float32",
+    show_default=True,
+    help="Precision of all numbers.",
+)
+threads_option = click.option(
+    "--threads", type=POSITIVE, help="Number of threads.  [default: all cores]"
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object instead of a table."
+)
+
+
+def use_threads(count: int | None, backend: str) -> int:
+    """Set the number of threads; return how many the kernels use."""
+    from minissl import backend as backends
+
+    if backends.name_of(backends.get(backend)) == "numpy":
+        if count not in (None, 1):
+            raise click.UsageError("--threads: the numpy backend has one thread; use numba.")
+        return 1
+    if count is not None:
+        backends.set_threads(count)
+    return backends.threads()
+
+
+def data_options(data: str | None, batch_size: int | None = None) -> dict[str, Any]:
+    """Return the overrides for Data layers, as :class:`minissl.net.Net` takes them."""
+    given = {"source": data, "batch_size": batch_size}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def read_weights_only(path: Path) -> dict[str, list]:
+    """Read a weight file; of a snapshot only the weights, not the solver's own tensors.
+
+    Layers come in the order of the file; a safetensors file keeps none, so there they are sorted.
+
+    Raises
+    ------
+    NonFiniteError
+        When a weight is NaN or infinite.
+    """
+    import numpy as np
+
+    from minissl.formats.weights import read_weights
+    from minissl.solvers.snapshot import PREFIX
+
+    weights = {
+        name: blobs for name, blobs in read_weights(path).items() if not name.startswith(PREFIX)
+    }
+    if path.suffix == ".safetensors":
+        weights = dict(sorted(weights.items()))
+    for name, blobs in weights.items():
+        if not all(np.isfinite(blob).all() for blob in blobs):
+            raise NonFiniteError(
+                f"{path}: layer '{name}' holds NaN or infinity; use weights that were saved "
+                "before the run diverged"
+            )
+    return weights
+
+
+# --- printing ---
+
+
+def show_json(result: Mapping[str, Any]) -> None:
+    """Print one JSON object on standard output; NaN and infinity become null."""
+    click.echo(json.dumps(_finite(result), allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def is_quiet() -> bool:
+    """Whether ``--quiet`` was given."""
+    return logging.getLogger("minissl").level >= logging.ERROR
+
+
+def note(sentence: str) -> None:
+    """Tell something beside the result, on standard error, unless ``--quiet`` was given."""
+    if not is_quiet():
+        click.echo(sentence, err=True)
+
+
+def console(stream: IO[str] | None = None) -> Console:
+    """Return a console for a stream (standard output); NO_COLOR is honoured."""
+    from rich.console import Console
+
+    stream = stream or sys.stdout
+    width = None if stream.isatty() else FILE_WIDTH
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    total: Sequence[Any] | None = None,
+    names: int = 1,
+) -> Table:
+    """Lay out a table: names to the left, numbers to the right, ``-`` where there is no value.
+
+    Parameters
+    ----------
+    columns
+        Headings.
+    rows
+        Cells, see :func:`cell`.
+    total
+        A last row, set apart.
+    names
+        How many of the first columns hold names; the others hold numbers.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    layout = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+        show_footer=total is not None,
+    )
+    for i, heading in enumerate(columns):
+        layout.add_column(
+            heading,
+            footer=Text(cell(total[i])) if total is not None else "",
+            justify="left" if i < names else "right",
+            no_wrap=True,
+        )
+    for row in rows:
+        layout.add_row(*(Text(cell(value)) for value in row))
+    return layout
+
+
+def cell(value: Any) -> str:
+    """Write one value for people; a shape as 20x1x5x5, a float with about four digits."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        digits = 3 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
+        return f"{value:,.{digits}f}" if value else "0"
+    if isinstance(value, (list, tuple)):
+        return "x".join(map(str, value)) or "scalar"
+    return str(value)
+
+
+def blocks_cell(blocks: Mapping[str, float]) -> str:
+    """Write the percentages of zero blocks by tile: ``500x1: 12.0  25x50: 4.0``."""
+    return "  ".join(f"{tile}: {percent:.1f}" for tile, percent in blocks.items()) or "-"
+
+
+def show_table(layout: Table, to: Console | None = None) -> None:
+    """Print a table; where the window is too narrow, its lines wrap and no number is lost."""
+    from rich.measure import Measurement
+
+    to = to or console()
+    width = to.width
+    unlimited = to.options.update(width=10_000)
+    to.width = max(width, Measurement.get(to, unlimited, layout).maximum)
+    to.print(layout)
+    to.width = width
+
+
+@contextmanager
+def progress(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[], None] | None]:
+    """Show a progress bar on standard error while a block runs; yield what counts one up.
+
+    Yields None where nothing is shown: without a terminal, with ``--quiet``, or when ``quiet``.
+    """
+    to = console(sys.stderr)
+    if quiet or is_quiet() or not to.is_terminal:
+        yield None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=to, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,95 @@
+"""``minissl summary``: a network's layers, shapes, parameters and memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from minissl.cli import options
+
+EPILOG = """
+\b
+Examples:
+  minissl summary lenet.prototxt
+  minissl summary lenet.prototxt --weights lenet.caffemodel --phase TRAIN --json
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("model", type=options.MODEL, metavar="NET")
+@options.weights_option(False, "Weights, to count those that are not zero.")
+@click.option(
+    "--phase",
+    type=click.Choice(["TRAIN", "TEST"]),
+    default="TEST",
+    show_default=True,
+    help="Which of the two networks that a prototxt describes.",
+)
+@options.data_option
+@options.batch_size_option
+@options.json_option
+def command(
+    model: Path,
+    weights: Path | None,
+    phase: str,
+    data: str | None,
+    batch_size: int | None,
+    as_json: bool,
+) -> None:
+    """Show the layers of NET with their shapes, parameters, operations and memory."""
+    from minissl.net import Net
+    from minissl.summary import summarize
+
+    net = Net(model, phase, data=options.data_options(data, batch_size))
+    if weights is not None:
+        net.load(weights)
+    layers = [layer.to_json() for layer in summarize(net)]
+    total = {
+        key: sum(layer[key] for layer in layers)
+        for key in ("parameters", "nonzero", "flop", "bytes")
+    }
+    result = {
+        "name": net.name,
+        "phase": phase,
+        "layers": layers,
+        "total": {**total, "bytes_to_run": net.bytes_needed()},
+    }
+    if as_json:
+        options.show_json(result)
+    else:
+        _show(result, weights is not None)
+
+
+def _show(result: dict[str, Any], with_weights: bool) -> None:
+    from minissl.memory import readable
+
+    def cells(one: dict[str, Any]) -> list[Any]:
+        row = [one["parameters"], one["flop"], readable(one["bytes"])]
+        return [*row, one["nonzero"]] if with_weights else row
+
+    headings = ["layer", "type", "output", "weights", "parameters", "FLOP/image", "memory"]
+    rows = [
+        [
+            layer["name"],
+            layer["type"],
+            ", ".join(options.cell(shape) for shape in layer["tops"].values()),
+            layer["weights"],
+            *cells(layer),
+        ]
+        for layer in result["layers"]
+    ]
+    total = result["total"]
+    options.show_table(
+        options.table(
+            [*headings, "not zero"] if with_weights else headings,
+            rows,
+            ["total", "", "", "", *cells(total)],
+            names=4,
+        )
+    )
+    click.echo(
+        f"{result['name'] or 'net'} in phase {result['phase']}: running it takes "
+        f"{readable(total['bytes_to_run'])}, gradients and scratch memory included"
+    )

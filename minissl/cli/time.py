@@ -1,0 +1,224 @@
+"""``minissl time``: how long each layer takes, in every conv_mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minissl.cli import options
+
+if TYPE_CHECKING:
+    from minissl.net import Net
+    from minissl.timing import LayerTime
+
+EPILOG = """
+\b
+Examples:
+  minissl time --model lenet.prototxt --weights lenet.caffemodel --conv-mode all
+  minissl time --model lenet.prototxt --batch-size 1 --threads 1
+  minissl time --model lenet.prototxt --matrices matrixmarket/lenet --conv-mode auto --json
+
+\b
+Columns, in milliseconds for one batch (medians of interleaved rounds):
+  lowering, product, rest   the stages of a convolution; total is the whole layer
+  GFLOP/s eff.              operations of the dense layer / time
+  GFLOP/s real              operations that the mode executes / time
+  speed-up                  LOWERED_GEMM's time / this time, of the product alone and of the
+                            whole layer; published figures often give the product alone
+"""
+
+
+@click.command(epilog=EPILOG)
+@options.model_option
+@options.weights_option(False, "Weights; without any, random dense ones are timed.")
+@click.option(
+    "--matrices",
+    type=options.FILE,
+    metavar="DIR",
+    help="Folder of Matrix Market files LAYER.mtx or coo_LAYER.weight to take weights from.",
+)
+@click.option(
+    "--conv-mode",
+    metavar="MODE",
+    help="LOWERED_GEMM, LOWERED_CSRMM, LOWERED_CCNMM; all times each of them, auto times each and "
+    "keeps the fastest for every layer.  [default: what the net says]",
+)
+@click.option(
+    "--iterations", type=options.POSITIVE, default=50, show_default=True, help="Rounds to time."
+)
+@click.option("--backward", is_flag=True, help="Time the backward pass too (phase TRAIN).")
+@options.data_option
+@options.batch_size_option
+@options.backend_option
+@options.dtype_option
+@options.threads_option
+@options.json_option
+def command(
+    model: Path,
+    weights: Path | None,
+    matrices: Path | None,
+    conv_mode: str | None,
+    iterations: int,
+    backward: bool,
+    data: str | None,
+    batch_size: int | None,
+    backend: str,
+    dtype: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Time a network layer by layer, fed with random numbers.
+
+    Data layers are listed but not timed, so no data set is needed. Times of convolutions depend
+    on which weights are zero: give --weights or --matrices.
+    """
+    from minissl import backend as backends
+    from minissl import timing
+    from minissl.formats.prototxt import read_net
+    from minissl.net import Net
+
+    if weights is not None and matrices is not None:
+        raise click.UsageError("Give --weights or --matrices, not both.")
+    threads = options.use_threads(threads, backend)
+    param = read_net(model)
+    own = timing.own_modes(param)
+    net = Net(
+        timing.without_modes(param),
+        "TRAIN" if backward else "TEST",
+        backend,
+        dtype,
+        data=options.data_options(data, batch_size),
+    )
+    own = {layer.name: own[layer.name] for layer in net.layers if layer.name in own}
+    modes = _modes(conv_mode, own)
+    _check_backward(backward, modes)
+    weights_used = _take_weights(net, weights, matrices)
+    with options.progress("timing", iterations + 1, quiet=as_json) as tick:
+        times = timing.time_net(net, modes, iterations, backward, tick)
+
+    chosen = own
+    if conv_mode in ("all", "auto"):
+        best = timing.fastest(times)
+        fastest = {one.name: one.conv_mode for one in best if one.conv_mode}
+        chosen = fastest if conv_mode == "auto" else own
+    elif conv_mode:
+        chosen = dict.fromkeys(own, conv_mode)
+    totals = {}
+    if conv_mode in ("all", "auto"):
+        totals = {mode: timing.total_ms(times, dict.fromkeys(own, mode)) for mode in timing.MODES}
+        totals["fastest"] = timing.total_ms(best)
+    shown = best if conv_mode == "auto" else times
+    result = {
+        "threads": threads,
+        "batch_size": _batch_of(net),
+        "backend": backends.name_of(net.kernels),
+        "dtype": dtype,
+        "phase": net.phase,
+        "iterations": iterations,
+        "weights": weights_used,
+        "layers": [one.to_json() for one in shown],
+        "total_ms": timing.total_ms(shown, chosen),
+        "totals": totals,
+    }
+    if as_json:
+        options.show_json(result)
+    else:
+        _show(result, shown, times, chosen, conv_mode)
+
+
+def _modes(asked: str | None, own: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return the modes to time, by convolution."""
+    from minissl.conv_modes import MODES
+
+    if asked in ("all", "auto"):
+        return dict.fromkeys(own, tuple(MODES))
+    if asked is None:
+        return {layer: (mode,) for layer, mode in own.items()}
+    if asked not in MODES:
+        raise click.BadParameter(
+            f"{asked!r} is not one of {', '.join(MODES)}, all, auto.", param_hint="--conv-mode"
+        )
+    return dict.fromkeys(own, (asked,))
+
+
+def _check_backward(backward: bool, modes: dict[str, tuple[str, ...]]) -> None:
+    if backward and any(mode != "LOWERED_GEMM" for several in modes.values() for mode in several):
+        raise click.UsageError(
+            "--backward times training, which runs LOWERED_GEMM; add --conv-mode LOWERED_GEMM."
+        )
+
+
+def _take_weights(net: Net, weights: Path | None, matrices: Path | None) -> str:
+    """Load the weights; return what is timed, in words."""
+    from minissl import timing
+
+    if weights is not None:
+        net.load(weights)
+        return str(weights)
+    if matrices is not None:
+        found = timing.load_matrices(net, matrices)
+        return f"{matrices} ({', '.join(found)}; random elsewhere)"
+    return "random"
+
+
+def _batch_of(net: Net) -> int:
+    """Return N, from the first blob of the network."""
+    return next(iter(net.blobs.values())).shape[0]
+
+
+def _show(
+    result: dict[str, Any],
+    shown: list[LayerTime],
+    times: list[LayerTime],
+    chosen: dict[str, str],
+    asked: str | None,
+) -> None:
+    """Print the table, with speed-ups where the baseline was timed as well."""
+    total = result["total_ms"]
+    backward = any(one.backward_ms is not None for one in shown)
+    baseline = {one.name: one for one in times if one.conv_mode == "LOWERED_GEMM"}
+    compared = asked in ("all", "auto")
+    headings = ["layer", "type or mode", "lowering", "product", "rest", "total ms", "share %"]
+    headings += ["eff.", "real GFLOP/s"]
+    headings += ["backward"] if backward else []
+    headings += ["x product", "x layer"] if compared else []
+    rows = []
+    for one in shown:
+        counts = one.timed and one.conv_mode in (None, chosen.get(one.name))
+        row = [
+            one.name,
+            (one.conv_mode or one.type) + ("" if one.timed else " (not timed)"),
+            one.lowering_ms,
+            one.product_ms,
+            one.rest_ms,
+            one.total_ms if one.timed else None,
+            f"{100 * one.total_ms / total:.1f}" if counts and total else None,
+            one.effective_gflops,
+            one.real_gflops,
+        ]
+        row += [one.backward_ms] if backward else []
+        row += list(_speed_ups(one, baseline.get(one.name))) if compared else []
+        rows.append(row)
+    options.show_table(options.table(headings, rows, names=2))
+    click.echo(
+        f"total {total:.4g} ms for a batch of {result['batch_size']}, {result['threads']} threads, "
+        f"{result['backend']}, {result['dtype']}, weights: {result['weights']}"
+    )
+    for mode, milliseconds in result["totals"].items():
+        click.echo(f"  {mode:14} {milliseconds:9.4g} ms")
+    if asked == "auto":
+        click.echo("auto: every mode was measured, the fastest of each layer is shown")
+    if result["weights"] == "random":
+        click.echo("random dense weights: give --weights or --matrices to see what zeros save")
+
+
+def _speed_ups(one: LayerTime, baseline: LayerTime | None) -> tuple[float | None, float | None]:
+    """Return how many times faster than LOWERED_GEMM the product and the layer are."""
+    if baseline is None or one.conv_mode is None:
+        return None, None
+    product = None
+    if one.product_ms and baseline.product_ms:
+        product = baseline.product_ms / one.product_ms
+    return product, baseline.total_ms / one.total_ms if one.total_ms else None

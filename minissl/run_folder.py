@@ -1,0 +1,155 @@
+"""The folder of one training run: what was asked for, the log, the snapshots, the final weights.
+
+======================  =====================================================================
+``solver.prototxt``     the solver as it ran, with every override
+``net.prototxt``        the net that it trained (``test_net_0.prototxt`` ... where they differ)
+``run.json``            command, versions, backend, threads, seed, machine; results at the end
+``train.log``           the lines that Caffe writes
+``log.jsonl``           the same for programs: one object for each display and each test
+``*_iter_N.*``          snapshots (``.safetensors``) and the final weights (``.caffemodel``)
+======================  =====================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from minissl.errors import ConfigError
+from minissl.formats import proto
+from minissl.formats.atomic import atomic_write
+from minissl.formats.prototxt import read_net, read_solver_net, resolve_net_path, write_prototxt
+
+RECORD = "run.json"
+_ITERATION = re.compile(r"_iter_(\d+)\.safetensors$")
+
+
+def default_path(solver_path: str | Path) -> Path:
+    """Return ``runs/<stem of the solver>-<date>-<time>``."""
+    return Path("runs") / f"{Path(solver_path).stem}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def prepare(path: Path, resuming: bool) -> None:
+    """Make the folder and see that it can be written.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot, or when it holds another run and this one does not go on with it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"the run folder {path} cannot be written ({error.strerror or error}); "
+            "name another with --run"
+        ) from None
+    if not resuming and ((path / RECORD).exists() or newest_snapshot(path)):
+        raise ConfigError(
+            f"{path} already holds a run; name another folder with --run, or go on with "
+            "--resume last"
+        )
+
+
+def newest_snapshot(path: Path) -> Path | None:
+    """Return the snapshot of a run with the highest iteration, or None."""
+    found = [(int(match[1]), file) for file in _files(path) if (match := _iteration_of(file))]
+    return max(found)[1] if found else None
+
+
+def _files(path: Path) -> list[Path]:
+    try:
+        return list(path.iterdir())
+    except OSError:
+        return []
+
+
+def _iteration_of(file: Path) -> re.Match[str] | None:
+    return _ITERATION.search(file.name)
+
+
+def inline_nets(solver: Any, solver_path: str | Path, data: str | None = None) -> Any:
+    """Return a copy of a solver that holds its nets itself instead of naming files.
+
+    Parameters
+    ----------
+    solver : SolverParameter
+    solver_path : path
+        Where it was read from; its nets are looked for beside it.
+    data : str, optional
+        Name of a data set that every Data layer reads instead of its own source.
+    """
+    whole = proto.SolverParameter()
+    whole.CopyFrom(solver)
+    field = "train_net_param" if _has_train_net(solver) else "net_param"
+    getattr(whole, field).CopyFrom(read_solver_net(solver, solver_path))
+    for name in ("net", "train_net", "test_net"):
+        whole.ClearField(name)
+    # a solver tests the nets in test_net_param before those in test_net, so they are appended
+    for path in solver.test_net:
+        named = resolve_net_path(proto.SolverParameter(net=path), solver_path)
+        whole.test_net_param.append(read_net(named))
+    if data is not None:
+        for net in (whole.net_param, whole.train_net_param, *whole.test_net_param):
+            _set_source(net, data)
+    return whole
+
+
+def _has_train_net(solver: Any) -> bool:
+    return bool(solver.HasField("train_net") or solver.HasField("train_net_param"))
+
+
+def _set_source(net: Any, data: str) -> None:
+    for layer in net.layer:
+        if layer.type == "Data":
+            layer.data_param.source = data
+            layer.data_param.ClearField("backend")
+
+
+def write_configuration(path: Path, solver: Any) -> None:
+    """Write the nets of a solver (:func:`inline_nets`) and the solver, which names those files."""
+    named = proto.SolverParameter()
+    named.CopyFrom(solver)
+    for field, target in (("net_param", "net"), ("train_net_param", "train_net")):
+        if solver.HasField(field):
+            write_prototxt(getattr(solver, field), path / "net.prototxt")
+            setattr(named, target, str(path / "net.prototxt"))
+            named.ClearField(field)
+    for number, net in enumerate(solver.test_net_param):
+        file = path / f"test_net_{number}.prototxt"
+        write_prototxt(net, file)
+        named.test_net.append(str(file))
+    named.ClearField("test_net_param")
+    write_prototxt(named, path / "solver.prototxt")
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write ``run.json``; called again at the end with the results."""
+    with atomic_write(path / RECORD) as file:
+        file.write(json.dumps(record, indent=2).encode() + b"\n")
+
+
+def earlier_records(path: Path) -> list[dict[str, Any]]:
+    """Return the records of the runs that this folder has seen before, oldest first."""
+    try:
+        last: dict[str, Any] = json.loads((path / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [*last.pop("earlier", []), last]
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """Return a command as one would type it."""
+    import shlex
+
+    program = Path(arguments[0]).name
+    program = "minissl" if program in ("__main__.py", "cli.py") else program
+    return shlex.join([program, *arguments[1:]])

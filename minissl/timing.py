@@ -1,0 +1,381 @@
+"""How long each layer takes, and each ``conv_mode`` of a convolution.
+
+All measurements of a network are interleaved: one round runs every layer once, and every mode and
+stage of a convolution one after the other, so that a disturbance of the machine hits all of them
+alike. What is reported is the median over the rounds.
+
+The stages of a convolution are lowering (im2col), the product (GEMM or its sparse counterpart) and
+the rest (bias and scattering to filters). Published speed-ups often count the product alone.
+
+Dimensions: N images of a batch, F filters, K columns, P x Q output pixels.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minissl import backend as backends
+from minissl.channels import dense_weights
+from minissl.conv_modes import MODES, Prepared, prepare
+from minissl.errors import ConfigError, WeightsError
+from minissl.formats.matrix_market import read_matrix
+from minissl.layers import Layer
+from minissl.net import Net
+from minissl.summary import flop_per_image
+
+BASELINE = "LOWERED_GEMM"
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """Milliseconds of one layer for one batch, and what it computed in them.
+
+    Attributes
+    ----------
+    name, type : str
+    conv_mode : str or None
+        Only of convolutions.
+    lowering_ms, product_ms : float or None
+        Stages of a convolution, where the backend can run them alone.
+    total_ms : float
+        The forward pass of the layer.
+    backward_ms : float or None
+        Only where it was asked for and the layer takes part in it.
+    dense_flop, executed_flop : int
+        For the whole batch: of the dense layer, and what the mode really executes.
+    timed : bool
+        False for data layers, which are fed with random numbers instead.
+    """
+
+    name: str
+    type: str
+    conv_mode: str | None
+    lowering_ms: float | None
+    product_ms: float | None
+    total_ms: float
+    backward_ms: float | None
+    dense_flop: int
+    executed_flop: int
+    timed: bool = True
+
+    @property
+    def effective_gflops(self) -> float | None:
+        """Dense operations / time, in 1e9/s: what a dense program would need to keep up."""
+        return self._rate(self.dense_flop)
+
+    @property
+    def real_gflops(self) -> float | None:
+        """Executed operations / time, in 1e9/s."""
+        return self._rate(self.executed_flop)
+
+    @property
+    def rest_ms(self) -> float | None:
+        """Whole layer less lowering and product; stages are timed apart, so at least 0."""
+        if self.lowering_ms is None or self.product_ms is None:
+            return None
+        return max(0.0, self.total_ms - self.lowering_ms - self.product_ms)
+
+    def _rate(self, flop: int) -> float | None:
+        return flop / self.total_ms / 1e6 if flop and self.total_ms else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the values as they are reported."""
+        return {
+            "name": self.name,
+            "type": self.type,
+            "conv_mode": self.conv_mode,
+            "lowering_ms": self.lowering_ms,
+            "product_ms": self.product_ms,
+            "total_ms": self.total_ms,
+            "backward_ms": self.backward_ms,
+            "effective_gflops": self.effective_gflops,
+            "real_gflops": self.real_gflops,
+            "timed": self.timed,
+        }
+
+
+def own_modes(param: Any) -> dict[str, str]:
+    """Return the ``conv_mode`` that a net (NetParameter) asks for, by layer.
+
+    A compacted layer (``kept_columns``) without a mode runs as LOWERED_CCNMM.
+    """
+    modes = {}
+    for layer in param.layer:
+        if layer.type != "Convolution":
+            continue
+        convolution = layer.convolution_param
+        mode = convolution.ConvMode.Name(convolution.conv_mode)
+        if mode == BASELINE and convolution.kept_columns:
+            mode = "LOWERED_CCNMM"
+        modes[layer.name] = mode
+    return modes
+
+
+def without_modes(param: Any) -> Any:
+    """Return a copy of a net in which every convolution is dense, to be timed in any mode."""
+    copy = type(param)()
+    copy.CopyFrom(param)
+    for layer in copy.layer:
+        if layer.type == "Convolution":
+            layer.convolution_param.ClearField("conv_mode")
+    return copy
+
+
+def feed_random(net: Net, seed: int = 0) -> None:
+    """Fill the tops of all data layers: images with numbers from 0 to 1, labels with 0."""
+    rng = np.random.default_rng(seed)
+    for layer in net.layers:
+        if not layer.is_data:
+            continue
+        for blob in net.bottoms_and_tops(layer)[1]:
+            values = rng.random(blob.shape) if len(blob.shape) > 1 else np.zeros(blob.shape)
+            blob.data[...] = net.kernels.xp.asarray(values.astype(net.dtype))
+
+
+def load_matrices(net: Net, folder: str | Path) -> list[str]:
+    """Take the weights of convolutions and inner products from Matrix Market files.
+
+    For a layer ``conv1`` the file is ``conv1.mtx``, ``coo_conv1.weight`` or ``conv1.weight``, an
+    F x K matrix; its bias keeps its value.
+
+    Returns
+    -------
+    list of str
+        The layers that found a file.
+
+    Raises
+    ------
+    WeightsError
+        When a matrix does not fit its layer, or no layer found a file.
+    """
+    weights = {}
+    for layer in net.layers:
+        if layer.type_name not in ("Convolution", "InnerProduct"):
+            continue
+        stem = re.sub(r"[/\\]", "_", layer.name)
+        names = (f"{stem}.mtx", f"coo_{stem}.weight", f"{stem}.weight")
+        path = next((Path(folder, name) for name in names if Path(folder, name).is_file()), None)
+        if path is None:
+            continue
+        matrix, own = read_matrix(path), layer.parameters[0]
+        if matrix.shape != own.matrix_shape:
+            raise WeightsError(
+                f"{path} holds a {matrix.shape[0]} x {matrix.shape[1]} matrix where layer "
+                f"'{layer.name}' has {own.matrix_shape[0]} x {own.matrix_shape[1]}; use the net "
+                "that it belongs to"
+            )
+        others = [np.asarray(parameter.data) for parameter in layer.parameters[1:]]
+        weights[layer.name] = [matrix.reshape(own.shape), *others]
+    if not weights:
+        raise WeightsError(
+            f"{folder} holds no matrix for a layer of net '{net.name}'; name the files "
+            "LAYER.mtx or coo_LAYER.weight"
+        )
+    net.load(weights)
+    return list(weights)
+
+
+def time_net(
+    net: Net,
+    modes: Mapping[str, Sequence[str]] | None = None,
+    iterations: int = 50,
+    backward: bool = False,
+    tick: Callable[[], Any] | None = None,
+) -> list[LayerTime]:
+    """Time every layer of a network.
+
+    Parameters
+    ----------
+    net : Net
+        With weights; convolutions dense (:func:`without_modes`), so that any mode can be timed.
+    modes : dict, optional
+        Modes to time, by convolution; LOWERED_GEMM where nothing is said.
+    iterations : int
+        Rounds, of which the median is taken. One more round runs first, to warm up and to compile.
+    backward : bool
+        Time the backward pass of each layer as well.
+    tick : callable, optional
+        Called after each round.
+
+    Returns
+    -------
+    list of LayerTime
+        In net order, one entry for each mode of a convolution. Split layers are part of it.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown mode.
+    """
+    feed_random(net)
+    watch = _Stopwatch()
+    steps = _forward_steps(net, modes or {})
+    with backends.single_threaded_blas():
+        for round_number in range(iterations + 1):
+            if round_number == 1:
+                watch.forget()
+            for step in steps:
+                step.run(watch)
+            if backward:
+                _run_backward(net, watch)
+            if tick:
+                tick()
+    return [step.result(watch) for step in steps]
+
+
+def fastest(times: Sequence[LayerTime]) -> list[LayerTime]:
+    """Keep of every layer the mode with the smallest ``total_ms``."""
+    best: dict[str, LayerTime] = {}
+    for one in times:
+        if one.name not in best or one.total_ms < best[one.name].total_ms:
+            best[one.name] = one
+    return list(best.values())
+
+
+def total_ms(times: Sequence[LayerTime], modes: dict[str, str] | None = None) -> float:
+    """Sum the forward passes of a network, each convolution in the mode named for it.
+
+    Without ``modes`` every entry counts. Data layers never do.
+    """
+    return sum(
+        one.total_ms
+        for one in times
+        if one.timed and (modes is None or one.conv_mode in (None, modes.get(one.name)))
+    )
+
+
+class _Stopwatch:
+    """Collects durations under keys."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[Any, list[float]] = {}
+
+    @contextmanager
+    def measure(self, key: Any) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds.setdefault(key, []).append(time.perf_counter() - start)
+
+    def forget(self) -> None:
+        self.seconds.clear()
+
+    def median_ms(self, key: Any) -> float | None:
+        return 1e3 * statistics.median(self.seconds[key]) if key in self.seconds else None
+
+
+class _Step:
+    """The forward pass of one layer."""
+
+    def __init__(self, net: Net, layer: Layer):
+        self.net, self.layer = net, layer
+        self.bottom, self.top = net.bottoms_and_tops(layer)
+
+    def run(self, watch: _Stopwatch) -> None:
+        if not self.layer.is_data:
+            with watch.measure((self.layer.name, "forward")):
+                self.layer.forward(self.bottom, self.top)
+
+    def result(self, watch: _Stopwatch) -> LayerTime:
+        images = self.top[0].shape[0] if self.top and self.top[0].shape else 1
+        flop = images * flop_per_image(self.net, self.layer)
+        return LayerTime(
+            name=self.layer.name,
+            type=self.layer.type_name,
+            conv_mode=None,
+            lowering_ms=None,
+            product_ms=None,
+            total_ms=watch.median_ms((self.layer.name, "forward")) or 0.0,
+            backward_ms=watch.median_ms((self.layer.name, "backward")),
+            dense_flop=flop,
+            executed_flop=flop,
+            timed=not self.layer.is_data,
+        )
+
+
+class _ConvolutionStep(_Step):
+    """The forward pass of one convolution in one mode, whole and by stages."""
+
+    def __init__(self, net: Net, layer: Any, mode: str):
+        super().__init__(net, layer)
+        self.mode = mode
+        bias = layer.parameters[1].data if layer.has_bias else None
+        weights = net.kernels.xp.asarray(dense_weights(layer))
+        self.prepared: Prepared = prepare(mode, layer.shape, weights, bias, net.kernels)
+        self.stages = _stages_of(net.kernels)
+
+    def run(self, watch: _Stopwatch) -> None:
+        x, y = self.bottom[0].data, self.top[0].data
+        key = self.layer.name, self.mode
+        # in this order: the product alone multiplies what the lowering has left
+        for stage, bit in self.stages.items():
+            with watch.measure((*key, stage)):
+                self.prepared.forward(x, y, stages=bit)
+        with watch.measure((*key, "forward")):
+            self.prepared.forward(x, y)
+
+    def result(self, watch: _Stopwatch) -> LayerTime:
+        shape: Any = self.layer.shape  # type: ignore[attr-defined]
+        key = self.layer.name, self.mode
+        positions = self.top[0].shape[0] * prod(shape.output)  # N * P * Q
+        return LayerTime(
+            name=self.layer.name,
+            type=self.layer.type_name,
+            conv_mode=self.mode,
+            lowering_ms=watch.median_ms((*key, "lowering")),
+            product_ms=watch.median_ms((*key, "product")),
+            total_ms=watch.median_ms((*key, "forward")) or 0.0,
+            backward_ms=watch.median_ms((self.layer.name, "backward")),
+            dense_flop=2 * shape.filters * shape.columns * positions,
+            executed_flop=2 * self.prepared.multiply_adds * positions,
+        )
+
+
+def _forward_steps(net: Net, modes: Mapping[str, Sequence[str]]) -> list[_Step]:
+    steps: list[_Step] = []
+    for layer in net.layers:
+        if layer.type_name == "Convolution":
+            wanted = modes.get(layer.name, (BASELINE,))
+            unknown = [mode for mode in wanted if mode not in MODES]
+            if unknown:
+                raise ConfigError(
+                    f"layer '{layer.name}': conv_mode {unknown[0]} cannot be timed; "
+                    f"choose one of {', '.join(MODES)}"
+                )
+            steps += [_ConvolutionStep(net, layer, mode) for mode in wanted]
+        else:
+            steps.append(_Step(net, layer))
+    return steps
+
+
+def _stages_of(kernels: Any) -> dict[str, int]:
+    """Return the stages that a backend can run alone; the plain definition has none."""
+    if backends.name_of(kernels) != "numba":
+        return {}
+    from minissl.kernels.cpu.stages import LOWER, MULTIPLY
+
+    return {"lowering": LOWER, "product": MULTIPLY}
+
+
+def _run_backward(net: Net, watch: _Stopwatch) -> None:
+    """Run the backward pass layer by layer, as :meth:`minissl.net.Net.backward` does."""
+    net.clear_gradients()
+    for number in reversed(range(len(net.layers))):
+        layer = net.layers[number]
+        if not net.runs_backward(layer):
+            continue
+        bottom, top = net.bottoms_and_tops(layer)
+        for blob, weight in zip(top, net.loss_weights[number], strict=True):
+            if weight:
+                blob.diff[...] = weight
+        with watch.measure((layer.name, "backward")):
+            layer.backward(top, net.propagates(layer), bottom)
