@@ -102,9 +102,8 @@ def command(
     On a terminal a progress bar and tables are shown, elsewhere the lines that Caffe writes (on
     standard error with --json).
     """
-    from minissl import run_folder
     from minissl.formats.prototxt import read_solver, set_fields
-    from minissl.solvers import Solver
+    from minissl.solvers import Solver, run_folder
 
     if weights is not None and resume is not None:
         raise click.UsageError("Give --weights to start from or --resume to go on, not both.")
@@ -151,8 +150,8 @@ def command(
 
 def _places(run: Path | None, resume: str | None, solver_path: Path) -> tuple[Path, Path | None]:
     """Return the run folder, and the snapshot to resume from if any."""
-    from minissl import run_folder
     from minissl.errors import ConfigError
+    from minissl.solvers import run_folder
 
     if resume == "last":
         if run is None:
@@ -192,7 +191,8 @@ def _record(
 ) -> dict[str, Any]:
     """Return what run.json says about the run."""
     from minissl import backend as backends
-    from minissl import doctor, run_folder
+    from minissl import doctor
+    from minissl.solvers import run_folder
 
     return {
         "command": run_folder.command_line(sys.argv),
@@ -214,8 +214,8 @@ def _record(
 
 def _run(solver: Solver, run: Path, record: dict[str, Any], as_json: bool) -> dict[str, Any]:
     """Train with all logs open; return the results, which run.json gets as well."""
-    from minissl import run_folder
     from minissl.errors import MinisslError
+    from minissl.solvers import run_folder
     from minissl.solvers.signals import catching
 
     run_folder.write_record(run, record)
