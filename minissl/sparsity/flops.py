@@ -4,7 +4,7 @@ Biases, activations and pooling are not counted. Published tables count by diffe
 there are several, for a layer of F filters, g conv groups and C columns on P output pixels:
 
 ========== =====================================================================================
-dense      2 * F * C * P: nothing is skipped
+dense      2 * F * C * P: nothing is skipped; a compacted layer has only the columns it holds
 zeros      2 * nnz * P: every product with a zero weight is skipped
 structured 2 * P * sum over conv groups of (living rows * living columns); rows and columns that
            are zero as a whole are skipped. Table 1 of the SSL paper counts so
@@ -88,6 +88,8 @@ class LayerShape:
     is_output : bool
         Whether anything outside the list needs every filter, say a loss. Layers that no layer
         reads are outputs as well.
+    kept_columns : ndarray, optional
+        Which columns a compacted layer holds at all, bool (g, C); the others are 0 in ``weight``.
     """
 
     name: str
@@ -98,6 +100,7 @@ class LayerShape:
     spatial: int | None = None
     conv_mode: str = "LOWERED_GEMM"
     is_output: bool = False
+    kept_columns: np.ndarray | None = None
 
     @cached_property
     def nonzero(self) -> np.ndarray:
@@ -254,9 +257,11 @@ def _survivors(alive: dict[str, Alive]) -> int:
 
 def _count_layer(layer: LayerShape, alive: Alive) -> LayerFlops:
     nonzero = layer.nonzero  # (g, F/g, C)
+    g, _, C = nonzero.shape
+    held = g * C if layer.kept_columns is None else int(layer.kept_columns.sum())
     flop = 2 * layer.pixels
     counts = {
-        "dense": flop * nonzero.size,
+        "dense": flop * held * nonzero.shape[1],
         "zeros": flop * int(np.count_nonzero(nonzero)),
         "structured": flop * _rectangles(np.any(nonzero, axis=2), np.any(nonzero, axis=1)),
         "propagated": flop * _rectangles(alive.filters.reshape(len(nonzero), -1), alive.columns),
