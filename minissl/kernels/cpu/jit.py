@@ -36,7 +36,7 @@ def _cache_folder() -> str:
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     return str(Path(base) / "minissl" / "compiled" / digest.hexdigest()[:16])
 
 
@@ -50,6 +50,8 @@ def _compiler(**options) -> Callable:
         before, config.CACHE_DIR = config.CACHE_DIR, _FOLDER
         try:
             return njit(cache=True, nogil=True, **options)(function)
+        except RuntimeError:  # no folder to cache in can be written: compile in every process
+            return njit(nogil=True, **options)(function)
         finally:
             config.CACHE_DIR = before
 

@@ -1,0 +1,100 @@
+"""Every conv mode gives what the dense reference gives, whatever is zero."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minissl import Net, backend
+from minissl.conv_modes import MODES, ConvShape, prepare
+from minissl.errors import ConfigError
+from minissl.formats.prototxt import parse_net
+from minissl.kernels import reference
+from tests.kernels.strategies import PATTERNS, convolutions, sparsify
+
+
+def dense(case, x, w, b):
+    y = np.empty((case.N, case.shape.filters, *case.shape.output), x.dtype)
+    reference.conv_forward(x, w, b, *case.arguments, y)
+    return y
+
+
+@pytest.mark.parametrize("backend_name", ["numpy", "numba"])
+@pytest.mark.parametrize("mode", sorted(MODES))
+@given(case=convolutions(), pattern=st.sampled_from(PATTERNS), bias=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_modes_equal_the_reference(backend_name, mode, case, pattern, bias):
+    x, w, b, _ = case.arrays()
+    sparsify(w, case.shape, pattern, np.random.default_rng(case.seed))
+    b = b if bias else None
+    prepared = prepare(mode, case.shape, w, b, backend.get(backend_name))
+    y = np.full((case.N, case.shape.filters, *case.shape.output), np.nan)
+    prepared.forward(x, y)
+    assert np.allclose(y, dense(case, x, w, b), rtol=1e-12, atol=1e-12)
+    assert np.array_equal(prepared.dense(), w)
+
+
+@given(case=convolutions(), seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_what_is_executed_is_counted(case, seed):
+    rng = np.random.default_rng(seed)
+    w = sparsify(rng.uniform(0.5, 1, case.shape.weight_shape), case.shape, "both", rng)
+    counts = {mode: prepare(mode, case.shape, w, None, reference).multiply_adds for mode in MODES}
+    bands = case.shape.bands(w)
+    kept = sum(int(b.any(1).sum() * b.any(0).sum()) for b in bands)
+    assert counts == {
+        "LOWERED_GEMM": w.size,
+        "LOWERED_CSRMM": np.count_nonzero(w),
+        "LOWERED_CCNMM": kept,
+    }
+
+
+@given(case=convolutions(), seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_kept_columns_round_trip(case, seed):
+    rng = np.random.default_rng(seed)
+    w = sparsify(rng.uniform(0.5, 1, case.shape.weight_shape), case.shape, "columns", rng)
+    kept = [np.flatnonzero(band.any(axis=0)).tolist() for band in case.shape.bands(w)]
+    packed = case.shape.gather_columns(w, kept)
+    assert packed.size == sum(case.shape.rows * len(columns) for columns in kept)
+    assert np.array_equal(case.shape.scatter_columns(packed, kept), w)
+
+
+def test_unknown_mode_is_refused():
+    shape = ConvShape(1, (3, 3), 1, (1, 1))
+    with pytest.raises(ConfigError, match="LOWERED_CCNMM"):
+        prepare("DIRECT_SCONV", shape, np.ones((1, 1, 1, 1)), None, reference)
+
+
+NET = """
+layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 2 dim: 6 dim: 6 } } }
+layer { name: "conv" type: "Convolution" bottom: "x" top: "y"
+  convolution_param { num_output: 4 kernel_size: 3 %s
+    weight_filler { type: "gaussian" std: 1 } bias_filler { type: "uniform" } } }
+"""
+
+
+@pytest.mark.parametrize("mode", ["LOWERED_CSRMM", "LOWERED_CCNMM"])
+def test_weights_are_packed_at_load_and_the_dense_copy_is_released(mode, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (2, 2, 6, 6))
+    plain = Net(parse_net(NET % ""), dtype="float64")
+    sparse = Net(parse_net(NET % f"conv_mode: {mode}"), dtype="float64")
+    for seed in (1, 2):  # the second load must not leave the first weights behind
+        weights = np.random.default_rng(seed).uniform(-1, 1, (4, 2, 3, 3))
+        weights[1] = weights[:, :, 0] = 0
+        blobs = {"conv": [weights, np.arange(4.0)]}
+        plain.load(blobs)
+        sparse.load(blobs)
+        expected = plain.forward({"x": x})["y"]
+        assert np.allclose(sparse.forward({"x": x})["y"], expected, rtol=1e-12, atol=1e-12)
+    parameter = sparse.layer("conv").parameters[0]
+    assert parameter._data is None
+    assert np.array_equal(parameter.data, weights)
+    sparse.save(tmp_path / "w.npz")
+    assert np.array_equal(np.load(tmp_path / "w.npz")["conv.0"], weights)
+
+
+def test_training_in_a_sparse_mode_is_refused():
+    with pytest.raises(ConfigError, match=r"'conv'.*inference only.*LOWERED_GEMM"):
+        Net(parse_net(NET % "conv_mode: LOWERED_CSRMM"), phase="TRAIN")

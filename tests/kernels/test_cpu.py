@@ -1,0 +1,207 @@
+"""The compiled twins: same names, same arguments, same results, for any number of threads."""
+
+import inspect
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minissl import backend
+from minissl.kernels import reference
+from tests.kernels.strategies import convolutions
+
+cpu = backend.get("numba")
+TOLERANCE = {"float64": 1e-12, "float32": 2e-5}
+
+
+def public_functions(module):
+    names = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
+    return {
+        name
+        for name in names
+        if callable(getattr(module, name))
+        and getattr(module, name).__module__.startswith("minissl.kernels")
+        and getattr(module, name).__module__ != "minissl.kernels.geometry"
+    }
+
+
+def test_both_backends_offer_the_same_functions():
+    assert public_functions(cpu) == public_functions(reference)
+
+
+@pytest.mark.parametrize("name", sorted(public_functions(reference)))
+def test_arguments_are_the_same(name):
+    ours = [p for p in inspect.signature(getattr(cpu, name)).parameters if p != "stages"]
+    assert ours == list(inspect.signature(getattr(reference, name)).parameters)
+
+
+def run_both(name, arguments, outputs):
+    """Call a kernel of both backends on copies; return their outputs."""
+    results = []
+    for module in (reference, cpu):
+        copies = [output.copy() for output in outputs]
+        with backend.single_threaded_blas():
+            getattr(module, name)(*arguments, *copies)
+        results.append(copies)
+    return zip(*results, strict=True)
+
+
+def assert_agree(name, arguments, *outputs):
+    before = [a.copy() for a in arguments if isinstance(a, np.ndarray)]
+    for expected, found in run_both(name, arguments, outputs):
+        tolerance = TOLERANCE[expected.dtype.name] if expected.dtype.kind == "f" else 0
+        scale = max(1.0, float(np.abs(expected).max(initial=0)))
+        assert np.allclose(found, expected, rtol=tolerance, atol=tolerance * scale), name
+    after = [a for a in arguments if isinstance(a, np.ndarray)]
+    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(before, after, strict=True))
+
+
+@given(convolutions(), st.sampled_from(["float64", "float32"]))
+@settings(max_examples=60, deadline=None)
+def test_convolutions_agree(case, dtype):
+    x, w, b, d_y = case.arrays(dtype)
+    nothing = np.full_like(d_y, np.nan)
+    assert_agree("conv_forward", (x, w, b, *case.arguments), nothing)
+    assert_agree("conv_forward", (x, w, None, *case.arguments), nothing)
+    assert_agree("conv_backward_weights", (x, d_y, *case.arguments), np.ones_like(w))
+    assert_agree("conv_backward_input", (d_y, w, *case.arguments), np.full_like(x, np.nan))
+    assert_agree("conv_backward_bias", (d_y,), np.ones_like(b))
+
+
+@given(convolutions())
+@settings(max_examples=30, deadline=None)
+def test_lowering_agrees(case):
+    x, _, _, _ = case.arrays()
+    s = case.shape
+    K, pixels = s.channels * s.kernel[0] * s.kernel[1], s.output[0] * s.output[1]
+    pairs = (s.kernel, s.stride, s.pad, s.dilation)
+    assert_agree("im2col", (x[0], *pairs), np.full((K, pixels), np.nan))
+    kept = np.arange(0, K, 2)
+    assert_agree("lower_columns", (x[0], kept, *pairs), np.full((len(kept), pixels), np.nan))
+    col = np.random.default_rng(case.seed).uniform(-1, 1, (K, pixels))
+    assert_agree("col2im", (col, *pairs), np.full_like(x[0], np.nan))
+
+
+def test_many_images_make_many_chunks():
+    """More images than a chunk holds, and more chunks than parts of a sum."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (70, 3, 14, 14))
+    w, d_y = rng.uniform(-1, 1, (4, 3, 5, 5)), rng.uniform(-1, 1, (70, 4, 10, 10))
+    arguments = ((1, 1), (0, 0), (1, 1), 1)
+    assert_agree("conv_forward", (x, w, None, *arguments), np.empty_like(d_y))
+    assert_agree("conv_backward_weights", (x, d_y, *arguments), np.zeros_like(w))
+    assert_agree("conv_backward_input", (d_y, w, *arguments), np.empty_like(x))
+
+
+@given(
+    N=st.integers(1, 20),
+    K=st.integers(1, 30),
+    F=st.integers(1, 40),
+    dtype=st.sampled_from(["float64", "float32"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=40, deadline=None)
+def test_inner_products_agree(N, K, F, dtype, seed):
+    rng = np.random.default_rng(seed)
+    x, w, b, d_y = (
+        rng.uniform(-1, 1, shape).astype(dtype) for shape in ((N, K), (F, K), (F,), (N, F))
+    )
+    assert_agree("inner_product_forward", (x, w, b), np.full_like(d_y, np.nan))
+    assert_agree("inner_product_forward", (x, w, None), np.full_like(d_y, np.nan))
+    assert_agree("inner_product_backward_weights", (x, d_y), np.ones_like(w))
+    assert_agree("inner_product_backward_input", (d_y, w), np.full_like(x, np.nan))
+    assert_agree("inner_product_backward_bias", (d_y,), np.ones_like(b))
+
+
+@given(
+    ydim=st.integers(1, 4),
+    xdim=st.integers(1, 5),
+    bands=st.integers(1, 4),
+    tiles=st.integers(1, 40),
+    dtype=st.sampled_from(["float64", "float32"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=40, deadline=None)
+def test_regularization_agrees(ydim, xdim, bands, tiles, dtype, seed):
+    rng = np.random.default_rng(seed)
+    w = rng.uniform(-1, 1, (bands * ydim, tiles * xdim)).astype(dtype)
+    w[rng.random(w.shape) < 0.3] = 0
+    d_w, m = rng.uniform(-1, 1, (2, *w.shape)).astype(dtype)
+    sums = np.full((bands, tiles), np.nan)
+    assert_agree("tile_square_sums", (w, ydim, xdim), sums)
+    assert_agree("tile_add_scaled", (w, rng.uniform(0, 3, sums.shape), ydim, xdim), d_w)
+    for multiplier in (None, m):
+        assert_agree("add_l2", (w, 0.7, multiplier), d_w)
+        assert_agree("add_l1", (w, 0.7, multiplier), d_w)
+        for name in ("sum_of_squares", "sum_of_magnitudes"):
+            expected = getattr(reference, name)(w, multiplier)
+            assert np.isclose(getattr(cpu, name)(w, multiplier), expected, rtol=1e-6, atol=1e-6)
+
+
+@given(st.integers(1, 200), st.sampled_from(["float64", "float32"]), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_updates_agree(size, dtype, seed):
+    rng = np.random.default_rng(seed)
+    d_w, h, v, w = (rng.uniform(0.1, 1, size).astype(dtype) for _ in range(4))
+    mask = (rng.random(size) < 0.5).astype(dtype)
+    calls = {
+        "sgd_update": ([d_w, h], (0.1, 0.9)),
+        "nesterov_update": ([d_w, h], (0.1, 0.9)),
+        "adam_update": ([d_w, h, v], (0.1, 0.9, 0.999, 1e-8)),
+        "apply_update": ([w, d_w], (mask,)),
+        "zero_out": ([w], (0.5,)),
+    }
+    for name, (state, constants) in calls.items():
+        results = []
+        for module in (reference, cpu):
+            copies = [a.copy() for a in state]
+            getattr(module, name)(*copies, *constants)
+            results.append(copies)
+        for expected, found in zip(*results, strict=True):
+            assert np.allclose(found, expected, rtol=TOLERANCE[dtype], atol=0), name
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", [0, 17, 99])
+def test_non_finite_values_are_seen(value, where):
+    for module in (reference, cpu):
+        w = np.ones(100, np.float32)
+        assert module.all_finite(w)
+        w[where] = value
+        assert not module.all_finite(w)
+
+
+def test_results_are_bitwise_equal_for_any_number_of_threads():
+    numba = pytest.importorskip("numba")
+    most = numba.config.NUMBA_NUM_THREADS
+    if most < 2 or numba.config.DISABLE_JIT:
+        pytest.skip("needs compiled code and two threads")
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((33, 4, 12, 12)).astype("float32")
+    w = rng.standard_normal((6, 2, 3, 3)).astype("float32")
+    arguments = ((1, 1), (1, 1), (1, 1), 2)
+    results = {}
+    before = numba.get_num_threads()
+    try:
+        for threads in (1, 2):
+            numba.set_num_threads(threads)
+            with backend.single_threaded_blas():
+                y = np.empty((33, 6, 12, 12), "float32")
+                d_w, d_x, d_b = np.zeros_like(w), np.empty_like(x), np.zeros(6, "float32")
+                cpu.conv_forward(x, w, None, *arguments, y)
+                cpu.conv_backward_weights(x, y, *arguments, d_w)
+                cpu.conv_backward_input(y, w, *arguments, d_x)
+                cpu.conv_backward_bias(y, d_b)
+                flat, v = y.reshape(33, -1), rng_matrix(50, y.size // 33)
+                z, d_v = np.empty((33, 50), "float32"), np.zeros_like(v)
+                cpu.inner_product_forward(flat, v, None, z)
+                cpu.inner_product_backward_weights(flat, z, d_v)
+            results[threads] = [a.tobytes() for a in (y, d_w, d_x, d_b, z, d_v)]
+    finally:
+        numba.set_num_threads(before)
+    assert results[1] == results[2]
+
+
+def rng_matrix(rows, columns):
+    return np.random.default_rng(4).standard_normal((rows, columns)).astype("float32")
