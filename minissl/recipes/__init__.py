@@ -1,0 +1,10 @@
+"""Experiments end to end: stages that train, compact and measure, and the tables they fill.
+
+============ =====================================================================================
+stages       what a recipe is made of; runs stages one after the other, skips finished ones
+training     the stage that trains a network as a solver says, and goes on where it was stopped
+measuring    what a table says about a network: error, structure, FLOP, time
+demo         the main job: LeNet on the digits inside the package
+paper        the published rows to compare with
+============ =====================================================================================
+"""

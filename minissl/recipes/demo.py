@@ -1,0 +1,220 @@
+"""The main job: LeNet on the digits inside the package, from dense to small and fast.
+
+========== ========================================================================================
+baseline   the dense network
+ssl        group Lasso on the filters and channels of both convolutions, from the dense weights
+finetune   the same network without group Lasso; dead filters and columns stay dead
+compact    dead filters and channels leave; the outputs stay the same, which is shown
+measure    error of all four on the test digits, structure, FLOP; time of the dense and the
+           compacted one, side by side
+========== ========================================================================================
+
+The solver files say how their numbers were chosen: on digits that are neither trained on nor among
+the test digits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minissl import backend as backends
+from minissl import compaction, doctor, models
+from minissl.errors import MinisslError
+from minissl.formats.atomic import atomic_write
+from minissl.recipes import stages
+from minissl.recipes.measuring import (
+    Network,
+    dense_flop,
+    error_of,
+    structure_of,
+    time_side_by_side,
+    total_flops_percent,
+)
+from minissl.recipes.paper import LENET_TABLE_1
+from minissl.recipes.stages import Done, Stage, Watcher, Work
+from minissl.recipes.training import WEIGHTS, Training
+
+DATA = "mnist-small"
+RESULT = "result.json"
+COMPACT_NET, COMPACT_WEIGHTS = "net.prototxt", "net.caffemodel"
+TEST_BATCH = 100
+TEST_BATCHES = 10
+BATCH_SIZES = (1, 64)
+#: largest difference of outputs, relative to the largest output, that rounding explains
+ROUNDING = 1e-4
+#: iterations of a stage in a run that only shows that everything works
+FAST_ITERATIONS = 30
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What can be chosen about the demo.
+
+    Attributes
+    ----------
+    folder : Path
+        Where everything is written.
+    seed : int
+        Of the initial weights.
+    backend : str
+        See :func:`minissl.backend.get`.
+    fast : bool
+        Train for a few iterations only; the figures then mean nothing.
+    """
+
+    folder: Path
+    seed: int = 1
+    backend: str = "auto"
+    fast: bool = False
+    data: str = DATA
+
+    def run(self, watcher: Watcher | None = None) -> dict[str, Any]:
+        """Run all stages that are not complete; return and write ``result.json``.
+
+        Returns
+        -------
+        dict
+            ``rows``, ``times``, ``compaction``, ``machine``, ``seed`` ...
+
+        Raises
+        ------
+        Stopped
+            After a signal; the next run goes on from there.
+        MinisslError
+            Whatever a stage raises.
+        """
+        done = stages.run(self.stages(), self.folder, watcher)
+        result = {
+            "recipe": "demo",
+            "seed": self.seed,
+            "fast": self.fast,
+            "data": self.data,
+            **done["measure"].figures,
+            "compaction": done["compact"].figures,
+            "stages": [
+                {"name": stage.name, "title": stage.title, "seconds": done[stage.name].seconds}
+                for stage in self.stages()
+            ],
+        }
+        with atomic_write(self.folder / RESULT) as file:
+            file.write(json.dumps(result, indent=1).encode())
+        return result
+
+    def stages(self) -> list[Stage]:
+        """Return the stages in order."""
+        changes = [f"random_seed={self.seed}"]
+        if self.fast:
+            changes += [f"max_iter={FAST_ITERATIONS}", "display=5", "test_interval=15"]
+        training: dict[str, Any] = {
+            "changes": changes,
+            "data": self.data,
+            "backend": self.backend,
+        }
+        threads = {"threads": str(backends.threads()), "backend": self._backend_name()}
+        trained = [(name, WEIGHTS) for name in ("baseline", "ssl", "finetune")]
+        return [
+            Training(
+                "baseline",
+                "train the dense LeNet",
+                models.path("demo_baseline_solver.prototxt"),
+                **training,
+            ),
+            Training(
+                "ssl",
+                "learn structured sparsity",
+                models.path("demo_ssl_solver.prototxt"),
+                start="baseline",
+                **training,
+            ),
+            Training(
+                "finetune",
+                "fine-tune, zeros frozen",
+                models.path("demo_ft_solver.prototxt"),
+                start="ssl",
+                **training,
+            ),
+            Work(
+                "compact",
+                "remove dead filters and channels",
+                self._compact,
+                reads=[("finetune", WEIGHTS)],
+                options={"backend": self._backend_name()},
+            ),
+            Work(
+                "measure",
+                "test and time",
+                self._measure,
+                reads=[*trained, ("compact", COMPACT_WEIGHTS)],
+                options=threads,
+            ),
+        ]
+
+    def _backend_name(self) -> str:
+        return backends.name_of(backends.get(self.backend))
+
+    def _network(self, name: str, model: Path, weights: Path) -> Network:
+        options = {"backend": self.backend, "data": {"source": self.data}}
+        return Network(name, model, weights, options)
+
+    def _compact(self, folder: Path, done: Done) -> dict[str, Any]:
+        """Write the small network, and show that its outputs are the same."""
+        weights = done["finetune"].folder / WEIGHTS
+        before = self._network("fine-tuned", models.path("lenet.prototxt"), weights).open()
+        small = compaction.compact(before)
+        compaction.write(small, folder)
+        after = self._network("compacted", folder / COMPACT_NET, folder / COMPACT_WEIGHTS).open()
+        proof = compaction.prove(before, after)
+        if not proof.max_abs_difference <= ROUNDING * max(1.0, proof.largest_output):
+            raise MinisslError(
+                f"the compacted network in {folder} differs from the original by "
+                f"{proof.max_abs_difference:g}; please report this, with the weights {weights}"
+            )
+        return {**small.report.to_json(), **proof.to_json()}
+
+    def _measure(self, folder: Path, done: Done) -> dict[str, Any]:
+        """Fill the rows of the table."""
+        dense_net = models.path("lenet.prototxt")
+        compact = done["compact"].folder
+        networks = [
+            self._network("dense", dense_net, done["baseline"].folder / WEIGHTS),
+            self._network("after SSL", dense_net, done["ssl"].folder / WEIGHTS),
+            self._network("fine-tuned", dense_net, done["finetune"].folder / WEIGHTS),
+            self._network("compacted", compact / COMPACT_NET, compact / COMPACT_WEIGHTS),
+        ]
+        dense = dense_flop(networks[0].open())
+        rows = [self._row(network, dense) for network in networks]
+        rows[0]["paper"], rows[-1]["paper"] = LENET_TABLE_1[0], LENET_TABLE_1[1]
+        blocks, iterations = (1, 3) if self.fast else (5, 20)
+        times = {
+            str(size): time_side_by_side([networks[0], networks[-1]], size, blocks, iterations)
+            for size in BATCH_SIZES
+        }
+        for row in rows:
+            row["ms"] = {
+                size: timed[row["name"]]["total_ms"]
+                for size, timed in times.items()
+                if row["name"] in timed
+            }
+        return {
+            "rows": rows,
+            "paper": LENET_TABLE_1,
+            "times": times,
+            "threads": backends.threads(),
+            "backend": self._backend_name(),
+            "machine": doctor.machine_in_words(),
+            "versions": doctor.versions(),
+        }
+
+    def _row(self, network: Network, dense: Mapping[str, int]) -> dict[str, Any]:
+        net = network.open(TEST_BATCH)
+        return {
+            "name": network.name,
+            "error": error_of(net, TEST_BATCHES),
+            "layers": structure_of(net, dense),
+            "flops_percent": total_flops_percent(net, dense),
+            "bytes": network.weights.stat().st_size,
+        }

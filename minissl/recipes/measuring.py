@@ -1,0 +1,150 @@
+"""What a table says about a network: error, structure, FLOP, time and size.
+
+Dimensions: N images of a batch, F filters, C input channels, K columns of the weight matrix.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minissl.channels import layer_shapes
+from minissl.errors import ConfigError
+from minissl.formats.prototxt import read_net
+from minissl.net import Net
+from minissl.solvers.solver import mean_outputs
+from minissl.sparsity import flops
+from minissl.timing import own_modes, time_net, total_ms, without_modes
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network on disk.
+
+    Attributes
+    ----------
+    name : str
+        Of its row in the table.
+    model, weights : Path
+        The net's prototxt and its weight file.
+    options : dict
+        ``backend``, ``dtype`` and ``data`` of :class:`minissl.net.Net`.
+    """
+
+    name: str
+    model: Path
+    weights: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def open(self, batch_size: int | None = None, dense_modes: bool = False) -> Net:
+        """Build the test network, with its weights.
+
+        Parameters
+        ----------
+        batch_size : int, optional
+            N, in place of the prototxt's.
+        dense_modes : bool
+            Leave ``conv_mode`` out, so that any mode can be timed.
+        """
+        options = dict(self.options)
+        if batch_size:
+            options["data"] = {**options.get("data", {}), "batch_size": batch_size}
+        param: Any = read_net(self.model)
+        net = Net(without_modes(param) if dense_modes else param, phase="TEST", **options)
+        net.load(self.weights)
+        return net
+
+
+def error_of(net: Net, batches: int) -> float:
+    """Return the classification error over some batches, as a fraction.
+
+    Raises
+    ------
+    ConfigError
+        When the network has no output named ``accuracy``.
+    """
+    if "accuracy" not in net.outputs:
+        raise ConfigError(f"net '{net.name}' has no output 'accuracy' to take its error from")
+    return 1.0 - mean_outputs(net, batches)["accuracy"]
+
+
+def dense_flop(net: Net) -> dict[str, int]:
+    """Return the FLOP of every layer with weights when nothing is skipped, by name."""
+    return {one.name: one.dense for one in flops.count(layer_shapes(net))}
+
+
+def structure_of(net: Net, dense: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Describe every layer with weights as the tables of the SSL paper do.
+
+    Parameters
+    ----------
+    net : Net
+    dense : dict
+        FLOP of the original layers, :func:`dense_flop`; what percentages refer to.
+
+    Returns
+    -------
+    list of dict
+        ``name``; ``filters``, ``channels`` and ``columns`` that are not zero as a whole in the
+        layer's own weights; ``flops_percent`` of what is left when dead filters leave with the
+        next layer's channels and back again (the rule ``propagated`` of
+        :mod:`minissl.sparsity.flops`).
+    """
+    shapes = layer_shapes(net)
+    rows = []
+    for shape, count in zip(shapes, flops.count(shapes), strict=True):
+        columns = shape.nonzero.any(axis=1)  # (g, K)
+        channels = columns.reshape(shape.input_channels, -1).any(axis=1)  # (C,)
+        rows.append(
+            {
+                "name": shape.name,
+                "filters": int(np.count_nonzero(shape.nonzero.any(axis=2))),
+                "channels": int(np.count_nonzero(channels)),
+                "columns": int(np.count_nonzero(columns)),
+                "flops_percent": 100.0 * count.propagated / dense[shape.name],
+            }
+        )
+    return rows
+
+
+def total_flops_percent(net: Net, dense: Mapping[str, int]) -> float:
+    """Return the FLOP of the whole network, in percent of the original's."""
+    counted = flops.count(layer_shapes(net))
+    return 100.0 * sum(one.propagated for one in counted) / sum(dense.values())
+
+
+def time_side_by_side(
+    networks: Sequence[Network], batch_size: int, blocks: int = 5, iterations: int = 20
+) -> dict[str, dict[str, Any]]:
+    """Time networks by turns, so that a disturbance of the machine hits all of them alike.
+
+    Returns
+    -------
+    dict
+        Name of the network -> ``total_ms``, and ``layers`` {name: ms}: medians over ``blocks``
+        turns of the medians over ``iterations`` forward passes. Data layers are left out.
+    """
+    opened = {one.name: one.open(batch_size, dense_modes=True) for one in networks}
+    modes = {one.name: own_modes(read_net(one.model)) for one in networks}
+    totals: dict[str, list[float]] = {name: [] for name in opened}
+    layers: dict[str, dict[str, list[float]]] = {name: {} for name in opened}
+    for _ in range(blocks):
+        for name, net in opened.items():
+            used = {layer: (mode,) for layer, mode in modes[name].items()}
+            times = time_net(net, used, iterations)
+            totals[name].append(total_ms(times))
+            for one in times:
+                if one.timed and one.type != "Split":
+                    layers[name].setdefault(one.name, []).append(one.total_ms)
+    return {
+        name: {
+            "total_ms": statistics.median(totals[name]),
+            "layers": {layer: statistics.median(ms) for layer, ms in layers[name].items()},
+        }
+        for name in opened
+    }

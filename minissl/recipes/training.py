@@ -1,0 +1,125 @@
+"""The stage that trains: a solver, its network, and the stage whose weights it starts from.
+
+It writes into its folder what ``minissl train`` writes into a run folder::
+
+    solver.prototxt      the solver as it ran
+    net.prototxt         the net that it trained
+    train.log            the lines that Caffe writes
+    log.jsonl            the same for programs
+    *_iter_N.safetensors snapshots
+    weights.caffemodel   the result
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from minissl import backend as backends
+from minissl.errors import ConfigError
+from minissl.formats.atomic import atomic_write
+from minissl.formats.prototxt import read_solver, set_fields, to_text
+from minissl.recipes.stages import Done, Stopped, Watcher, digest
+from minissl.solvers import Solver, run_folder
+from minissl.solvers.display import CaffeLog, JsonLines, Together
+from minissl.solvers.signals import catching
+
+WEIGHTS = "weights.caffemodel"
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class Training:
+    """Train as a solver file says, from the weights of an earlier stage or from the fillers.
+
+    Attributes
+    ----------
+    solver : Path
+        The solver prototxt.
+    start : str, optional
+        Name of the stage whose weights to start from.
+    changes : sequence of str
+        Solver fields to set, as ``key=value``.
+    data : str, optional
+        Name of the data set that every Data layer reads instead of its own source.
+    backend, dtype : str
+        See :class:`minissl.net.Net`.
+    """
+
+    name: str
+    title: str
+    solver: Path
+    start: str | None = None
+    changes: Sequence[str] = ()
+    data: str | None = None
+    backend: str = "auto"
+    dtype: str = "float32"
+
+    def read(self) -> Any:
+        """Return the message of the solver, as changed, with its net inside."""
+        param = read_solver(self.solver)
+        set_fields(param, self.changes)
+        return run_folder.inline_nets(param, self.solver, self.data)
+
+    def settings(self, done: Done) -> dict[str, str]:
+        """Solver with its net, arithmetic and initial weights."""
+        return {
+            "solver and net": digest(to_text(self.read())),
+            "backend": backends.name_of(backends.get(self.backend)),
+            "dtype": self.dtype,
+            "initial weights": digest(self._start_weights(done)) if self.start else "",
+        }
+
+    def run(self, folder: Path, done: Done, watcher: Watcher) -> dict[str, Any]:
+        """Train to the end, from the newest snapshot where there is one."""
+        param = self.read()
+        run_folder.write_configuration(folder, param)
+        solver = self._solver(param, folder, done)
+        _cut_log(folder / LOG, solver.iteration)
+        with (
+            open(folder / LOG, "a", encoding="utf-8") as lines,
+            open(folder / "train.log", "a", encoding="utf-8") as log,
+            catching(solver) as caught,
+        ):
+            solver.reporter = Together(
+                CaffeLog(lambda line: print(line, file=log, flush=True)),
+                JsonLines(lines),
+                watcher.reporter(self),
+            )
+            solver.solve()
+        # a signal that comes during the last iteration changes nothing any more
+        if caught.exit_code is not None and solver.iteration < param.max_iter:
+            raise Stopped(caught.exit_code)
+        solver.net.save(folder / WEIGHTS)
+        return {"iterations": solver.iteration, "outputs": solver.last_test}
+
+    def _start_weights(self, done: Done) -> Path:
+        if self.start is None or self.start not in done:
+            raise ConfigError(
+                f"stage '{self.name}' starts from '{self.start}', which is no earlier stage"
+            )
+        return done[self.start].folder / WEIGHTS
+
+    def _solver(self, param: Any, folder: Path, done: Done) -> Solver:
+        """Return a solver that stands where an earlier run stopped, if one did."""
+        snapshot = run_folder.newest_snapshot(folder)
+        weights = self._start_weights(done) if self.start and not snapshot else None
+        return Solver(param, weights, snapshot, self.backend, self.dtype, run=folder)
+
+
+def _cut_log(path: Path, iteration: int) -> None:
+    """Drop the lines of iterations that are about to be run again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            if json.loads(line)["iteration"] < iteration:
+                kept.append(line + "\n")
+        except (ValueError, KeyError):
+            continue  # the half-written last line of a killed run
+    with atomic_write(path) as file:
+        file.write("".join(kept).encode())

@@ -1,0 +1,426 @@
+"""Pictures of runs and weights. Every function returns a matplotlib Figure; :func:`save` writes it.
+
+Figures are made without a display and without touching matplotlib's global state.
+
+Dimensions: F filters, C channels, kh x kw kernel; weight matrices have R rows and K columns.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from minissl.errors import ConfigError
+from minissl.formats.atomic import atomic_write
+from minissl.report.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STYLE = Path(__file__).with_name("minissl.mplstyle")
+FORMATS = ("png", "svg", "pdf")
+#: what a log says about a layer -> how it is called in a legend
+GROUPS = {"filter": "filters", "channel": "channels", "column": "columns"}
+DEAD, ZERO, WEIGHT = "#e8e4da", "#f0a35e", "#1d4f7c"
+BEFORE, AFTER = "#8a8a8a", "#0072b2"
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Let a function draw in this project's style."""
+
+    @wraps(draw)
+    def wrapper(*arguments: Any, **options: Any) -> Figure:
+        from matplotlib import style
+
+        with style.context(STYLE):
+            return draw(*arguments, **options)
+
+    return wrapper
+
+
+# --- over iterations ---
+
+
+@styled
+def losses(stages: Sequence[Run], title: str = "Loss while training") -> Figure:
+    """Draw data loss and regularization over the iterations of stages that follow each other."""
+    figure, (axes,) = _figure(1, height=3.4)
+    for run, start in _in_sequence(stages):
+        x = [start + line["iteration"] for line in run.displays]
+        axes.plot(x, [line["loss"] for line in run.displays], color="C0", label="loss of the data")
+        penalty = [line.get("regularization") or np.nan for line in run.displays]
+        axes.plot(x, penalty, color="C1", linestyle="--", label="regularization R(W)")
+    axes.set_yscale("log")
+    axes.set(xlabel="iteration", ylabel="loss")
+    _title(axes, title, stages)
+    _mark_stages(axes, stages)
+    _legend(figure, axes)
+    return figure
+
+
+@styled
+def sparsity(
+    stages: Sequence[Run],
+    layers: Sequence[str] = (),
+    title: str = "Groups of weights that are zero",
+) -> Figure:
+    """Draw, for each layer, the percentage of filters, channels and columns that are zero.
+
+    Parameters
+    ----------
+    stages : sequence of Run
+        Runs that follow each other.
+    layers : sequence of str
+        Layers to draw; all that the logs name when empty.
+    title : str
+    """
+    logged = _logged_layers(stages)
+    names = [name for name in layers if name in logged] or logged or ["no layer"]
+    figure, all_axes = _figure(len(names), height=2.2 * len(names) + 0.8, share_x=True)
+    for axes, name in zip(all_axes, names, strict=True):
+        for run, start in _in_sequence(stages):
+            lines = [line for line in run.displays if name in line.get("sparsity", {})]
+            x = [start + line["iteration"] for line in lines]
+            for number, (key, label) in enumerate(GROUPS.items()):
+                y = [line["sparsity"][name].get(key, np.nan) for line in lines]
+                style = ("-", "--", ":")[number]
+                axes.plot(x, y, color=f"C{number}", linestyle=style, label=label)
+        axes.set(ylim=(-4, 104), ylabel=f"{name}\nzero, %")
+        _mark_stages(axes, stages, names=axes is all_axes[0])
+    _title(all_axes[0], title, stages)
+    all_axes[-1].set_xlabel("iteration")
+    _legend(figure, all_axes[0])
+    return figure
+
+
+@styled
+def test_error(stages: Sequence[Run], title: str = "Error on the test images") -> Figure:
+    """Draw the test error, 100 * (1 - accuracy), over the iterations of consecutive stages."""
+    figure, (axes,) = _figure(1, height=3.0)
+    highest = 1.0
+    for run, start in _in_sequence(stages):
+        lines = [line for line in run.tests if "accuracy" in line["test"]]
+        x = [start + line["iteration"] for line in lines]
+        y = [100 * (1 - line["test"]["accuracy"]) for line in lines]
+        axes.plot(x, y, color="C0", marker="o", markersize=3.5)
+        # the untrained network would squeeze everything else to the bottom
+        highest = max([highest, *(value for value in y if value < 50)])
+    axes.set(xlabel="iteration", ylabel="test error, %", ylim=(0, 1.15 * highest))
+    _title(axes, title, stages)
+    _mark_stages(axes, stages)
+    return figure
+
+
+@styled
+def overlaid_losses(runs: Sequence[Run]) -> Figure:
+    """Draw the loss of several independent runs in one picture."""
+    figure, (axes,) = _figure(1, height=3.6)
+    for run in runs:
+        x = [line["iteration"] for line in run.displays]
+        axes.plot(x, [line["loss"] for line in run.displays], label=run.name)
+    axes.set_yscale("log")
+    axes.set(title="Loss while training", xlabel="iteration", ylabel="loss of the data")
+    _legend(figure, axes)
+    return figure
+
+
+@styled
+def overlaid_tests(runs: Sequence[Run]) -> Figure:
+    """Draw every test output of several independent runs, one panel for each output."""
+    outputs = list(
+        dict.fromkeys(name for run in runs for line in run.tests for name in line["test"])
+    )
+    outputs = outputs or ["no test"]
+    figure, all_axes = _figure(len(outputs), height=2.4 * len(outputs) + 0.6, share_x=True)
+    for axes, output in zip(all_axes, outputs, strict=True):
+        for run in runs:
+            lines = [line for line in run.tests if output in line["test"]]
+            x = [line["iteration"] for line in lines]
+            y = [line["test"][output] for line in lines]
+            axes.plot(x, y, marker="o", markersize=3.5, label=run.name)
+        axes.set_ylabel(output)
+    all_axes[0].set_title("Outputs of the test network")
+    all_axes[-1].set_xlabel("iteration")
+    _legend(figure, all_axes[0])
+    return figure
+
+
+@styled
+def overlaid_sparsity(runs: Sequence[Run], key: str = "column") -> Figure:
+    """Draw one kind of sparsity of several independent runs, one panel for each layer."""
+    names = _logged_layers(runs) or ["no layer"]
+    figure, all_axes = _figure(len(names), height=2.0 * len(names) + 0.8, share_x=True)
+    for axes, name in zip(all_axes, names, strict=True):
+        for run in runs:
+            lines = [line for line in run.displays if name in line.get("sparsity", {})]
+            x = [line["iteration"] for line in lines]
+            y = [line["sparsity"][name].get(key, np.nan) for line in lines]
+            axes.plot(x, y, label=run.name)
+        axes.set(ylim=(-4, 104), ylabel=f"{name}\nzero, %")
+    all_axes[0].set_title(f"{GROUPS.get(key, key).capitalize()} that are zero")
+    all_axes[-1].set_xlabel("iteration")
+    _legend(figure, all_axes[0])
+    return figure
+
+
+# --- weights ---
+
+
+@styled
+def first_filters(weights: Mapping[str, np.ndarray], layer: str = "conv1") -> Figure:
+    """Draw all filters of a layer, side by side for several networks.
+
+    Each picture is one filter (C = 3 as colours, else the mean over the channels it reads), all on
+    one scale: blue is negative, red positive. A filter without weights is an empty, crossed frame.
+
+    Parameters
+    ----------
+    weights : dict of str to ndarray
+        Title -> filters (F, C, kh, kw).
+    layer : str
+        For the heading.
+    """
+    largest = max(float(np.abs(w).max(initial=0)) for w in weights.values()) or 1.0
+    F = max(len(w) for w in weights.values())
+    across = min(F, 10)
+    down = ceil(F / across)
+    figure = _empty_figure(7.2, (0.72 * down + 0.5) * len(weights))
+    parts = figure.subfigures(len(weights), 1, squeeze=False).ravel()
+    for part, (title, w) in zip(parts, weights.items(), strict=True):
+        alive = int(np.count_nonzero(np.abs(w).reshape(len(w), -1).max(axis=1)))
+        part.suptitle(
+            f"{layer}, {title}: {alive} of {len(w)} filters", fontsize=11, x=0.01, ha="left"
+        )
+        all_axes = part.subplots(down, across, squeeze=False).ravel()
+        for number, axes in enumerate(all_axes):
+            axes.set(xticks=[], yticks=[])
+            if number >= len(w):
+                axes.set_visible(False)
+                continue
+            _draw_filter(axes, w[number], largest)
+    return figure
+
+
+def _draw_filter(axes: Axes, w: np.ndarray, largest: float) -> None:
+    axes.grid(False)
+    for spine in axes.spines.values():
+        spine.set(visible=True, color="#999999", linewidth=0.6)
+    if not w.any():
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
+        axes.plot([0, 1], [1, 0], color="#bbbbbb", linewidth=0.8)
+        return
+    if len(w) == 3:
+        axes.imshow(0.5 + 0.5 * np.moveaxis(w, 0, 2) / largest, interpolation="nearest")
+        return
+    image = w.mean(axis=0)
+    axes.imshow(image, cmap="RdBu_r", vmin=-largest, vmax=largest, interpolation="nearest")
+
+
+@styled
+def zero_maps(networks: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Draw where the weights of every layer are: a row of the picture for each layer.
+
+    Parameters
+    ----------
+    networks : dict
+        Title -> {layer: weight matrix (R, K)}; one column of the picture for each.
+
+    Notes
+    -----
+    Three colours: a weight; a zero in a row and a column that live; a row or column that is zero
+    as a whole.
+    """
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    layers = list(dict.fromkeys(name for network in networks.values() for name in network))
+    if not layers:
+        raise ConfigError("there are no weight matrices to draw; the run has saved no weights yet")
+    figure = _empty_figure(7.2, 1.75 * len(layers) + 0.7)
+    all_axes = figure.subplots(len(layers), len(networks), squeeze=False)
+    for down, layer in enumerate(layers):
+        for across, (title, network) in enumerate(networks.items()):
+            axes = all_axes[down, across]
+            axes.grid(False)
+            if layer not in network:
+                axes.set_visible(False)
+                continue
+            matrix = network[layer]
+            R, K = matrix.shape
+            axes.imshow(
+                kinds_of(matrix),
+                cmap=ListedColormap([DEAD, ZERO, WEIGHT]),
+                vmin=0,
+                vmax=2,
+                aspect="auto",
+                interpolation="none",
+            )
+            rows, columns = np.any(matrix, axis=1).sum(), np.any(matrix, axis=0).sum()
+            axes.set_title(f"{layer}, {title}", fontsize=10)
+            axes.set_xlabel(f"{columns} of {K} columns", fontsize=8.5)
+            axes.set_ylabel(f"{rows} of {R}\nrows", fontsize=8.5)
+            axes.tick_params(labelsize=7.5)
+    keys = [(WEIGHT, "weight"), (ZERO, "single zero"), (DEAD, "zero row or column")]
+    handles = [Patch(facecolor=c, edgecolor="#999999", label=text) for c, text in keys]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3)
+    return figure
+
+
+def kinds_of(matrix: np.ndarray) -> np.ndarray:
+    """Return 2 where a weight is, 1 for a zero in a living row and column, 0 elsewhere; (R, K)."""
+    alive = matrix != 0
+    living = alive.any(axis=1, keepdims=True) & alive.any(axis=0, keepdims=True)  # (R, K)
+    return living.astype(np.int8) + alive.astype(np.int8)
+
+
+# --- time ---
+
+
+@styled
+def layer_times(times: Mapping[str, Mapping[str, Any]], batch_size: int) -> Figure:
+    """Draw the time of every layer before and after, as bars.
+
+    Parameters
+    ----------
+    times : dict
+        Title -> ``total_ms`` and ``layers`` {name: ms}, the original first.
+    batch_size : int
+        For the title.
+    """
+    names = list(dict.fromkeys(name for one in times.values() for name in one["layers"]))
+    figure, (axes,) = _figure(1, height=0.34 * len(names) * len(times) / 2 + 1.6)
+    thickness = 0.8 / len(times)
+    for number, (title, one) in enumerate(times.items()):
+        y = np.arange(len(names)) + (number - (len(times) - 1) / 2) * thickness
+        ms = [one["layers"].get(name, 0.0) for name in names]
+        color = (BEFORE, AFTER, "C1", "C2")[number % 4]
+        label = f"{title}: {one['total_ms']:.3g} ms in all"
+        bars = axes.barh(y, ms, height=thickness, color=color, label=label)
+        axes.bar_label(bars, fmt="%.2g", padding=3, fontsize=8)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.grid(axis="y", visible=False)
+    images = "1 image" if batch_size == 1 else f"{batch_size} images"
+    axes.set(title=f"Time by layer for {images}", xlabel="milliseconds")
+    axes.legend(loc="best")
+    return figure
+
+
+# --- writing ---
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write a figure; the suffix chooses .png, .svg or .pdf.
+
+    Raises
+    ------
+    ConfigError
+        For another suffix.
+    MinisslError
+        When the file cannot be written.
+    """
+    path = Path(path)
+    kind = path.suffix.removeprefix(".")
+    if kind not in FORMATS:
+        raise ConfigError(f"{path}: pictures are written as {', '.join(FORMATS)}")
+    buffer = io.BytesIO()
+    _render(figure, buffer, kind)
+    with atomic_write(path) as file:
+        file.write(buffer.getvalue())
+    return path
+
+
+def to_svg(figure: Figure) -> str:
+    """Return a figure as an ``<svg>`` element to put into a page, its ids made unlike others'."""
+    buffer = io.BytesIO()
+    _render(figure, buffer, "svg")
+    svg = buffer.getvalue().decode()
+    svg = svg[svg.index("<svg") :]
+    return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+
+
+def _render(figure: Figure, buffer: io.BytesIO, kind: str) -> None:
+    from matplotlib import style
+
+    # no date, so that the same run gives the same file
+    metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
+    with style.context(STYLE):
+        figure.savefig(buffer, format=kind, metadata=metadata)
+
+
+def _empty_figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _figure(panels: int, height: float, share_x: bool = False) -> tuple[Figure, list[Axes]]:
+    figure = _empty_figure(7.2, height)
+    axes = figure.subplots(panels, 1, sharex=share_x, squeeze=False)
+    return figure, list(axes.ravel())
+
+
+def _in_sequence(stages: Sequence[Run]) -> list[tuple[Run, int]]:
+    """Return each stage with the number of iterations before it."""
+    starts, passed = [], 0
+    for run in stages:
+        starts.append((run, passed))
+        passed += run.last_iteration
+    return starts
+
+
+def _title(axes: Axes, title: str, stages: Sequence[Run]) -> None:
+    """Set the title, with room for the names of stages between it and the frame."""
+    axes.set_title(title, pad=20 if len(stages) > 1 else 6)
+
+
+def _mark_stages(axes: Axes, stages: Sequence[Run], names: bool = True) -> None:
+    """Draw a line where a stage begins, and its name above the frame."""
+    if len(stages) < 2:
+        return
+    for run, start in _in_sequence(stages):
+        if start:
+            axes.axvline(start, color="#777777", linewidth=0.9)
+        if names:
+            axes.annotate(
+                run.name,
+                (start + run.last_iteration / 2, 1.0),
+                xycoords=axes.get_xaxis_transform(),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9,
+                color="#555555",
+            )
+    end = sum(run.last_iteration for run in stages)
+    axes.set_xlim(0, max(end, 1))
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """Draw a legend below everything, with every label once."""
+    handles, labels = axes.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    if unique:
+        columns = min(len(unique), 3)
+        figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=columns)
+
+
+def _logged_layers(runs: Sequence[Run]) -> list[str]:
+    return list(
+        dict.fromkeys(
+            name for run in runs for line in run.displays for name in line.get("sparsity", {})
+        )
+    )
