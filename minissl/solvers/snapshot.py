@@ -63,6 +63,8 @@ def save(solver: Solver, path: Path) -> None:
 def restore(solver: Solver, path: str | Path) -> None:
     """Put a solver where another one stood when it saved ``path``.
 
+    Everything is checked before anything is changed.
+
     Raises
     ------
     WeightsError
@@ -73,38 +75,98 @@ def restore(solver: Solver, path: str | Path) -> None:
         raise WeightsError(
             f"{path} is not a snapshot of this version; start from it as weights instead"
         )
-    state = json.loads(metadata["state"])
+    state = _read_state(metadata, path)
     for key, own in (("type", solver.param.type), ("dtype", solver.net.dtype.name)):
         if state[key] != own:
             raise WeightsError(
                 f"{path} was saved with {key} {state[key]}, this solver has {own}; "
                 f"resume with the same {key}"
             )
-    for parameter, history in zip(solver.net.parameters, solver.history, strict=True):
-        parameter.data = _take(solver, tensors, parameter.name, parameter.shape, path)
-        for i in range(len(history)):
-            name = f"{PREFIX}history/{parameter.name}.{i}"
-            history[i] = _take(solver, tensors, name, parameter.shape, path)
-        mask = tensors.get(f"{PREFIX}mask/{parameter.name}")
-        parameter.mask = (
-            None if mask is None else solver.kernels.xp.asarray(mask.astype(parameter.dtype))
-        )
+    taken = [
+        _take_parameter(solver, tensors, parameter, len(history), path)
+        for parameter, history in zip(solver.net.parameters, solver.history, strict=True)
+    ]
+    try:
+        solver.net.set_state(state["net"])
+        for net, net_state in zip(solver.test_nets, state["test_nets"], strict=False):
+            net.set_state(net_state)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _damaged(path) from error
+    for number, (weights, buffers, mask) in enumerate(taken):
+        parameter = solver.net.parameters[number]
+        parameter.data, parameter.mask = weights, mask
+        solver.history[number] = buffers
     solver.iteration = state["iteration"]
     solver.steps_passed = state["steps_passed"]
     solver.losses.clear()
     solver.losses.extend(state["losses"])
-    solver.net.set_state(state["net"])
-    for net, net_state in zip(solver.test_nets, state["test_nets"], strict=False):
-        net.set_state(net_state)
     solver.last_snapshot = Path(path)
 
 
-def _take(solver: Solver, tensors: dict, name: str, shape: tuple, path: str | Path) -> Any:
+#: what the metadata hold, and of which type
+STATE_FIELDS = {
+    "iteration": int,
+    "steps_passed": int,
+    "losses": list,
+    "type": str,
+    "dtype": str,
+    "net": dict,
+    "test_nets": list,
+}
+
+
+def _read_state(metadata: dict[str, str], path: str | Path) -> dict[str, Any]:
+    try:
+        state = json.loads(metadata["state"])
+    except (KeyError, ValueError) as error:
+        raise _damaged(path) from error
+    whole = isinstance(state, dict) and all(
+        isinstance(state.get(name), kind) for name, kind in STATE_FIELDS.items()
+    )
+    if not whole:
+        raise _damaged(path)
+    return state
+
+
+def _damaged(path: str | Path) -> WeightsError:
+    return WeightsError(
+        f"{path}: the state of the solver is damaged; resume from another snapshot, or start from "
+        "this one as weights"
+    )
+
+
+def _take_parameter(
+    solver: Solver, tensors: dict[str, np.ndarray], parameter: Any, buffers: int, path: str | Path
+) -> tuple[Any, list[Any], Any]:
+    """Return weights, momentum buffers and mask (or None) of a parameter."""
+
+    def take(name: str, dtype: np.dtype) -> Any:
+        return _take(solver, tensors, name, parameter.shape, dtype, path)
+
+    weights = take(parameter.name, parameter.dtype)
+    history = [
+        take(f"{PREFIX}history/{parameter.name}.{i}", parameter.dtype) for i in range(buffers)
+    ]
+    mask = None
+    name = f"{PREFIX}mask/{parameter.name}"
+    if name in tensors:
+        mask = take(name, np.dtype(np.uint8)).astype(parameter.dtype)
+    return weights, history, mask
+
+
+def _take(
+    solver: Solver, tensors: dict, name: str, shape: tuple, dtype: np.dtype, path: str | Path
+) -> Any:
     values = tensors.get(name)
     if values is None or values.shape != shape:
         found = "is missing" if values is None else f"has shape {values.shape}"
         raise WeightsError(
             f"{path}: '{name}' {found} where the net has shape {shape}; resume with the net the "
             "snapshot was made from"
+        )
+    if values.dtype != dtype or not np.isfinite(values).all():
+        raise WeightsError(
+            f"{path}: '{name}' does not hold finite numbers of type {dtype}; resume from another "
+            "snapshot"
         )
     return solver.kernels.xp.array(np.ascontiguousarray(values))

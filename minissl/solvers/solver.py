@@ -112,7 +112,7 @@ class Solver:
         if weights is not None:
             self.net.load(weights)
         if resume is not None:
-            snapshot.restore(self, resume)
+            self.restore(resume)
 
     # --- one iteration ---
 
@@ -306,6 +306,10 @@ class Solver:
         self.snapshot_requested = False
         self.reporter.saved(self, path)
         return path
+
+    def restore(self, path: str | Path) -> None:
+        """Go on where a snapshot was saved; MemoryData layers must have their arrays by then."""
+        snapshot.restore(self, path)
 
     def load(self, weights: str | Path | Mapping[str, Sequence[Any]]) -> None:
         """Take weights by layer name, and freeze zeros as the net asks."""
