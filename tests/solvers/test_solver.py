@@ -1,0 +1,483 @@
+"""One iteration in the published order, on networks small enough to recompute by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from minissl import Solver
+from minissl.errors import ConfigError, MinisslError, NonFiniteError
+from minissl.formats.prototxt import parse_net
+from minissl.solvers.display import Silent
+from tests.tiny_nets import (
+    give_arrays,
+    make_solver,
+    net_text,
+    same_weights,
+    solver_param,
+    weights_of,
+)
+
+THRESHOLD = 1e-4
+
+
+def f32(x):
+    """A field of a prototxt: float32, widened."""
+    return float(np.float32(x))
+
+
+def data_gradients(solver):
+    """The gradients of the data loss at the present weights, without touching the run."""
+    state = solver.net.state()
+    solver.net.clear_gradients()
+    solver.net.forward()
+    solver.net.backward()
+    gradients = {p.name: p.diff.copy() for p in solver.net.parameters}
+    solver.net.set_state(state)
+    return gradients
+
+
+def spec(fields, bias=""):
+    return f"param {{ {fields} }} param {{ {bias} }}"
+
+
+# --- the order of an iteration ---
+
+
+def test_plain_step_by_hand(backend):
+    solver = make_solver(net=net_text(conv1=spec("lr_mult: 0.5", "lr_mult: 2")),
+                         backend=backend, dtype="float64", zero_out=False)  # fmt: skip
+    before, gradients = weights_of(solver), data_gradients(solver)
+    solver.step()
+    multipliers = {"conv1.0": 0.5, "conv1.1": 2.0}
+    for name, weights in weights_of(solver).items():
+        step = f32(0.1) * multipliers.get(name, 1.0) * gradients[name]
+        assert np.abs(step).max() > 1e-4
+        np.testing.assert_allclose(weights, before[name] - step, rtol=1e-12, atol=1e-15)
+
+
+def test_decay_and_lasso_enter_the_momentum(backend):
+    """Two steps of one weight matrix, recomputed with all terms inside the momentum buffer."""
+    fields = "momentum: 0.9 weight_decay: 0.1 breadth_decay: 0.3 block_group_decay: 0.2"
+    ip1 = spec(
+        "decay_mult: 0.5 breadth_decay_mult: 2 block_group_lasso { xdimen: 4 ydimen: 3 }",
+        "decay_mult: 0",
+    )
+    solver = make_solver(fields, net_text(ip1=ip1), backend=backend, dtype="float64")
+    h = 0.0
+    for _ in range(3):
+        w, g = weights_of(solver)["ip1.0"], data_gradients(solver)["ip1.0"]  # (6, 16)
+        rows = w / np.linalg.norm(w, axis=1, keepdims=True)
+        tiles = w.reshape(2, 3, 4, 4)
+        tiles = (tiles / np.linalg.norm(tiles, axis=(1, 3), keepdims=True)).reshape(w.shape)
+        g = g + f32(0.1) * 0.5 * w + f32(0.3) * 2 * rows + f32(0.2) * tiles
+        h = f32(0.9) * h + f32(0.1) * g
+        solver.step()
+        expected = w - h
+        expected[np.abs(expected) < THRESHOLD] = 0
+        np.testing.assert_allclose(weights_of(solver)["ip1.0"], expected, rtol=1e-11, atol=1e-14)
+
+
+def test_clipping_comes_before_the_average_of_iter_size(backend):
+    """The norm is that of the summed gradients, without decay; then 1 / iter_size."""
+    fields = "iter_size: 3 clip_gradients: 0.25 weight_decay: 0.5"
+    solver = make_solver(fields, backend=backend, dtype="float64", zero_out=False)
+    before = weights_of(solver)
+    solver.net.clear_gradients()
+    state = solver.net.state()
+    for _ in range(3):
+        solver.net.forward()
+        solver.net.backward()
+    summed = {p.name: p.diff.copy() for p in solver.net.parameters}
+    solver.net.set_state(state)
+    norm = math.sqrt(sum(np.sum(g**2) for g in summed.values()))
+    assert norm > 3 * 0.25  # so that clipping after the average would act as well, differently
+    solver.step()
+    for name, weights in weights_of(solver).items():
+        g = summed[name] * (0.25 / norm) / 3 + 0.5 * before[name]
+        np.testing.assert_allclose(weights, before[name] - f32(0.1) * g, rtol=1e-11, atol=1e-14)
+
+
+def test_small_gradients_are_not_clipped(backend):
+    clipped, plain = (
+        make_solver(f"clip_gradients: {limit}", backend=backend, dtype="float64")
+        for limit in (1e6, -1)
+    )
+    clipped.step()
+    plain.step()
+    assert same_weights(clipped, plain)
+
+
+def test_iter_size_equals_one_larger_batch(backend):
+    fields = "momentum: 0.9 weight_decay: 0.01"
+    split = make_solver(f"iter_size: 3 {fields}", net_text(), backend=backend, dtype="float64")
+    whole = make_solver(fields, net_text(batch_size=12), backend=backend, dtype="float64")
+    for _ in range(4):
+        assert split.step() == pytest.approx(whole.step(), rel=1e-12)
+    for name, weights in weights_of(split).items():
+        np.testing.assert_allclose(weights, weights_of(whole)[name], rtol=1e-9, atol=1e-13)
+
+
+def test_average_loss():
+    solver = make_solver("average_loss: 3", backend="numpy")
+    losses = [solver.step() for _ in range(5)]
+    assert len(set(losses)) == 5
+    assert solver.smoothed_loss() == pytest.approx(sum(losses[-3:]) / 3, rel=1e-12)
+
+
+def test_regularization_sums_all_terms(backend):
+    fields = "weight_decay: 0.1 kernel_shape_decay: 0.3 breadth_decay: 0.2"
+    conv1 = spec("kernel_shape_decay_mult: 1 breadth_decay_mult: 0", "decay_mult: 0")
+    net = net_text(conv1=conv1, ip1=spec('regularization_type: "L1" breadth_decay_mult: 1'))
+    solver = make_solver(fields, net, backend=backend, dtype="float64")
+    w = weights_of(solver)
+    conv1 = w["conv1.0"].reshape(2, 2, 9)  # columns in each of the two conv groups
+    expected = 0.05 * sum(np.sum(w[n] ** 2) for n in ("conv1.0", "ip1.1", "ip2.0", "ip2.1"))
+    expected += 0.1 * np.abs(w["ip1.0"]).sum()
+    expected += 0.3 * np.linalg.norm(conv1, axis=1).sum()
+    expected += 0.2 * np.linalg.norm(w["ip1.0"], axis=1).sum()
+    assert solver.regularization() == pytest.approx(expected, rel=1e-6)
+
+
+# --- group lasso, many ways ---
+
+
+@pytest.mark.parametrize(
+    ("kind", "block"),
+    [
+        ("breadth_decay: 0.5", "xdimen: 16 ydimen: 1"),
+        ("kernel_shape_decay: 0.5", "xdimen: 1 ydimen: 6"),
+    ],
+)
+def test_rows_and_columns_are_blocks(kind, block, backend):
+    """ip1 is 6 x 16: breadth is a block of one row, kernel_shape a block of one column."""
+    name = kind.partition(":")[0]
+    off = f"{name}_mult: 0"
+    by_kind = net_text(conv1=spec(off, off), ip1=spec(f"{name}_mult: 1", off), ip2=spec(off, off))
+    by_block = net_text(ip1=spec(f"block_group_lasso {{ {block} }}"))
+    one = make_solver(kind, by_kind, backend=backend, dtype="float64")
+    other = make_solver("block_group_decay: 0.5", by_block, backend=backend, dtype="float64")
+    plain = make_solver(backend=backend, dtype="float64")
+    for solver in (one, other, plain):
+        solver.step()
+        solver.step()
+    assert same_weights(one, other)
+    assert np.abs(weights_of(one)["ip1.0"] - weights_of(plain)["ip1.0"]).max() > 1e-3
+
+
+def test_columns_of_conv_groups_are_blocks_of_a_band(backend):
+    off = "kernel_shape_decay_mult: 0"
+    by_kind = net_text(
+        conv1=spec("kernel_shape_decay_mult: 1", off), ip1=spec(off, off), ip2=spec(off, off)
+    )
+    by_block = net_text(conv1=spec("block_group_lasso { xdimen: 1 ydimen: 2 }"))
+    one = make_solver("kernel_shape_decay: 0.5", by_kind, backend=backend, dtype="float64")
+    other = make_solver("block_group_decay: 0.5", by_block, backend=backend, dtype="float64")
+    for solver in (one, other):
+        solver.step()
+        solver.step()
+    assert same_weights(one, other)
+
+
+def test_both_backends_take_the_same_steps():
+    fields = "momentum: 0.9 weight_decay: 0.01 block_group_decay: 0.1 breadth_decay: 0.05"
+    net = net_text(ip1=spec("block_group_lasso { xdimen: 4 ydimen: 2 }"))
+    one, other = (
+        make_solver(fields, net, backend=name, dtype="float64") for name in ("numpy", "numba")
+    )
+    for _ in range(6):
+        assert one.step() == pytest.approx(other.step(), rel=1e-11)
+    for name, weights in weights_of(one).items():
+        np.testing.assert_allclose(weights, weights_of(other)[name], rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Nesterov", "Adam"])
+def test_strength_zero_is_bitwise_plain(kind, backend):
+    rule = f'type: "{kind}" momentum: 0.9 '
+    blocks = net_text(
+        conv1=spec("block_group_lasso { xdimen: 9 ydimen: 1 block_decay_mult: 0 }"),
+        ip1=spec("block_group_lasso { xdimen: 4 ydimen: 3 } breadth_decay_mult: 0"),
+    )
+    sparse = make_solver(rule + "block_group_decay: 0 weight_decay: 0", blocks, backend=backend)
+    plain = make_solver(rule, backend=backend)
+    for _ in range(5):
+        assert sparse.step() == plain.step()
+    assert same_weights(sparse, plain)
+
+
+def test_tiles_that_do_not_divide_are_refused():
+    net = net_text(ip1=spec("block_group_lasso { xdimen: 5 ydimen: 1 }"))
+    with pytest.raises(ConfigError, match="layer 'ip1', blob 0"):
+        make_solver(net=net, backend="numpy")
+
+
+def test_decay_proto_that_is_missing():
+    net = net_text(ip1=spec('decay_proto: "nowhere.binaryproto"'))
+    with pytest.raises(ConfigError, match=r"cannot read decay_proto 'nowhere\.binaryproto'"):
+        make_solver(net=net, backend="numpy")
+
+
+# --- zero-out and frozen zeros ---
+
+
+def small_values(solver):
+    """Put values below the threshold into weights and biases whose gradients are zero."""
+    for parameter in solver.net.parameters:
+        parameter.data.reshape(-1)[:2] = [0.5e-4, -0.99e-4]
+        parameter.data.reshape(-1)[2] = np.float32(1e-4) if parameter.size > 2 else 0
+        parameter.spec.lr_mult = 0
+
+
+@pytest.mark.parametrize(
+    ("options", "weights_zeroed", "biases_zeroed"),
+    [
+        ({}, True, False),
+        ({"original": True}, True, True),
+        ({"zero_out": False}, False, False),
+        ({"zero_out": False, "original": True}, False, False),
+    ],
+)
+def test_zero_out(options, weights_zeroed, biases_zeroed, backend):
+    solver = make_solver(backend=backend, **options)
+    small_values(solver)
+    solver.step()
+    for parameter in solver.net.parameters:
+        zeroed = weights_zeroed if parameter.role == "weight" else biases_zeroed
+        assert (parameter.data.reshape(-1)[:2] == 0).all() == zeroed, parameter.name
+        assert parameter.data.reshape(-1)[2] == np.float32(1e-4)  # strict: the threshold stays
+
+
+FROZEN = "connectivity_mode: {mode} "
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Nesterov", "Adam"])
+@pytest.mark.parametrize("mode", ["DISCONNECTED_ELTWISE", "DISCONNECTED_GRPWISE"])
+def test_frozen_zeros_stay(kind, mode, backend):
+    """Loaded with momentum, decay and lasso at work; a lone zero is free under GRPWISE."""
+    connectivity = f"connectivity_mode: {mode} "
+    net = net_text(conv1=connectivity, ip1=connectivity)
+    fields = f'type: "{kind}" momentum: 0.9 weight_decay: 0.01'
+    start = make_solver(fields, net, backend=backend)
+    weights = {name: [np.array(b) for b in blobs] for name, blobs in start.net.weights().items()}
+    weights["ip1"][0][2] = 0  # a row
+    weights["ip1"][0][:, 5] = 0  # a column
+    weights["ip1"][0][4, 7] = 0  # a lone zero
+    weights["conv1"][0][:2, 0, 1, 1] = 0  # a column of the first conv group only
+    solver = Solver(solver_param(fields, net), weights=weights, backend=backend)
+    give_arrays(solver.net)
+    # momentum that was there before must not move frozen weights either
+    for history in solver.history:
+        for buffer in history:
+            buffer[...] = 0.01
+    for _ in range(6):
+        solver.step()
+    ip1, conv1 = solver.net.layer("ip1").parameters[0], solver.net.layer("conv1").parameters[0]
+    assert (ip1.data[2] == 0).all() and (ip1.data[:, 5] == 0).all()
+    assert (conv1.data[:2, 0, 1, 1] == 0).all()
+    assert (conv1.data[2:, 0, 1, 1] != 0).any()
+    assert (ip1.data[4, 7] == 0) == (mode == "DISCONNECTED_ELTWISE")
+    moved = ip1.data[[0, 1, 3]][:, :5] != weights["ip1"][0][[0, 1, 3]][:, :5]
+    assert moved.any()
+    assert set(solver.frozen()) == {"conv1", "ip1"}
+    assert solver.sparse_modes() == {"conv1": mode, "ip1": mode}
+
+
+def test_nothing_is_frozen_without_loading(backend):
+    solver = make_solver(net=net_text(ip1="connectivity_mode: DISCONNECTED_ELTWISE"))
+    assert solver.frozen() == {}
+
+
+# --- testing on the way ---
+
+
+class Seen(Silent):
+    def __init__(self):
+        self.at = []
+        self.announced = []
+
+    def testing(self, solver, number):
+        self.announced.append((solver.iteration, number))
+
+    def tested(self, solver, number, outputs):
+        self.at.append((solver.iteration, number))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ("test_interval: 2", [0, 2, 4, 5]),
+        ("test_interval: 2 test_initialization: false", [2, 4, 5]),
+        ("test_interval: 5", [0, 5]),
+    ],
+)
+def test_test_interval(fields, expected):
+    reporter = Seen()
+    solver = make_solver(f"test_iter: 2 max_iter: 5 {fields}", backend="numpy", reporter=reporter)
+    solver.solve()
+    assert reporter.at == [(i, 0) for i in expected]
+    assert reporter.announced == reporter.at
+
+
+def test_several_test_nets():
+    """Each has its own number of batches and its own state; they share the weights."""
+    fields = """test_interval: 2 test_iter: 2 test_iter: 3 max_iter: 2
+        test_state { } test_state { stage: "twice" }"""
+    net = net_text().replace(
+        'name: "accuracy"', 'name: "again" type: "Softmax" bottom: "ip2" top: "p"'
+        ' include { stage: "twice" } } layer { name: "accuracy"'
+    )  # fmt: skip
+    reporter = Seen()
+    solver = make_solver(fields, net, backend="numpy", reporter=reporter)
+    solver.solve()
+    assert reporter.at == [(0, 0), (0, 1), (2, 0), (2, 1)]
+    first, second = solver.last_test
+    assert set(first) == {"accuracy", "loss"}
+    # 12 probabilities of a batch, each with its mean
+    assert set(second) == {"accuracy", "loss"} | {f"p[{i}]" for i in range(12)}
+    for net in solver.test_nets:
+        assert net.parameters[0] is solver.net.parameters[0]
+
+
+def test_mean_over_the_batches():
+    solver = make_solver("test_interval: 1 test_iter: 6", backend="numpy", dtype="float64")
+    net = solver.test_nets[0]
+    losses = []
+    for _ in range(6):
+        net.forward()
+        losses.append(net.loss())
+    assert solver.test()[0]["loss"] == pytest.approx(np.mean(losses), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ("test_iter: 1", "test_iter is given without test_interval"),
+        ("test_interval: 1 test_net_param { }", "1 test nets are given but only 0 test_iter"),
+    ],
+)
+def test_test_nets_refused(fields, words):
+    with pytest.raises(ConfigError, match=words):
+        Solver(solver_param(fields), backend="numpy")
+
+
+def test_one_training_net():
+    with pytest.raises(ConfigError, match="names its training net once; this one has no net"):
+        param = solver_param()
+        param.ClearField("net_param")
+        Solver(param)
+    with pytest.raises(ConfigError, match="has net, net_param"):
+        Solver(solver_param('net: "lenet.prototxt"'))
+
+
+def test_weights_and_snapshot_are_alternatives(tmp_path):
+    with pytest.raises(ConfigError, match="not both"):
+        Solver(solver_param(), weights={}, resume=tmp_path / "x.safetensors")
+
+
+# --- solving ---
+
+
+def test_training_learns(backend):
+    solver = make_solver("base_lr: 0.02 momentum: 0.9 max_iter: 120", backend=backend, count=24)
+    first = solver.step()
+    solver.solve()
+    assert solver.iteration == 120
+    assert np.mean([solver.step() for _ in range(6)]) < 0.3 * first
+
+
+def test_solve_for_some_iterations():
+    solver = make_solver("max_iter: 10", backend="numpy")
+    solver.solve(4)
+    assert solver.iteration == 4
+    solver.solve(40)
+    assert solver.iteration == 10
+
+
+def test_stops_after_a_whole_iteration_and_saves(tmp_path):
+    class StopAtThree(Silent):
+        def before_update(self, solver, rate):
+            solver.stop_requested = solver.iteration == 3
+
+    solver = make_solver("max_iter: 10", backend="numpy", reporter=StopAtThree(), run=tmp_path)
+    solver.solve()
+    assert solver.iteration == 4
+    assert solver.last_snapshot == tmp_path / "Tiny_iter_4.safetensors"
+    assert solver.last_snapshot.is_file()
+
+
+def test_no_run_folder_no_snapshots():
+    solver = make_solver("max_iter: 4 snapshot: 2", backend="numpy")
+    solver.snapshot_requested = True
+    solver.solve()
+    assert solver.iteration == 4 and solver.last_snapshot is None
+    with pytest.raises(ConfigError, match="no run folder"):
+        solver.snapshot()
+
+
+def test_snapshots_on_the_way(tmp_path):
+    solver = make_solver(
+        'max_iter: 5 snapshot: 2 snapshot_prefix: "some/where/x"', backend="numpy", run=tmp_path
+    )
+    solver.solve()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"x_iter_{i}.safetensors" for i in (2, 4, 5)
+    ]
+
+
+def test_no_last_snapshot_where_the_solver_says_so(tmp_path):
+    solver = make_solver("max_iter: 3 snapshot_after_train: false", backend="numpy", run=tmp_path)
+    solver.solve()
+    assert not list(tmp_path.iterdir())
+
+
+# --- numbers that are not finite ---
+
+
+def test_loss_that_is_not_finite(backend):
+    solver = make_solver(backend=backend)
+    solver.step()
+    before = weights_of(solver)
+    solver.net.layer("ip1").parameters[1].data[1] = np.nan
+    with pytest.raises(NonFiniteError) as caught:
+        solver.step()
+    message = str(caught.value)
+    assert message.startswith("iteration 1: the loss is nan: layer 'ip1', blob 'ip1'")
+    assert "lower base_lr" in message and "\n" not in message
+    assert solver.iteration == 1
+    np.testing.assert_array_equal(weights_of(solver)["ip2.0"], before["ip2.0"])
+
+
+def test_weight_that_is_not_finite(backend, tmp_path):
+    """The gradient overflows while the loss is fine: found in the same iteration."""
+    solver = make_solver(backend=backend, run=tmp_path)
+    solver.step()
+    saved = solver.snapshot()
+    number = [p.name for p in solver.net.parameters].index("ip1.0")
+    solver.history[number][0][0, 0] = np.inf
+    solver.rule.momentum = 0.5
+    with pytest.raises(NonFiniteError) as caught:
+        solver.step()
+    message = str(caught.value)
+    assert message.startswith("iteration 1: layer 'ip1', blob 0 holds weights that are not finite")
+    assert str(saved) in message and "\n" not in message
+
+
+def test_learning_rate_far_too_high(backend):
+    """A run that really diverges ends with this error, never with NaN weights saved."""
+    solver = make_solver("base_lr: 1e30", backend=backend)
+    with pytest.raises(NonFiniteError, match=r"^iteration \d: ") as caught:
+        for _ in range(20):
+            solver.step()
+    assert "\n" not in str(caught.value)
+
+
+def test_all_errors_have_one_base():
+    assert issubclass(NonFiniteError, MinisslError)
+
+
+def test_net_from_a_message():
+    param = solver_param()
+    param.net_param.CopyFrom(parse_net(net_text()))
+    assert Solver(param, backend="numpy").net.name == "Tiny"

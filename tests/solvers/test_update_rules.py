@@ -1,0 +1,124 @@
+"""SGD, Nesterov and Adam against formulas written anew and against a problem solved on paper."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from minissl import backend as backends
+from minissl.blob import Parameter
+from minissl.errors import ConfigError
+from minissl.formats import proto
+from minissl.formats.prototxt import parse_solver
+from minissl.solvers import update_rules
+
+RATES = [0.1, 0.05, 0.2, 0.01]
+
+
+def solver(kind, more=""):
+    return parse_solver(f'type: "{kind}" momentum: 0.9 {more}')
+
+
+def gradient(i, shape=(3, 4), dtype=np.float64):
+    return np.random.default_rng(i).normal(size=shape).astype(dtype)
+
+
+def steps(kind, backend, more="", gradients=gradient, dtype=np.float64):
+    """The steps that four different gradients and rates give."""
+    kernels = backends.get(backend)
+    rule = update_rules.create(solver(kind, more), kernels)
+    parameter = Parameter("ip", 0, (3, 4), "weight", proto.ParamSpec(), dtype=dtype)
+    history = [np.zeros((3, 4), dtype) for _ in range(rule.buffers)]
+    taken = []
+    for i, rate in enumerate(RATES):
+        parameter.diff[...] = gradients(i)
+        rule.compute(parameter, history, rate, i)
+        taken.append(parameter.diff.copy())
+    return taken
+
+
+def expected_sgd():
+    """The unrolled sum: h_i = sum over j of momentum^(i-j) * rate_j * g_j."""
+    m = float(np.float32(0.9))
+    return [
+        sum(m ** (i - j) * RATES[j] * gradient(j) for j in range(i + 1)) for i in range(len(RATES))
+    ]
+
+
+def test_sgd(backend):
+    for found, expected in zip(steps("SGD", backend), expected_sgd(), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
+def test_nesterov(backend):
+    """One more momentum step: the step is momentum * h + rate * g with the new h."""
+    m = float(np.float32(0.9))
+    found = steps("Nesterov", backend)
+    for i, h in enumerate(expected_sgd()):
+        np.testing.assert_allclose(found[i], m * h + RATES[i] * gradient(i), rtol=1e-12)
+
+
+def test_adam(backend):
+    b1, b2, delta = (float(np.float32(x)) for x in (0.9, 0.99, 0.001))
+    found = steps("Adam", backend, "momentum2: 0.99 delta: 0.001")
+    for i, rate in enumerate(RATES):
+        weights1 = [(1 - b1) * b1 ** (i - j) for j in range(i + 1)]
+        weights2 = [(1 - b2) * b2 ** (i - j) for j in range(i + 1)]
+        m = sum(w * gradient(j) for j, w in enumerate(weights1))
+        v = sum(w * gradient(j) ** 2 for j, w in enumerate(weights2))
+        # the weights of the means add up to 1 - beta^t: that is what the correction divides by
+        correction = math.sqrt(sum(weights2)) / sum(weights1)
+        expected = rate * correction * m / (np.sqrt(v) + delta)
+        np.testing.assert_allclose(found[i], expected, rtol=1e-12)
+
+
+def test_first_step_of_adam_is_the_rate(backend):
+    """Whatever the size of the gradient: the step is rate * sign(g) while delta is small."""
+    for scale in (1e-3, 1.0, 1e3):
+        found = steps("Adam", backend, "delta: 1e-12", lambda i, s=scale: s * gradient(i))[0]
+        np.testing.assert_allclose(found, RATES[0] * np.sign(gradient(0)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Nesterov", "Adam"])
+def test_backends_agree_in_float32(kind):
+    one, other = (steps(kind, name, dtype=np.float32) for name in ("numpy", "numba"))
+    for a, b in zip(one, other, strict=True):
+        assert a.dtype == b.dtype == np.float32
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "iterations"),
+    [("SGD", 0.05, 400), ("Nesterov", 0.05, 400), ("Adam", 0.3, 900)],
+)
+def test_least_squares(kind, rate, iterations, backend):
+    """Each rule reaches the solution of the normal equations."""
+    rng = np.random.default_rng(3)
+    a, target = rng.normal(size=(12, 3)), rng.normal(size=(12, 1))
+    solution = np.linalg.solve(a.T @ a, a.T @ target)
+    rule = update_rules.create(solver(kind), backends.get(backend))
+    parameter = Parameter("ip", 0, (3, 1), "weight", proto.ParamSpec(), dtype=np.float64)
+    history = [np.zeros((3, 1)) for _ in range(rule.buffers)]
+    w = np.zeros((3, 1))
+    for i in range(iterations):
+        parameter.diff[...] = a.T @ (a @ w - target) / len(a)
+        decaying = rate if kind != "Adam" else rate / (1 + 0.1 * i)
+        rule.compute(parameter, history, decaying, i)
+        w -= parameter.diff
+    assert np.linalg.norm(solution) > 0.1
+    np.testing.assert_allclose(w, solution, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('type: "RMSPorp"', "unknown solver type 'RMSPorp'; use one of SGD, Nesterov, Adam"),
+        ("momentum: 1", "momentum is 1; it must be at least 0 and below 1"),
+        ("momentum: -0.5", "momentum is -0.5"),
+    ],
+)
+def test_refused(text, words):
+    with pytest.raises(ConfigError, match=words):
+        update_rules.create(parse_solver(text), backends.get("numpy"))
