@@ -449,7 +449,7 @@ def adam_update(
 
 
 def apply_update(w: Array, d_w: Array, mask: Array | None) -> None:
-    """d_w *= mask (frozen weights do not move), then w -= d_w."""
+    """``d_w *= mask`` (frozen weights do not move), then ``w -= d_w``."""
     if mask is not None:
         d_w *= mask
     w -= d_w

@@ -55,8 +55,8 @@ def _backward_input(d_y, w, rows, d_x):
 
 
 def _block(n: int) -> int:
-    """Rows of a block: few enough blocks for an efficient GEMM, enough for several threads."""
-    return max(8, step(n, 8))
+    """Rows of a block: enough rows for an efficient GEMM, enough blocks for several threads."""
+    return max(32, step(n, 8))
 
 
 def inner_product_forward(x, w, b, y) -> None:

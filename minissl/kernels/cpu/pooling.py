@@ -13,14 +13,15 @@ from minissl.kernels.cpu.jit import kernel, parallel_kernel, prange, unsigned
 @kernel
 def largest(image, W, top, bottom, left, right):
     """Index and value of the largest pixel of a window; ``image`` is a flat plane of width W."""
-    index = top * W + left
+    index = unsigned(top * W + left)
     best = image[index]
     for h in range(top, bottom):
         row = unsigned(h * W)
         for w in range(unsigned(left), unsigned(right)):
-            if image[row + w] > best:
-                best = image[row + w]
-                index = row + w
+            value = image[row + w]
+            larger = value > best
+            best = value if larger else best
+            index = row + w if larger else index
     return index, best
 
 
@@ -51,16 +52,14 @@ def max_pool_forward(x, kernel, stride, pad, y, argmax) -> None:
 
 @parallel_kernel
 def _max_pool_backward(d_y, argmax, d_x):
-    N, C, _, W = d_x.shape
-    P, Q = d_y.shape[2:]
+    N, C = d_x.shape[:2]
     for plane in prange(N * C):
         n, c = plane // C, plane % C
-        target, source, where = d_x[n, c], d_y[n, c], argmax[n, c]
-        target[:, :] = 0
-        for p in range(P):
-            for q in range(Q):
-                index = where[p, q]
-                target[index // W, index % W] += source[p, q]
+        target = d_x[n, c].reshape(-1)
+        source, where = d_y[n, c].reshape(-1), argmax[n, c].reshape(-1)
+        target[:] = 0
+        for i in range(source.size):
+            target[where[i]] += source[i]
 
 
 @parallel_kernel
