@@ -326,17 +326,22 @@ class Net:
 
             source = str(weights)
             weights = read_weights(weights)
-        found = []
-        for layer in self.layers:
-            if layer.name in weights and layer.parameters:
-                self._load_layer(layer, weights[layer.name], source)
-                found.append(layer.name)
+        # all are checked before the first is taken
+        fitting = {
+            layer.name: self._fitting_values(layer, weights[layer.name], source)
+            for layer in self.layers
+            if layer.name in weights and layer.parameters
+        }
+        found = list(fitting)
         if not found and self.parameters:
             raise WeightsError(
                 f"{source} holds no layer of net '{self.name}': it has "
                 f"{', '.join(weights) or 'none'}, the net "
                 f"{', '.join(layer.name for layer in self.layers if layer.parameters)}"
             )
+        for name, arrays in fitting.items():
+            for parameter, values in zip(self.layer(name).parameters, arrays, strict=True):
+                parameter.data = self.kernels.xp.array(values)
         missing = [x.name for x in self.layers if x.parameters and x.name not in found]
         if missing:
             log.info("no weights for %s in %s: initial values stay", ", ".join(missing), source)
@@ -344,12 +349,14 @@ class Net:
         self.prepare()
         return found
 
-    def _load_layer(self, layer: Layer, blobs: Sequence[Any], source: str) -> None:
+    def _fitting_values(self, layer: Layer, blobs: Sequence[Any], source: str) -> list[np.ndarray]:
+        """Return the blobs of a layer in the shape and type of its parameters, or refuse them."""
         if len(blobs) != len(layer.parameters):
             raise WeightsError(
                 f"{source}: layer '{layer.name}' has {len(blobs)} blobs where the net has "
                 f"{len(layer.parameters)}; check bias_term, or load another file"
             )
+        fitting = []
         for parameter, values in zip(layer.parameters, blobs, strict=True):
             values = np.asarray(values)
             if _squeezed(values.shape) != _squeezed(parameter.shape):
@@ -362,8 +369,8 @@ class Net:
                     f"{source}: blob {parameter.index} of layer '{layer.name}' holds NaN or "
                     "infinity; load weights that were saved before the run diverged"
                 )
-            values = np.ascontiguousarray(values.reshape(parameter.shape), self.dtype)
-            parameter.data = self.kernels.xp.array(values)
+            fitting.append(np.ascontiguousarray(values.reshape(parameter.shape), self.dtype))
+        return fitting
 
     def freeze(self, names: Sequence[str]) -> None:
         """Make the connectivity masks of layers whose weights were just loaded.
