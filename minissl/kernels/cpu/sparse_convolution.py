@@ -71,10 +71,13 @@ def _csrmm(x, values, columns, row_start, b, geometry, groups, B, Q, cols, outs,
 def _ccnmm(x, packing, b, geometry, B, Q, cols, outs, y, stages):
     """Run all chunks; y is (N, F, P*Q).
 
-    ``packing`` is (values, rows, row_start, columns, column_start, removed): the packed matrices,
-    the kept rows and columns of each group, and the filters that have no weights.
+    ``packing`` is (values, rows, row_start, columns, column_start): the packed matrices, and the
+    kept rows and columns of each group.
     """
-    values, rows, row_start, columns, column_start, removed = packing
+    values, rows, row_start, columns, column_start = packing
+    is_removed = np.ones(b.size, np.bool_)
+    is_removed[rows] = False
+    removed = np.flatnonzero(is_removed)
     N, C = x.shape[:2]
     groups = row_start.size - 1
     channels = C // groups
@@ -141,11 +144,10 @@ def conv_ccnmm(
 ) -> None:
     """Convolve with kept rows and columns; see the reference, and the stages module."""
     N, F, P, Q = y.shape
-    K = int(np.diff(column_start).max())
-    B = images_per_chunk(N, K, P * Q, x.itemsize)
-    cols, outs = chunk_buffers(B, K, int(np.diff(row_start).max()), P * Q, x.dtype)
-    removed = np.setdiff1d(np.arange(F), rows)
-    packing = (values, rows, row_start, columns, column_start, removed)
+    groups = len(row_start) - 1
+    B = images_per_chunk(N, -(-len(columns) // groups), P * Q, x.itemsize)
+    cols, outs = chunk_buffers(B, len(columns), len(rows), P * Q, x.dtype)
+    packing = (values, rows, row_start, columns, column_start)
     geometry = (*kernel, *stride, *pad, *dilation)
     x, y = np.ascontiguousarray(x), y.reshape(N, F, P * Q)
     _ccnmm(x, packing, b, geometry, B, Q, cols, outs, y, stages)
