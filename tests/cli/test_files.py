@@ -1,0 +1,199 @@
+"""compact, convert, data, lint, doctor: what they write and find."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minissl import doctor
+from minissl.doctor import Check
+from minissl.formats.caffemodel import read_caffemodel
+from minissl.formats.matrix_market import read_matrix
+from minissl.formats.weights import read_weights
+
+# --- compact ---
+
+
+def test_compact(run, run_json, net_file, weights_file, tmp_path):
+    out = tmp_path / "small"
+    arguments = ["compact", "--model", net_file, "--weights", weights_file, "--out", out]
+    result = run_json(*arguments)
+    assert result["bytes_after"] < result["bytes_before"]
+    assert result["max_abs_difference"] < 1e-4 < result["largest_output"]
+    conv1 = result["layers"][0]
+    assert conv1["name"] == "conv1" and conv1["shape_before"] == [3, 1, 5, 5]
+    assert conv1["shape_after"][0] == 2
+    small = ["--model", out / "net.prototxt", "--weights", out / "net.caffemodel"]
+    before = run_json("test", "--model", net_file, "--weights", weights_file, "--batch-size", 100)
+    after = run_json("test", *small, "--batch-size", 100)
+    assert after["outputs"]["loss"] == pytest.approx(before["outputs"]["loss"], rel=1e-5)
+    assert run_json("time", *small, "--iterations", 1)["total_ms"] > 0
+    assert run_json("flops", small[1], small[3])["layers"]
+    table = run(*arguments).stdout
+    assert "largest output difference" in table and "net.caffemodel" in table
+
+
+def test_compact_into_a_place_that_is_no_folder(run, net_file, weights_file):
+    arguments = ["--model", net_file, "--weights", weights_file, "--out", weights_file / "x"]
+    run("compact", *arguments, code=1)
+
+
+# --- convert ---
+
+
+@pytest.mark.parametrize("suffix", [".caffemodel", ".caffemodel.gz", ".safetensors", ".npz"])
+def test_convert_there_and_back(run, weights_file, weights, tmp_path, suffix):
+    there, back = tmp_path / f"there{suffix}", tmp_path / "back.caffemodel"
+    assert str(there) in run("convert", weights_file, there).stdout
+    run("convert", there, back)
+    found = read_caffemodel(back)
+    assert found.keys() == weights.keys()
+    for name, blobs in weights.items():
+        assert all(np.array_equal(a, b) for a, b in zip(found[name], blobs, strict=True))
+
+
+def test_convert_to_matrices(run, weights_file, weights, tmp_path):
+    run("convert", weights_file, tmp_path / "matrices")
+    names = {path.name for path in (tmp_path / "matrices").iterdir()}
+    assert names == {"conv1.mtx", "ip1.mtx"}
+    matrix = read_matrix(tmp_path / "matrices/conv1.mtx")
+    assert np.array_equal(matrix, weights["conv1"][0].reshape(3, 25))
+
+
+def test_convert_with_a_net_checks_and_names(run, net_file, weights_file, tmp_path):
+    out = tmp_path / "x.caffemodel"
+    run("convert", weights_file, out, "--model", net_file)
+    assert b"Digits" in out.read_bytes() and b"Convolution" in out.read_bytes()
+    net_file.write_text(net_file.read_text().replace("num_output: 10", "num_output: 9"))
+    result = run("convert", weights_file, tmp_path / "y.npz", "--model", net_file, code=1)
+    assert "has shape (10, 75) where the net has (9, 75)" in result.stderr
+    assert not (tmp_path / "y.npz").exists()
+
+
+def test_convert_to_an_unknown_format(run, weights_file, tmp_path):
+    result = run("convert", weights_file, tmp_path / "x.h5", code=1)
+    assert ".safetensors" in result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_while_saving(run, weights_file, tmp_path):
+    (tmp_path / "x.npz").symlink_to("/dev/full")
+    result = run("convert", weights_file, tmp_path / "x.npz", code=1)
+    assert "No space left on device" in result.stderr
+    assert read_weights(weights_file)
+
+
+# --- data ---
+
+
+def test_data_info(run, run_json):
+    (small,) = run_json("data", "info", "mnist-small")["data"]
+    assert small["train"] == 5000 and small["test"] == 1000 and small["there"]
+    assert small["image_shape"] == [1, 28, 28] and len(small["classes"]) == 10
+    assert len(run_json("data", "info")["data"]) > 1
+    assert "cifar10" in run("data", "info").stdout
+
+
+def test_data_verify(run, run_json, tmp_path, monkeypatch):
+    assert run_json("data", "verify", "mnist-small")["ok"]
+    monkeypatch.setenv("MINISSL_DATA", str(tmp_path))
+    result = run_json("data", "verify", "mnist", code=1)
+    assert not result["ok"] and set(result["files"].values()) == {"missing"}
+    assert "minissl data fetch mnist" in run("data", "verify", "mnist", code=1).stdout
+
+
+def test_data_fetch(run, monkeypatch):
+    assert "nothing to fetch" in run("data", "fetch", "mnist-small").stdout
+    from minissl.data import fetch as fetching
+
+    def pretend(name, tell, progress):
+        tell(f"downloading {name}")
+        progress.total = 10
+        progress.update(10)
+        progress.reset()
+        progress.update(10)
+        progress.close()
+        return [Path("there")] if name == "mnist" else []
+
+    monkeypatch.setattr(fetching, "fetch", pretend)
+    result = run("data", "fetch", "mnist")
+    assert result.stdout == "there\n" and result.stderr == "downloading mnist\n"
+    assert "is there already" in run("data", "fetch", "cifar10").stdout
+
+
+# --- lint ---
+
+
+def test_lint_of_good_files(run, run_json, net_file, solver_file):
+    for file in (net_file, solver_file, "lenet_solver.prototxt", "lenet.prototxt"):
+        assert run_json("lint", file) == {"ok": True, "findings": []}
+    assert run("lint", net_file).stdout.endswith("fine\n")
+
+
+def test_lint_warns_of_a_forgotten_decay(run, run_json, solver_file):
+    solver_file.write_text(solver_file.read_text().replace("block_group_decay: 0.001", ""))
+    result = run_json("lint", solver_file)
+    (finding,) = result["findings"]
+    assert result["ok"] and finding["severity"] == "warning"
+    assert set(finding) == {"severity", "where", "message", "advice"}
+    assert "0 errors, 1 warnings" in run("lint", solver_file).stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("xdimen: 25", "xdimen: 7", "does not divide the matrix of 3 rows and 25 columns"),
+        ("kernel_size: 5", "kernel_size: 55", "larger than the padded input"),
+        ("stride: 5", "stride: 5 conv_mode: LOWERED_CSRMM", "forward only"),
+    ],
+)
+def test_lint_finds_errors(run, run_json, net_file, old, new, said):
+    net_file.write_text(net_file.read_text().replace(old, new))
+    result = run_json("lint", net_file, code=1)
+    assert not result["ok"] and said in json.dumps(result["findings"])
+    assert said in run("lint", net_file, code=1).stdout
+
+
+def test_lint_of_a_net_that_names_a_database(run_json, net_file):
+    net_file.write_text(net_file.read_text().replace("mnist-small", "some_lmdb"))
+    (finding,) = run_json("lint", net_file)["findings"]
+    assert "shapes are not checked" in finding["message"] and "--data" in finding["advice"]
+    assert run_json("lint", net_file, "--data", "mnist")["findings"] == []
+
+
+def test_lint_knows_whether_weights_are_given(run_json, net_file, solver_file):
+    text = net_file.read_text().replace(
+        'name: "ip1"', 'name: "ip1" connectivity_mode: DISCONNECTED_GRPWISE'
+    )
+    net_file.write_text(text)
+    assert run_json("lint", solver_file, "--weights")["findings"] == []
+    (finding,) = run_json("lint", solver_file, "--no-weights")["findings"]
+    assert "starts from none" in finding["message"]
+
+
+def test_lint_of_text_that_is_no_prototxt(run, net_file):
+    net_file.write_text("layer { name: ")
+    assert "digits.prototxt:1" in run("lint", net_file, code=1).stderr
+    net_file.write_text("base_rl: 1")
+    assert "base_lr" in run("lint", net_file, code=1).stderr
+
+
+# --- doctor ---
+
+
+def test_doctor(run, run_json):
+    result = run_json("doctor")
+    assert result["ok"] is True
+    assert all(set(check) >= {"name", "ok", "detail"} for check in result["checks"])
+    assert "Everything that is needed is there." in run("doctor").stdout
+
+
+def test_doctor_fails_when_something_needed_is_broken(run, run_json, monkeypatch):
+    checks = [Check("numba", False, "missing"), Check("data", False, "none", needed=False)]
+    monkeypatch.setattr(doctor, "examine", lambda: checks)
+    assert run_json("doctor", code=1)["ok"] is False
+    table = run("doctor", code=1).stdout
+    assert "BROKEN" in table and "advice" in table

@@ -1,0 +1,77 @@
+"""summary, flops, sparsity: what they count, in tables and in JSON."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minissl.formats.weights import write_weights
+
+
+def test_summary(run, run_json, net_file, weights_file):
+    result = run_json("summary", net_file, "--weights", weights_file)
+    layers = {layer["name"]: layer for layer in result["layers"]}
+    assert layers["conv1"]["weights"] == [3, 1, 5, 5] and layers["conv1"]["parameters"] == 78
+    assert layers["conv1"]["tops"] == {"conv1": [6, 3, 5, 5]}
+    assert layers["conv1"]["flop"] == 2 * 75 * 25
+    assert layers["conv1"]["nonzero"] == 50  # the biases are 0, and one filter of three
+    assert result["total"]["parameters"] == 78 + 760
+    assert result["phase"] == "TEST" and result["total"]["bytes_to_run"] > 0
+    table = run("summary", net_file, "--phase", "TRAIN", "--batch-size", 9).stdout
+    assert "3x1x5x5" in table and "9x3x5x5" in table and "phase TRAIN" in table
+
+
+def test_flops(run, run_json, net_file, weights_file):
+    result = run_json("flops", net_file, weights_file)
+    conv1, ip1 = result["layers"]
+    assert {"name", "dense", "zeros", "propagated", "executed"} <= set(conv1)
+    assert conv1["dense"] == conv1["executed"] == 2 * 75 * 25
+    assert conv1["zeros"] == conv1["propagated"] == 2 * 50 * 25
+    assert ip1["dense"] == 2 * 750 and ip1["zeros"] == 2 * 740
+    assert ip1["propagated"] == 2 * 490  # the channel of the dead filter has 25 of 75 columns
+    assert result["total"]["dense"] == conv1["dense"] + ip1["dense"]
+    assert "66.67%" in run("flops", net_file, weights_file).stdout
+    dense = run_json("flops", net_file)
+    assert dense["total"]["zeros"] == dense["total"]["dense"]
+
+
+def test_sparsity_of_a_file_alone(run, run_json, weights_file):
+    layers = run_json("sparsity", weights_file)["layers"]
+    conv1, ip1 = layers
+    assert set(conv1) >= {
+        "name", "blob", "shape", "group", "element", "row", "column", "filter", "channel",
+        "kernel2d", "blocks",
+    }  # fmt: skip
+    assert conv1["shape"] == [3, 1, 5, 5] and conv1["blob"] == 0 and conv1["group"] == 0
+    assert conv1["row"] == conv1["filter"] == pytest.approx(100 / 3)
+    assert conv1["column"] == 0 and conv1["blocks"] == {}
+    assert ip1["column"] == pytest.approx(100 / 75)
+    assert "33.3" in run("sparsity", weights_file).stdout
+
+
+def test_sparsity_with_its_net_knows_blocks(run, run_json, net_file, weights_file):
+    conv1, ip1 = run_json("sparsity", weights_file, "--model", net_file)["layers"]
+    assert conv1["blocks"] == {"25x1": pytest.approx(100 / 3)} and ip1["blocks"] == {}
+    assert "25x1: 33.3" in run("sparsity", weights_file, "--model", net_file).stdout
+
+
+def test_sparsity_by_conv_group(run, run_json, net_file, tmp_path, weights):
+    text = net_file.read_text().replace("num_output: 3", "num_output: 3 group: 3")
+    text = text.replace('source: "mnist-small"', 'source: "cifar10"')
+    net_file.write_text(text)
+    weights["conv1"] = [np.ones((3, 1, 5, 5), np.float32), np.zeros(3, np.float32)]
+    weights["conv1"][0][2] = 0
+    weights["ip1"][0] = np.ones((10, 108), np.float32)
+    write_weights(tmp_path / "w.npz", weights)
+    layers = run_json("sparsity", tmp_path / "w.npz", "--model", net_file)["layers"]
+    assert [(row["group"], row["row"]) for row in layers[:3]] == [(0, 0), (1, 0), (2, 100)]
+    assert "group" in run("sparsity", tmp_path / "w.npz", "--model", net_file).stdout
+
+
+def test_a_file_without_weight_matrices(run, tmp_path):
+    write_weights(tmp_path / "b.npz", {"bn": [np.ones(3, np.float32)]})
+    assert "no weight matrices" in run("sparsity", tmp_path / "b.npz", code=1).stderr
+
+
+def test_data_without_model_is_refused(run, weights_file):
+    run("sparsity", weights_file, "--data", "mnist", code=2)

@@ -1,0 +1,169 @@
+"""What is timed and how it is counted; never how long it takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minissl import Net, timing
+from minissl.errors import ConfigError, WeightsError
+from minissl.formats.matrix_market import write_matrix
+from minissl.formats.prototxt import parse_net
+from minissl.timing import LayerTime
+from tests.tiny_nets import net_text
+
+MODES = ("LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM")
+
+
+def tiny(backend="numpy", phase="TEST", **parts):
+    net = Net(parse_net(net_text(**parts)), phase, backend=backend, seed=5)
+    w = net.layer("conv1").parameters[0].data
+    w[...] = np.arange(1, 37).reshape(w.shape)
+    w[0] = 0  # a dead filter: 9 of 36 weights
+    w[1, :, 0, 0] = 0  # and a single weight
+    return net
+
+
+def one(name="a", mode=None, total=1.0, timed=True, flop=0, lowering=None, product=None):
+    return LayerTime(name, "X", mode, lowering, product, total, None, flop, flop // 2, timed)
+
+
+def test_every_layer_and_mode_has_an_entry(backend):
+    times = timing.time_net(tiny(backend), {"conv1": MODES}, iterations=2)
+    assert [(t.name, t.conv_mode) for t in times if t.name == "conv1"] == [
+        ("conv1", mode) for mode in MODES
+    ]
+    assert {"data", "relu1", "pool1", "ip1", "ip2", "accuracy", "loss"} <= {t.name for t in times}
+    assert all(t.total_ms > 0 for t in times if t.timed)
+    assert [t.name for t in times if not t.timed] == ["data"]
+
+
+def test_operations_of_a_batch(backend):
+    times = timing.time_net(tiny(backend), {"conv1": MODES}, iterations=1)
+    gemm, csrmm, ccnmm = (t for t in times if t.name == "conv1")
+    positions = 4 * 16  # images * pixels
+    assert {t.dense_flop for t in (gemm, csrmm, ccnmm)} == {2 * 36 * positions}
+    assert gemm.executed_flop == gemm.dense_flop
+    assert csrmm.executed_flop == 2 * 26 * positions
+    # group 0 keeps one row and the 8 columns that it uses, group 1 everything
+    assert ccnmm.executed_flop == 2 * (8 + 18) * positions
+    (ip1,) = (t for t in times if t.name == "ip1")
+    assert ip1.dense_flop == ip1.executed_flop == 4 * 2 * 96
+
+
+def test_stages_of_the_compiled_kernels():
+    times = timing.time_net(tiny("numba"), {"conv1": MODES}, iterations=2)
+    for t in times:
+        is_convolution = t.conv_mode is not None
+        assert (t.lowering_ms is not None) == (t.product_ms is not None) == is_convolution
+        assert t.rest_ms is None or t.rest_ms >= 0
+    assert all(t.lowering_ms is None for t in timing.time_net(tiny("numpy"), iterations=1))
+
+
+def test_timing_leaves_a_right_result_behind(backend):
+    net = tiny(backend)
+    timing.time_net(net, {"conv1": MODES[::-1]}, iterations=1)
+    timed = net.blobs["ip2"].data.copy()
+    assert np.abs(timed).max() > 1
+    for layer in net.layers:
+        if not layer.is_data:
+            layer.forward(*net.bottoms_and_tops(layer))
+    assert np.allclose(timed, net.blobs["ip2"].data, rtol=1e-5)
+
+
+def test_backward_is_timed_where_it_runs():
+    net = tiny("numpy", "TRAIN")
+    times = {t.name: t for t in timing.time_net(net, iterations=2, backward=True)}
+    assert all(times[name].backward_ms > 0 for name in ("conv1", "relu1", "ip1", "loss"))
+    assert times["data"].backward_ms is None
+    # the gradients are those of the random images
+    found = net.layer("ip2").parameters[0].diff.copy()
+    net.clear_gradients()
+    timing.feed_random(net)
+    for layer in net.layers:
+        if not layer.is_data:
+            layer.forward(*net.bottoms_and_tops(layer))
+    net.backward()
+    assert np.abs(found).max() > 0
+    assert np.allclose(found, net.layer("ip2").parameters[0].diff)
+
+
+def test_unknown_modes_are_refused():
+    with pytest.raises(ConfigError, match="conv_mode WINOGRAD cannot be timed"):
+        timing.time_net(tiny(), {"conv1": ["WINOGRAD"]}, iterations=1)
+
+
+def test_ticks_count_the_rounds():
+    ticks = []
+    timing.time_net(tiny(), iterations=3, tick=lambda: ticks.append(1))
+    assert len(ticks) == 4
+
+
+def test_modes_of_a_net_are_read_and_removed():
+    text = net_text().replace("num_output: 4", "num_output: 4 conv_mode: LOWERED_CSRMM")
+    param = parse_net(text)
+    assert timing.own_modes(param) == {"conv1": "LOWERED_CSRMM"}
+    assert timing.own_modes(timing.without_modes(param)) == {"conv1": "LOWERED_GEMM"}
+    assert timing.own_modes(param) == {"conv1": "LOWERED_CSRMM"}
+
+
+def test_a_compacted_layer_is_timed_in_its_full_width(backend):
+    kept = "kept_columns { column: 0 column: 4 } kept_columns { column: 2 column: 8 }"
+    param = parse_net(net_text().replace("num_output: 4", f"num_output: 4 {kept}"))
+    assert timing.own_modes(param) == {"conv1": "LOWERED_CCNMM"}
+    net = Net(timing.without_modes(param), "TEST", backend=backend, seed=1)
+    gemm, ccnmm = (
+        t
+        for t in timing.time_net(net, {"conv1": ["LOWERED_GEMM", "LOWERED_CCNMM"]}, iterations=1)
+        if t.name == "conv1"
+    )
+    assert gemm.dense_flop == ccnmm.dense_flop == gemm.executed_flop == 2 * 36 * 64
+    assert ccnmm.executed_flop == 2 * 8 * 64
+
+
+def test_matrices_replace_weights_and_keep_biases(tmp_path):
+    net = tiny()
+    bias = net.layer("conv1").parameters[1].data.copy()
+    w = np.zeros((4, 9), np.float32)
+    w[2, 3] = 1.5
+    write_matrix(tmp_path / "coo_conv1.weight", w)
+    assert timing.load_matrices(net, tmp_path) == ["conv1"]
+    assert np.array_equal(net.layer("conv1").parameters[0].matrix, w)
+    assert np.array_equal(net.layer("conv1").parameters[1].data, bias) and bias.any()
+
+
+def test_matrices_that_do_not_fit(tmp_path):
+    with pytest.raises(WeightsError, match="no matrix for a layer"):
+        timing.load_matrices(tiny(), tmp_path)
+    write_matrix(tmp_path / "ip1.mtx", np.ones((6, 15), np.float32))
+    with pytest.raises(WeightsError, match=r"6 x 15 matrix where layer 'ip1' has 6 x 16"):
+        timing.load_matrices(tiny(), tmp_path)
+
+
+def test_rates():
+    t = one(total=2.0, flop=4_000_000)
+    assert t.effective_gflops == 2.0 and t.real_gflops == 1.0
+    assert one().effective_gflops is None
+    assert one(total=5.0, lowering=2.0, product=1.5).rest_ms == 1.5
+    assert one(total=3.0, lowering=2.0, product=1.5).rest_ms == 0
+
+
+def test_totals_and_the_fastest_modes():
+    times = [
+        one("data", total=100, timed=False),
+        one("c", "LOWERED_GEMM", 5),
+        one("c", "LOWERED_CSRMM", 3),
+        one("ip", total=1),
+    ]
+    assert timing.total_ms(times, {"c": "LOWERED_GEMM"}) == 6
+    assert timing.total_ms(times, {"c": "LOWERED_CSRMM"}) == 4
+    best = timing.fastest(times)
+    assert [t.conv_mode for t in best] == [None, "LOWERED_CSRMM", None]
+    assert timing.total_ms(best) == 4
+
+
+def test_json_has_the_fixed_names():
+    assert {
+        "name", "type", "conv_mode", "lowering_ms", "product_ms", "total_ms",
+        "effective_gflops", "real_gflops",
+    } <= set(one().to_json())  # fmt: skip
