@@ -64,7 +64,7 @@ def verify(name: str, as_json: bool) -> None:
         if not ok:
             click.echo(f"run 'minissl data fetch {name}'")
     if not ok:
-        raise SystemExit(1)
+        click.get_current_context().exit(1)
 
 
 @command.command(epilog="Example: minissl data info")

@@ -34,4 +34,4 @@ def command(as_json: bool) -> None:
             click.echo(f"{state:7} {check.name:19} {check.detail}")
         click.echo("Everything that is needed is there." if fit else "See BROKEN above.")
     if not fit:
-        raise SystemExit(1)
+        click.get_current_context().exit(1)

@@ -52,7 +52,7 @@ def command(file: Path, weights_given: bool | None, data: str | None, as_json: b
         warnings = len(findings) - errors
         click.echo(f"{file}: {errors} errors, {warnings} warnings" if findings else f"{file}: fine")
     if errors:
-        raise SystemExit(1)
+        click.get_current_context().exit(1)
 
 
 def find(file: Path, weights_given: bool | None = None, data: str | None = None) -> list[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,9 +13,6 @@ from minissl.cli import options
 
 if TYPE_CHECKING:
     from minissl.net import Net
-
-#: Batches where the network does not say how large its data set is, as in Caffe.
-DEFAULT_ITERATIONS = 50
 
 EPILOG = """
 \b
@@ -77,12 +74,14 @@ def command(
 
 def _batches(net: Net, iterations: int | None) -> tuple[int, int]:
     """Return how many batches to run, and how many images they hold."""
-    source = next((layer for layer in net.layers if layer.is_data), None)
-    size = net.bottoms_and_tops(source)[1][0].shape[0] if source else 1
-    if source is None or source.type_name != "Data":
-        batches = iterations or DEFAULT_ITERATIONS
-        return batches, batches * size
-    records = len(source.reader.dataset)  # type: ignore[attr-defined]
+    from minissl.errors import ConfigError
+
+    source: Any = next((layer for layer in net.layers if layer.type_name == "Data"), None)
+    if source is None:
+        raise ConfigError(
+            f"net '{net.name}' reads no data set in phase TEST; test a net with a Data layer"
+        )
+    records, size = len(source.reader.dataset), source.reader.batch_size
     batches = iterations or math.ceil(records / size)
     if iterations is None and records % size:
         options.note(

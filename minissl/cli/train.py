@@ -145,7 +145,7 @@ def command(
         options.note(
             f"stopped after iteration {solver.iteration}; go on with --run {run} --resume last"
         )
-        raise SystemExit(result["exit_code"])
+        click.get_current_context().exit(result["exit_code"])
 
 
 def _places(run: Path | None, resume: str | None, solver_path: Path) -> tuple[Path, Path | None]:

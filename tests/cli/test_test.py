@@ -38,6 +38,16 @@ def test_a_batch_that_does_not_divide_is_told(run, net_file, weights_file):
     assert run("--quiet", *arguments).stderr == ""
 
 
+def test_a_net_without_data(run, net_file, weights_file):
+    text = net_file.read_text()
+    data = text[text.index("layer {") : text.index('layer { name: "conv1"')]
+    source = 'layer { name: "data" type: "Input" top: "data" top: "label" input_param { '
+    shapes = "shape { dim: 6 dim: 1 dim: 28 dim: 28 } shape { dim: 6 } } } "
+    net_file.write_text(text.replace(data, source + shapes))
+    result = run("test", "--model", net_file, "--weights", weights_file, code=1)
+    assert "reads no data set" in result.stderr
+
+
 def test_threads_of_the_plain_backend_are_refused(run, net_file, weights_file):
     arguments = ["test", "--model", net_file, "--weights", weights_file]
     run(*arguments, "--backend", "numpy", "--threads", 2, code=2)
