@@ -113,8 +113,10 @@ def test_a_flatten_from_the_batch_is_not_followed():
     text = DATA + CONV % ("conv1", "data", "conv1", 4, "")
     text += 'layer { name: "flat" type: "Flatten" bottom: "conv1" top: "flat" '
     text += "flatten_param { axis: 0 end_axis: 1 } }"
+    text += IP % ("ip", "flat", "ip", 2, "")
     flow = follow(net_of(text))
-    assert flow.outputs == {"conv1"}
+    assert flow.outputs == {"conv1", "ip"}
+    assert flow.sources["ip"] == Source(None, 36, 1)
 
 
 def test_conv_modes_and_groups_are_counted():

@@ -4,7 +4,7 @@ A filter without weights puts out its bias, at every pixel, for every image. Beh
 that treat each channel by itself (ReLU, pooling ...), so the next layer with weights receives a
 channel whose values are *known*. A filter of that layer which reads known channels only is known in
 turn, and so on. The values are found by running the network itself, in float64 on the reference
-kernels, on one image that is zero wherever a channel is unknown.
+kernels, on one image of zeros: what is known comes out the same for every image.
 
 A known channel can leave when each column that reads it sees one value at all output pixels: that
 value times the weight then belongs to the bias (``foldable``). It cannot where a padded border or
@@ -69,8 +69,7 @@ def find_constants(net: Net, flow: Flow) -> dict[str, Constants]:
             if source.producer is not None:
                 known = found[source.producer].filters
             found[layer.name] = _of_layer(layer, bottom[0], known, source.columns)
-            _run_known_filters(layer, bottom, top, found[layer.name].filters)
-        elif layer.type_name in PER_CHANNEL:
+        if layer.name in flow.sources or layer.type_name in PER_CHANNEL:
             layer.forward(bottom, top)
     return found
 
@@ -113,13 +112,3 @@ def _lowered(layer: Any, bottom: Blob) -> np.ndarray:
     col = np.empty((layer.groups * layer.shape.columns, P * Q))
     layer.kernels.im2col(bottom.data[0], *layer.shape.geometry, col)
     return col
-
-
-def _run_known_filters(
-    layer: Layer, bottom: list[Blob], top: list[Blob], filters: np.ndarray
-) -> None:
-    """Compute the constants of the known filters; the channels of the others become 0."""
-    if filters.any():
-        layer.forward(bottom, top)
-    channel_axis = 1 if layer.type_name == "Convolution" else -1
-    np.moveaxis(top[0].data, channel_axis, 0)[~filters] = 0

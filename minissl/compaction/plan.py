@@ -71,14 +71,14 @@ def make_plan(net: Net, flow: Flow, constants: dict[str, Constants]) -> dict[str
         columns = living.any(axis=1) & ~constants[name].foldable  # (g, K)
         if shared:
             columns[:] = True
-        constant = np.where(constants[name].foldable & ~columns, constants[name].values, 0.0)
-        folded = (matrix * constant[:, None, :]).sum(axis=2, dtype=np.float64).ravel()  # (F,)
+        constant = constants[name].values[:, None, :]  # 0 where it cannot be folded
+        folded = (matrix * constant).sum(axis=2, dtype=np.float64).ravel()  # (F,)
         plan[name] = LayerPlan(
             needed,
             filters=_in_equal_numbers(needed, _blocks(net, name, flow)),
             channels=np.ones(flow.sources[name].channels, dtype=bool),
             columns=columns,
-            folded=np.where(needed, folded, 0.0),
+            folded=np.where(needed & (not shared), folded, 0.0),
             untouched=shared,
         )
     for name, source in flow.sources.items():

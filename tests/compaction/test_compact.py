@@ -247,13 +247,56 @@ def test_dead_columns_of_the_data_are_left_out(backend):
 
 
 def test_columns_stay_where_their_index_would_take_more_than_they_save():
-    net = build(data(), conv("conv", "data", 1), dtype="float32")
+    net = build(data(), conv("conv", "data", 1), ip("ip", "conv", 8), dtype="float32")
 
     def one_column(w):
         w[:, 0, 0, 0] = 0
 
-    change(net, conv=one_column)
-    assert compact(net).net_param == net.param
+    def half(w):
+        w[:, :6] = 0
+
+    change(net, conv=one_column, ip=half)
+    assert shapes(compact(net)) == {"conv": (1, 2, 3, 3), "ip": (8, 6)}
+
+
+def test_a_net_that_would_grow_is_returned_unchanged():
+    """One constant in, and three biases where there was none: that is more than before."""
+    one = "kernel_size: 1"
+    net = build(
+        data(channels=1),
+        conv("conv1", "data", 1, one),
+        conv("conv2", "conv1", 3, f"{one} bias_term: false"),
+    )
+    change(net, conv1=zeros_at(0))
+    compacted = check(net)
+    assert compacted.net_param == net.param
+    assert len(compacted.weights["conv2"]) == 1
+    assert all(layer.folded == 0 for layer in compacted.report.layers)
+
+
+def test_means_that_differ_by_rounding_are_even():
+    pooling = "pooling_param { pool: AVE kernel_size: 3 stride: 2 }"
+    net = build(
+        data(height=8, width=8),
+        conv("conv1", "data", 40),
+        layer("Pooling", "pool", "conv1", "pool", pooling),
+        conv("conv2", "pool", 2, "kernel_size: 2"),
+    )
+    net.layer("conv1").parameters[1].data[...] = np.arange(1, 41) / 10
+    change(net, conv1=zeros_at(*range(39)))
+    assert shapes(check(net))["conv1"] == (1, 2, 3, 3)
+
+
+def test_a_packed_layer_with_frozen_connectivity_can_be_loaded():
+    fields = "kernel_size: 3 group: 2"
+    frozen = 'connectivity_mode: DISCONNECTED_GRPWISE top: "conv"'
+    net = build(data(channels=4), conv("conv", "data", 4, fields).replace('top: "conv"', frozen))
+
+    def channel(w):
+        w[:, 0] = 0
+
+    change(net, conv=channel)
+    assert shapes(check(net)) == {"conv": (36,)}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -288,6 +331,8 @@ def test_conv_groups_keep_equal_numbers():
     compacted = check(net, BACKENDS)
     after = rebuild(net, compacted)
     assert after.layer("conv1").filters == 2
+    assert compacted.weights["conv1"][0].shape == (18,)  # nothing is stored for the filler
+    assert compacted.weights["conv1"][1][1] == 0
     assert "equal numbers" in stays(compacted)["conv1"][0]
     # filters of conv2's group 1 read nothing but constants: they leave, and fillers come in
     assert after.layer("conv2").filters == 2
@@ -436,6 +481,18 @@ def test_shared_weights_stay():
     compacted = check(net)
     assert compacted.net_param == net.param
     assert "shares" in stays(compacted)["conv1"][0]
+    assert all(one.folded == 0 for one in compacted.report.layers)
+
+
+def test_what_does_not_touch_shared_weights_still_leaves():
+    shared = 'type: "InnerProduct" param { name: "w" } param { name: "b" }'
+    text = [ip(name, "conv2", 2).replace('type: "InnerProduct"', shared) for name in "ab"]
+    net = build(data(), conv("conv1", "data", 3), conv("conv2", "conv1", 3), *text)
+    change(net, conv1=zeros_at(1), conv2=zeros_at(0))
+    compacted = check(net)
+    assert shapes(compacted)["conv1"] == (2, 2, 3, 3)
+    assert shapes(compacted)["conv2"] == (3, 2, 3, 3)
+    assert [one.folded for one in compacted.report.layers] == [0, 2, 0, 0]
 
 
 def test_sparse_conv_modes_survive():

@@ -80,7 +80,7 @@ def _make_sparse(w, rng):
     w[rng.random(w.shape) < rng.choice([0, 0.3])] = 0
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(nets(), st.sampled_from(["numpy", "numba"]))
 def test_outputs_stay_and_nothing_grows(net, backend):
     compacted = compact(net)
