@@ -290,13 +290,14 @@ def test_means_that_differ_by_rounding_are_even():
 def test_a_packed_layer_with_frozen_connectivity_can_be_loaded():
     fields = "kernel_size: 3 group: 2"
     frozen = 'connectivity_mode: DISCONNECTED_GRPWISE top: "conv"'
-    net = build(data(channels=4), conv("conv", "data", 4, fields).replace('top: "conv"', frozen))
+    net = build(data(channels=4), conv("conv", "data", 6, fields).replace('top: "conv"', frozen))
 
-    def channel(w):
+    def uneven(w):
         w[:, 0] = 0
+        w[:3, 1, 0, 0] = 0
 
-    change(net, conv=channel)
-    assert shapes(check(net)) == {"conv": (36,)}
+    change(net, conv=uneven)
+    assert shapes(check(net)) == {"conv": (3 * (8 + 9),)}  # does not divide into two groups
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
