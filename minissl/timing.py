@@ -34,6 +34,8 @@ from minissl.net import Net
 from minissl.summary import flop_per_image
 
 BASELINE = "LOWERED_GEMM"
+#: what may be asked for in place of a mode, when every mode is timed
+SEVERAL = ("all", "auto")
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,47 @@ class LayerTime:
             "real_gflops": self.real_gflops,
             "timed": self.timed,
         }
+
+
+@dataclass(frozen=True)
+class NetTime:
+    """The measurements of a network, as they were asked for.
+
+    Attributes
+    ----------
+    measured : list of LayerTime
+        All of them.
+    asked : str or None
+        A mode, ``all``, ``auto`` (the fastest of each layer), or None for the net's own modes.
+    chosen : dict
+        For each convolution, the mode that counts in ``total_ms``.
+    """
+
+    measured: list[LayerTime]
+    asked: str | None
+    chosen: dict[str, str]
+
+    @property
+    def layers(self) -> list[LayerTime]:
+        """What is reported: one entry for each layer; with ``all``, for each layer and mode."""
+        return [one for one in self.measured if self.asked == "all" or self.counts(one)]
+
+    def counts(self, one: LayerTime) -> bool:
+        """Whether a measurement is part of the network as it would run."""
+        return one.conv_mode in (None, self.chosen.get(one.name))
+
+    @property
+    def total_ms(self) -> float:
+        """Milliseconds of the forward pass of the network; data layers are left out."""
+        return total_ms(self.measured, self.chosen)
+
+    @property
+    def totals(self) -> dict[str, float]:
+        """``total_ms`` in every mode that was timed, and in the fastest of each layer."""
+        if self.asked not in SEVERAL:
+            return {}
+        result = {mode: total_ms(self.measured, dict.fromkeys(self.chosen, mode)) for mode in MODES}
+        return {**result, "fastest": total_ms(self.measured, fastest(self.measured))}
 
 
 def own_modes(param: Any) -> dict[str, str]:
@@ -233,24 +276,39 @@ def time_net(
     return [step.result(watch) for step in steps]
 
 
-def fastest(times: Sequence[LayerTime]) -> list[LayerTime]:
-    """Keep of every layer the mode with the smallest ``total_ms``."""
-    best: dict[str, LayerTime] = {}
-    for one in times:
-        if one.name not in best or one.total_ms < best[one.name].total_ms:
-            best[one.name] = one
-    return list(best.values())
+def modes_to_time(asked: str | None, own: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """Return the modes to time for each convolution, of which ``own`` are the net's own."""
+    if asked in SEVERAL:
+        return dict.fromkeys(own, tuple(MODES))
+    return {layer: (asked or mode,) for layer, mode in own.items()}
 
 
-def total_ms(times: Sequence[LayerTime], modes: dict[str, str] | None = None) -> float:
-    """Sum the forward passes of a network, each convolution in the mode named for it.
+def choose(measured: list[LayerTime], asked: str | None, own: dict[str, str]) -> NetTime:
+    """Decide which measurements make up the network.
 
-    Without ``modes`` every entry counts. Data layers never do.
+    With ``all`` these are the net's own modes, or the fastest where that was not timed.
     """
+    chosen = fastest(measured)
+    if asked == "all":
+        chosen.update({layer: mode for layer, mode in own.items() if mode in MODES})
+    return NetTime(measured, asked, chosen)
+
+
+def fastest(measured: Sequence[LayerTime]) -> dict[str, str]:
+    """Return for every convolution the mode with the smallest ``total_ms``."""
+    best: dict[str, LayerTime] = {}
+    for one in measured:
+        if one.conv_mode and (one.name not in best or one.total_ms < best[one.name].total_ms):
+            best[one.name] = one
+    return {name: str(one.conv_mode) for name, one in best.items()}
+
+
+def total_ms(measured: Sequence[LayerTime], modes: Mapping[str, str]) -> float:
+    """Sum the forward passes of a network, each convolution in the mode named for it."""
     return sum(
         one.total_ms
-        for one in times
-        if one.timed and (modes is None or one.conv_mode in (None, modes.get(one.name)))
+        for one in measured
+        if one.timed and one.conv_mode in (None, modes.get(one.name))
     )
 
 

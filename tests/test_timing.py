@@ -148,18 +148,39 @@ def test_rates():
     assert one(total=3.0, lowering=2.0, product=1.5).rest_ms == 0
 
 
-def test_totals_and_the_fastest_modes():
-    times = [
-        one("data", total=100, timed=False),
-        one("c", "LOWERED_GEMM", 5),
-        one("c", "LOWERED_CSRMM", 3),
-        one("ip", total=1),
-    ]
-    assert timing.total_ms(times, {"c": "LOWERED_GEMM"}) == 6
-    assert timing.total_ms(times, {"c": "LOWERED_CSRMM"}) == 4
-    best = timing.fastest(times)
-    assert [t.conv_mode for t in best] == [None, "LOWERED_CSRMM", None]
-    assert timing.total_ms(best) == 4
+MEASURED = [
+    one("data", total=100, timed=False),
+    one("c", "LOWERED_GEMM", 5),
+    one("c", "LOWERED_CSRMM", 3),
+    one("c", "LOWERED_CCNMM", 4),
+    one("ip", total=1),
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "own", "total", "entries"),
+    [
+        ("all", "LOWERED_GEMM", 6, 5),
+        ("all", "LOWERED_CCNMM", 5, 5),
+        ("all", "WINOGRAD", 4, 5),
+        ("auto", "LOWERED_GEMM", 4, 3),
+    ],
+)
+def test_all_and_auto(asked, own, total, entries):
+    times = timing.choose(MEASURED, asked, {"c": own})
+    assert times.total_ms == total and len(times.layers) == entries
+    assert times.totals == {
+        "LOWERED_GEMM": 6, "LOWERED_CSRMM": 4, "LOWERED_CCNMM": 5, "fastest": 4,
+    }  # fmt: skip
+
+
+def test_a_single_mode():
+    own = {"c": "LOWERED_CSRMM"}
+    assert timing.modes_to_time(None, own) == {"c": ("LOWERED_CSRMM",)}
+    assert timing.modes_to_time("LOWERED_GEMM", own) == {"c": ("LOWERED_GEMM",)}
+    assert timing.modes_to_time("all", own) == {"c": MODES}
+    times = timing.choose([MEASURED[0], MEASURED[1], MEASURED[4]], "LOWERED_GEMM", own)
+    assert times.total_ms == 6 and times.totals == {} and len(times.layers) == 3
 
 
 def test_json_has_the_fixed_names():

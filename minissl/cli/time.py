@@ -11,7 +11,10 @@ from minissl.cli import options
 
 if TYPE_CHECKING:
     from minissl.net import Net
-    from minissl.timing import LayerTime
+    from minissl.timing import LayerTime, NetTime
+
+#: Those of :data:`minissl.conv_modes.MODES`, written down so that --help need not load them.
+MODES = ("LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM")
 
 EPILOG = """
 \b
@@ -41,6 +44,7 @@ Columns, in milliseconds for one batch (medians of interleaved rounds):
 )
 @click.option(
     "--conv-mode",
+    type=click.Choice([*MODES, "all", "auto"]),
     metavar="MODE",
     help="LOWERED_GEMM, LOWERED_CSRMM, LOWERED_CCNMM; all times each of them, auto times each and "
     "keeps the fastest for every layer.  [default: what the net says]",
@@ -92,24 +96,12 @@ def command(
         data=options.data_options(data, batch_size),
     )
     own = {layer.name: own[layer.name] for layer in net.layers if layer.name in own}
-    modes = _modes(conv_mode, own)
+    modes = timing.modes_to_time(conv_mode, own)
     _check_backward(backward, modes)
     weights_used = _take_weights(net, weights, matrices)
     with options.progress("timing", iterations + 1, quiet=as_json) as tick:
-        times = timing.time_net(net, modes, iterations, backward, tick)
-
-    chosen = own
-    if conv_mode in ("all", "auto"):
-        best = timing.fastest(times)
-        fastest = {one.name: one.conv_mode for one in best if one.conv_mode}
-        chosen = fastest if conv_mode == "auto" else own
-    elif conv_mode:
-        chosen = dict.fromkeys(own, conv_mode)
-    totals = {}
-    if conv_mode in ("all", "auto"):
-        totals = {mode: timing.total_ms(times, dict.fromkeys(own, mode)) for mode in timing.MODES}
-        totals["fastest"] = timing.total_ms(best)
-    shown = best if conv_mode == "auto" else times
+        measured = timing.time_net(net, modes, iterations, backward, tick)
+    times = timing.choose(measured, conv_mode, own)
     result = {
         "threads": threads,
         "batch_size": _batch_of(net),
@@ -118,29 +110,14 @@ def command(
         "phase": net.phase,
         "iterations": iterations,
         "weights": weights_used,
-        "layers": [one.to_json() for one in shown],
-        "total_ms": timing.total_ms(shown, chosen),
-        "totals": totals,
+        "layers": [one.to_json() for one in times.layers],
+        "total_ms": times.total_ms,
+        "totals": times.totals,
     }
     if as_json:
         options.show_json(result)
     else:
-        _show(result, shown, times, chosen, conv_mode)
-
-
-def _modes(asked: str | None, own: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    """Return the modes to time, by convolution."""
-    from minissl.conv_modes import MODES
-
-    if asked in ("all", "auto"):
-        return dict.fromkeys(own, tuple(MODES))
-    if asked is None:
-        return {layer: (mode,) for layer, mode in own.items()}
-    if asked not in MODES:
-        raise click.BadParameter(
-            f"{asked!r} is not one of {', '.join(MODES)}, all, auto.", param_hint="--conv-mode"
-        )
-    return dict.fromkeys(own, (asked,))
+        _show(result, times)
 
 
 def _check_backward(backward: bool, modes: dict[str, tuple[str, ...]]) -> None:
@@ -168,25 +145,17 @@ def _batch_of(net: Net) -> int:
     return next(iter(net.blobs.values())).shape[0]
 
 
-def _show(
-    result: dict[str, Any],
-    shown: list[LayerTime],
-    times: list[LayerTime],
-    chosen: dict[str, str],
-    asked: str | None,
-) -> None:
+def _show(result: dict[str, Any], times: NetTime) -> None:
     """Print the table, with speed-ups where the baseline was timed as well."""
-    total = result["total_ms"]
-    backward = any(one.backward_ms is not None for one in shown)
-    baseline = {one.name: one for one in times if one.conv_mode == "LOWERED_GEMM"}
-    compared = asked in ("all", "auto")
+    backward = any(one.backward_ms is not None for one in times.layers)
+    baseline = {one.name: one for one in times.measured if one.conv_mode == "LOWERED_GEMM"}
+    compared = bool(times.totals)
     headings = ["layer", "type or mode", "lowering", "product", "rest", "total ms", "share %"]
     headings += ["eff.", "real GFLOP/s"]
     headings += ["backward"] if backward else []
     headings += ["x product", "x layer"] if compared else []
     rows = []
-    for one in shown:
-        counts = one.timed and one.conv_mode in (None, chosen.get(one.name))
+    for one in times.layers:
         row = [
             one.name,
             (one.conv_mode or one.type) + ("" if one.timed else " (not timed)"),
@@ -194,7 +163,7 @@ def _show(
             one.product_ms,
             one.rest_ms,
             one.total_ms if one.timed else None,
-            f"{100 * one.total_ms / total:.1f}" if counts and total else None,
+            _share(one, times),
             one.effective_gflops,
             one.real_gflops,
         ]
@@ -203,15 +172,22 @@ def _show(
         rows.append(row)
     options.show_table(options.table(headings, rows, names=2))
     click.echo(
-        f"total {total:.4g} ms for a batch of {result['batch_size']}, {result['threads']} threads, "
+        f"total {times.total_ms:.4g} ms for a batch of {result['batch_size']}, {result['threads']} threads, "
         f"{result['backend']}, {result['dtype']}, weights: {result['weights']}"
     )
     for mode, milliseconds in result["totals"].items():
         click.echo(f"  {mode:14} {milliseconds:9.4g} ms")
-    if asked == "auto":
+    if times.asked == "auto":
         click.echo("auto: every mode was measured, the fastest of each layer is shown")
     if result["weights"] == "random":
         click.echo("random dense weights: give --weights or --matrices to see what zeros save")
+
+
+def _share(one: LayerTime, times: NetTime) -> str | None:
+    """Return the percentage of the network's time, of what is part of it."""
+    if not one.timed or not times.counts(one) or not times.total_ms:
+        return None
+    return f"{100 * one.total_ms / times.total_ms:.1f}"
 
 
 def _speed_ups(one: LayerTime, baseline: LayerTime | None) -> tuple[float | None, float | None]:

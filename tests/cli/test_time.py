@@ -78,6 +78,13 @@ def test_backward(run, run_json, net_file):
     run(*arguments, "--conv-mode", "all", code=2)
 
 
+def test_every_mode_is_offered():
+    from minissl import conv_modes
+    from minissl.cli.time import MODES
+
+    assert set(MODES) == set(conv_modes.MODES)
+
+
 def test_weights_and_matrices_exclude_each_other(run, net_file, weights_file, tmp_path):
     arguments = ["--weights", weights_file, "--matrices", tmp_path]
     run("time", "--model", net_file, *arguments, code=2)
