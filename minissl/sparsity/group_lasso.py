@@ -116,13 +116,13 @@ def terms_of(
 ) -> list[GroupTerm]:
     """Read the group-lasso terms of a parameter from its prototxt, those of strength 0 left out.
 
-    ========= =========================================== ==========================================
-    groups    strength                                    tile
-    ========= =========================================== ==========================================
-    columns   kernel_shape_decay * kernel_shape_decay_mult 1 x rows of a conv-group band
-    rows      breadth_decay * breadth_decay_mult           C x 1
-    blocks    block_group_decay * block_decay_mult         xdimen x ydimen, over the whole matrix
-    ========= =========================================== ==========================================
+    ======= ============================================ ========================================
+    groups  strength                                     tile
+    ======= ============================================ ========================================
+    columns kernel_shape_decay * kernel_shape_decay_mult 1 x rows of a conv-group band
+    rows    breadth_decay * breadth_decay_mult           C x 1
+    blocks  block_group_decay * block_decay_mult         xdimen x ydimen, over the whole matrix
+    ======= ============================================ ========================================
 
     The order is the published program's: columns, rows, then blocks as listed.
 
