@@ -303,12 +303,15 @@ def fastest(measured: Sequence[LayerTime]) -> dict[str, str]:
     return {name: str(one.conv_mode) for name, one in best.items()}
 
 
-def total_ms(measured: Sequence[LayerTime], modes: Mapping[str, str]) -> float:
-    """Sum the forward passes of a network, each convolution in the mode named for it."""
+def total_ms(measured: Sequence[LayerTime], modes: Mapping[str, str] | None = None) -> float:
+    """Sum the forward passes of a network, each convolution in the mode named for it.
+
+    Without ``modes`` every measurement counts. Data layers never do.
+    """
     return sum(
         one.total_ms
         for one in measured
-        if one.timed and one.conv_mode in (None, modes.get(one.name))
+        if one.timed and (modes is None or one.conv_mode in (None, modes.get(one.name)))
     )
 
 

@@ -174,6 +174,10 @@ def test_all_and_auto(asked, own, total, entries):
     }  # fmt: skip
 
 
+def test_the_sum_of_everything():
+    assert timing.total_ms(MEASURED) == 13
+
+
 def test_a_single_mode():
     own = {"c": "LOWERED_CSRMM"}
     assert timing.modes_to_time(None, own) == {"c": ("LOWERED_CSRMM",)}

@@ -172,8 +172,9 @@ def _show(result: dict[str, Any], times: NetTime) -> None:
         rows.append(row)
     options.show_table(options.table(headings, rows, names=2))
     click.echo(
-        f"total {times.total_ms:.4g} ms for a batch of {result['batch_size']}, {result['threads']} threads, "
-        f"{result['backend']}, {result['dtype']}, weights: {result['weights']}"
+        f"total {times.total_ms:.4g} ms for a batch of {result['batch_size']}, "
+        f"{result['threads']} threads, {result['backend']}, {result['dtype']}, "
+        f"weights: {result['weights']}"
     )
     for mode, milliseconds in result["totals"].items():
         click.echo(f"  {mode:14} {milliseconds:9.4g} ms")
