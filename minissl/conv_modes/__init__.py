@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from minissl.conv_modes.lowered_ccnmm import LoweredCcnmm
@@ -40,7 +41,7 @@ class Prepared(Protocol):
         """Bytes the packed weights take."""
 
 
-MODES = {
+MODES: dict[str, Callable[..., Prepared]] = {
     "LOWERED_GEMM": LoweredGemm,
     "LOWERED_CSRMM": LoweredCsrmm,
     "LOWERED_CCNMM": LoweredCcnmm,

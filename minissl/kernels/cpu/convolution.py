@@ -14,9 +14,16 @@ P x Q output pixels.
 from __future__ import annotations
 
 import numpy as np
-from numba import config
 
-from minissl.kernels.cpu.jit import PARTS, get_thread_id, kernel, parallel_kernel, prange, scratch
+from minissl.kernels.cpu.jit import (
+    PARTS,
+    config,
+    get_thread_id,
+    kernel,
+    parallel_kernel,
+    prange,
+    scratch,
+)
 from minissl.kernels.cpu.lowering import lower_image, raise_image
 from minissl.kernels.cpu.stages import ALL, LOWER, MULTIPLY, SCATTER
 

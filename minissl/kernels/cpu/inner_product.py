@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minissl.kernels.cpu.jit import get_thread_id, parallel_kernel, prange, scratch, step
+from minissl.kernels.cpu.jit import config, get_thread_id, parallel_kernel, prange, scratch, step
 
 
 @parallel_kernel
@@ -88,6 +88,4 @@ def inner_product_backward_bias(d_y, d_b) -> None:
 
 
 def _scratch(name: str, size: int, dtype: np.dtype) -> np.ndarray:
-    from numba import config
-
     return scratch(name, (config.NUMBA_NUM_THREADS, size), dtype)

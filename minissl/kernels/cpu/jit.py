@@ -8,12 +8,15 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numba import config, get_thread_id, njit, prange
+from numba import config as numba_config
+from numba import get_thread_id, njit, prange
 
 __all__ = [
     "PARTS",
+    "config",
     "get_thread_id",
     "kernel",
     "parallel_kernel",
@@ -22,6 +25,8 @@ __all__ = [
     "step",
     "unsigned",
 ]
+
+config: Any = numba_config
 
 #: parts into which every long sum is split; fixed, so that results never depend on the threads
 PARTS = 16
