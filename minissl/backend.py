@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from minissl.errors import ConfigError, DependencyError
 
@@ -63,7 +64,8 @@ def set_threads(count: int) -> None:
     """
     import numba
 
-    most = numba.config.NUMBA_NUM_THREADS
+    config: Any = numba.config
+    most = config.NUMBA_NUM_THREADS
     if not 1 <= count <= most:
         raise ConfigError(
             f"--threads {count} is not possible here; choose 1 to {most} "
