@@ -22,7 +22,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "myst_parser",
     "command_help",
-    "plain_bars",
+    "plain_docstrings",
     "prototxt_lexer",
 ]
 exclude_patterns = ["_build"]
@@ -31,15 +31,18 @@ myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 napoleon_google_docstring = False
-napoleon_use_ivar = True
+napoleon_custom_sections = [("Attributes", "params_style")]  # as lists, beside the parameters
 napoleon_use_param = False  # types are words such as "pairs", not names to link
 napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_preserve_defaults = True
+autodoc_default_options = {"members": True}
 python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
 html_title = f"minissl {release}"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_theme_options = {"light_css_variables": {"code-font-size": "80%"}}

@@ -218,6 +218,23 @@ def test_the_rooms_and_their_first_files_are_there():
     assert folders <= told
 
 
+def test_docstrings_are_shown_as_they_are_written():
+    prepare = module_at(DOCS / "_ext" / "plain_docstrings.py").prepare
+    lines = ["Where |w| < t, ``|x|`` stays.", "", "    R = ||w||", "", "Parameters", "w : |w|"]
+    assert prepare(lines) == [
+        r"Where \|w\| < t, ``|x|`` stays.",
+        "",
+        "::",
+        "",
+        "    R = ||w||",
+        "",
+        "Parameters",
+        r"w : \|w\|",
+    ]
+    drawing = ["A drawing::", "", "    | . |", "", "and |w|"]
+    assert prepare(drawing) == [*drawing[:-1], r"and \|w\|"]
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     for needed in ("sphinx", "myst_parser", "furo"):

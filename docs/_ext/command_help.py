@@ -29,7 +29,7 @@ class CommandHelp(Directive):
 
 def help_of(names: list[str]) -> str | None:
     """Return the help text of a command, None where there is no such command."""
-    widths = {"max_content_width": WIDTH, "terminal_width": WIDTH}
+    widths = {"max_content_width": WIDTH, "terminal_width": WIDTH, **main.context_settings}
     command: click.Command | None = main
     context = click.Context(main, info_name="minissl", **widths)
     for name in names:
