@@ -40,7 +40,7 @@ from minissl.recipes.training import WEIGHTS, Training
 
 DATA = "mnist-small"
 RESULT = "result.json"
-COMPACT_NET, COMPACT_WEIGHTS = "net.prototxt", "net.caffemodel"
+NET, COMPACT_WEIGHTS = "net.prototxt", "net.caffemodel"
 TEST_BATCH = 100
 TEST_BATCHES = 10
 BATCH_SIZES = (1, 64)
@@ -114,7 +114,7 @@ class Demo:
             "data": self.data,
             "backend": self.backend,
         }
-        threads = {"threads": str(backends.threads()), "backend": self._backend_name()}
+        backend = {"backend": self._backend_name()}
         trained = [(name, WEIGHTS) for name in ("baseline", "ssl", "finetune")]
         return [
             Training(
@@ -141,15 +141,15 @@ class Demo:
                 "compact",
                 "remove dead filters and channels",
                 self._compact,
-                reads=[("finetune", WEIGHTS)],
-                options={"backend": self._backend_name()},
+                reads=[("baseline", NET), ("finetune", WEIGHTS)],
+                options=backend,
             ),
             Work(
                 "measure",
                 "test and time",
                 self._measure,
                 reads=[*trained, ("compact", COMPACT_WEIGHTS)],
-                options=threads,
+                options={**backend, "threads": str(backends.threads())},
             ),
         ]
 
@@ -157,16 +157,15 @@ class Demo:
         return backends.name_of(backends.get(self.backend))
 
     def _network(self, name: str, model: Path, weights: Path) -> Network:
-        options = {"backend": self.backend, "data": {"source": self.data}}
-        return Network(name, model, weights, options)
+        return Network(name, model, weights, {"backend": self.backend})
 
     def _compact(self, folder: Path, done: Done) -> dict[str, Any]:
         """Write the small network, and show that its outputs are the same."""
         weights = done["finetune"].folder / WEIGHTS
-        before = self._network("fine-tuned", models.path("lenet.prototxt"), weights).open()
+        before = self._network("fine-tuned", done["baseline"].folder / NET, weights).open()
         small = compaction.compact(before)
         compaction.write(small, folder)
-        after = self._network("compacted", folder / COMPACT_NET, folder / COMPACT_WEIGHTS).open()
+        after = self._network("compacted", folder / NET, folder / COMPACT_WEIGHTS).open()
         proof = compaction.prove(before, after)
         if not proof.max_abs_difference <= ROUNDING * max(1.0, proof.largest_output):
             raise MinisslError(
@@ -177,13 +176,13 @@ class Demo:
 
     def _measure(self, folder: Path, done: Done) -> dict[str, Any]:
         """Fill the rows of the table."""
-        dense_net = models.path("lenet.prototxt")
+        dense_net = done["baseline"].folder / NET
         compact = done["compact"].folder
         networks = [
             self._network("dense", dense_net, done["baseline"].folder / WEIGHTS),
             self._network("after SSL", dense_net, done["ssl"].folder / WEIGHTS),
             self._network("fine-tuned", dense_net, done["finetune"].folder / WEIGHTS),
-            self._network("compacted", compact / COMPACT_NET, compact / COMPACT_WEIGHTS),
+            self._network("compacted", compact / NET, compact / COMPACT_WEIGHTS),
         ]
         dense = dense_flop(networks[0].open())
         rows = [self._row(network, dense) for network in networks]

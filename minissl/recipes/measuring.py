@@ -19,7 +19,10 @@ from minissl.formats.prototxt import read_net
 from minissl.net import Net
 from minissl.solvers.solver import mean_outputs
 from minissl.sparsity import flops
-from minissl.timing import own_modes, time_net, total_ms, without_modes
+from minissl.timing import own_modes, time_net, without_modes
+
+#: layers that judge outputs; nobody runs them to use a network, so they are not timed
+JUDGES = ("Accuracy", "SoftmaxWithLoss")
 
 
 @dataclass(frozen=True)
@@ -127,24 +130,22 @@ def time_side_by_side(
     -------
     dict
         Name of the network -> ``total_ms``, and ``layers`` {name: ms}: medians over ``blocks``
-        turns of the medians over ``iterations`` forward passes. Data layers are left out.
+        turns of the medians over ``iterations`` forward passes. Data layers, losses and
+        accuracies are left out.
     """
     opened = {one.name: one.open(batch_size, dense_modes=True) for one in networks}
     modes = {one.name: own_modes(read_net(one.model)) for one in networks}
-    totals: dict[str, list[float]] = {name: [] for name in opened}
     layers: dict[str, dict[str, list[float]]] = {name: {} for name in opened}
     for _ in range(blocks):
         for name, net in opened.items():
             used = {layer: (mode,) for layer, mode in modes[name].items()}
-            times = time_net(net, used, iterations)
-            totals[name].append(total_ms(times))
-            for one in times:
-                if one.timed and one.type != "Split":
+            for one in time_net(net, used, iterations):
+                if one.timed and one.type not in ("Split", *JUDGES):
                     layers[name].setdefault(one.name, []).append(one.total_ms)
+    medians = {
+        name: {layer: statistics.median(ms) for layer, ms in times.items()}
+        for name, times in layers.items()
+    }
     return {
-        name: {
-            "total_ms": statistics.median(totals[name]),
-            "layers": {layer: statistics.median(ms) for layer, ms in layers[name].items()},
-        }
-        for name in opened
+        name: {"total_ms": sum(times.values()), "layers": times} for name, times in medians.items()
     }

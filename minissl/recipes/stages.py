@@ -219,9 +219,10 @@ def read_marker(folder: Path) -> dict[str, Any] | None:
     path = folder / MARKER
     try:
         marker = json.loads(path.read_text("utf-8"))
-        if {"settings", "complete", "seconds"} <= marker.keys():
+        needed = {"settings", "complete", "seconds"}
+        if needed <= marker.keys() and ("figures" in marker or not marker["complete"]):
             return marker
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if folder.is_dir() and any(folder.iterdir()):
             raise ConfigError(
                 f"{folder} holds files that are not of this recipe; choose another folder"

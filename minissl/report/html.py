@@ -46,12 +46,14 @@ def table(
     ----------
     caption : str
     headings : sequence of str
+        A line feed breaks the line.
     rows : sequence of sequences
         The first cell names the row; None becomes a dash.
     kinds : dict, optional
         Number of a row -> its class.
     """
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in headings)
+    broken = [escape(text).replace("\n", "<br>") for text in headings]
+    head = "".join(f'<th scope="col">{text}</th>' for text in broken)
     lines = []
     for number, (name, *cells) in enumerate(rows):
         kind = (kinds or {}).get(number)
@@ -69,7 +71,8 @@ def picture(figure: Figure, alternative: str, caption: str) -> str:
     """Return a figure with its caption; the alternative text says what it shows."""
     data = base64.b64encode(to_svg(figure).encode()).decode()
     return (
-        f'<figure><img alt="{escape(alternative)}" src="data:image/svg+xml;base64,{data}">'
+        f'<figure><div class="scroll" tabindex="0"><img alt="{escape(alternative)}" '
+        f'src="data:image/svg+xml;base64,{data}"></div>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 

@@ -53,7 +53,11 @@ def demo_page(folder: Path) -> str:
     result = read_result(folder)
     runs = read_stages(folder)
     parts = [*_summary(result), *_demo_table(result)]
-    parts += [*_demo_weights(runs), *_course(runs, "accuracy", CONVOLUTIONS), *_times(result)]
+    parts += [
+        *_demo_weights(result, runs),
+        *_course(runs, "accuracy", CONVOLUTIONS),
+        *_times(result),
+    ]
     parts += [*_settings({run.folder.name: run for run in runs}), *_machine(result)]
     return html.page("Structured sparsity on LeNet, from dense to compact", parts)
 
@@ -108,14 +112,14 @@ def _demo_table(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _demo_weights(runs: list[Run]) -> list[str]:
+def _demo_weights(result: Mapping[str, Any], runs: list[Run]) -> list[str]:
     return [
         html.heading("What became zero"),
         html.picture(
             pictures.first_filters(first_filters(runs)),
             "The filters of conv1 in the dense network and after fine-tuning, as pictures.",
             "The 5 x 5 filters of conv1; blue is negative, red positive. Crossed frames are "
-            "filters that group Lasso has removed. Those that are left do the work of all.",
+            "filters that group Lasso has removed." + _unread(result),
         ),
         html.picture(
             pictures.zero_maps(matrices(runs)),
@@ -129,12 +133,23 @@ def _demo_weights(runs: list[Run]) -> list[str]:
     ]
 
 
+def _unread(result: Mapping[str, Any]) -> str:
+    """Say how many filters of conv1 are not zero, and still leave since no channel reads them."""
+    tuned, compact = (row["layers"][0]["filters"] for row in result["rows"][2:])
+    if tuned == compact:
+        return ""
+    return (
+        f" Of the {tuned} that are not zero, {tuned - compact} left at compaction, since conv2 "
+        "no longer reads them."
+    )
+
+
 def _times(result: Mapping[str, Any]) -> list[str]:
     parts = [
         html.heading("Time by layer"),
         html.table(
-            f"Milliseconds for one batch, {result['threads']} threads, backend "
-            f"{result['backend']}; medians, both networks by turns",
+            f"Milliseconds for one batch, threads: {result['threads']}, backend: "
+            f"{result['backend']}; medians, both networks by turns; without accuracy and loss",
             tables.time_headings(result),
             tables.time_rows(result),
             {len(tables.time_rows(result)) - 1: "result"},
@@ -258,8 +273,8 @@ def _course(runs: list[Run], accuracy: str, layers: tuple[str, ...]) -> list[str
             html.picture(
                 pictures.test_error(runs),
                 "Error on the test digits over the iterations.",
-                "Error on the test digits. It rises while filters die, and fine-tuning brings it "
-                "back." + marks,
+                "Error on the test digits. Groups that die cost accuracy; fine-tuning is there to "
+                "win it back." + marks,
             )
         )
     elif not several and runs[0].tests:

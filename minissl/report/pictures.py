@@ -299,19 +299,21 @@ def layer_times(times: Mapping[str, Mapping[str, Any]], batch_size: int) -> Figu
     names = list(dict.fromkeys(name for one in times.values() for name in one["layers"]))
     figure, (axes,) = _figure(1, height=0.34 * len(names) * len(times) / 2 + 1.6)
     thickness = 0.8 / len(times)
+    longest = max(one["total_ms"] for one in times.values())
+    unit, factor = ("milliseconds", 1.0) if longest >= 1 else ("microseconds", 1e3)
     for number, (title, one) in enumerate(times.items()):
         y = np.arange(len(names)) + (number - (len(times) - 1) / 2) * thickness
-        ms = [one["layers"].get(name, 0.0) for name in names]
+        durations = [factor * one["layers"].get(name, 0.0) for name in names]
         color = (BEFORE, AFTER, "C1", "C2")[number % 4]
         label = f"{title}: {one['total_ms']:.3g} ms in all"
-        bars = axes.barh(y, ms, height=thickness, color=color, label=label)
-        axes.bar_label(bars, fmt="%.2g", padding=3, fontsize=8)
+        bars = axes.barh(y, durations, height=thickness, color=color, label=label)
+        axes.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.margins(x=0.1)
     axes.grid(axis="y", visible=False)
     images = "1 image" if batch_size == 1 else f"{batch_size} images"
-    axes.set(title=f"Time by layer for {images}", xlabel="milliseconds")
+    axes.set(title=f"Time by layer for {images}", xlabel=unit)
     axes.legend(loc="best")
     return figure
 
@@ -406,7 +408,7 @@ def _mark_stages(axes: Axes, stages: Sequence[Run], names: bool = True) -> None:
                 color="#555555",
             )
     end = sum(run.last_iteration for run in stages)
-    axes.set_xlim(0, max(end, 1))
+    axes.set_xlim(0, 1.01 * max(end, 1))
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
