@@ -83,7 +83,7 @@ def compact(net: Net) -> Compacted:
     Notes
     -----
     Constants are computed in float64 and rounded once, to the type of the network. Source: SSL
-    paper, Section 3.1 (filters and channels) and 3.2 (kept columns).
+    paper, Section 3.2 (filters, channels) and 3.3 (kept columns).
     """
     flow = follow(net)
     plan = make_plan(net, flow, find_constants(net, flow))

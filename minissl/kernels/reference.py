@@ -27,7 +27,7 @@ Pair = tuple[int, int]
 
 
 def im2col(x: Array, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, col: Array) -> None:
-    """Lower one image: copy the patch under each output pixel into a column (SSL paper, Section 3).
+    """Lower one image: copy the patch under each output pixel into a column (SSL paper, Section 3.3).
 
     col[(c, r, q), (p, s)] = x[c, p * stride + r * dilation - pad, s * stride + q * dilation - pad],
     zero outside the image.
@@ -220,7 +220,7 @@ def conv_ccnmm(
     dilation: Pair,
     y: Array,
 ) -> None:
-    """Convolution with the kept rows and columns concatenated (LOWERED_CCNMM, SSL paper Section 4).
+    """Convolution with the kept rows and columns concatenated (LOWERED_CCNMM, SSL paper, 3.3).
 
     For each conv group: lower its kept columns, multiply by its packed matrix, scatter to its kept
     rows. Removed rows are their bias. See :class:`minissl.conv_modes.lowered_ccnmm.LoweredCcnmm`

@@ -1,4 +1,4 @@
-"""Convolution: the product of the weight matrix with the lowered image (SSL paper, Section 3).
+"""Convolution: the product of the weight matrix with the lowered image (SSL paper, Section 3.3).
 
 Dimensions: N images, C input channels, H x W input pixels, F filters, G conv groups, kh x kw
 kernel, P x Q output pixels.

@@ -1,6 +1,6 @@
 """What a solver and a prototxt ask for, per parameter: weight decay and group lasso.
 
-The whole regularizer of the paper (equation 1 and 2), summed over all parameters, is
+The whole regularizer of the paper (equation 1), summed over all parameters, is
 
     R(W) = weight decay + sum over terms of lambda_g * sum over groups of ||w_g||
 

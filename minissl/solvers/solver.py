@@ -20,7 +20,6 @@ from minissl.net import Net
 from minissl.solvers import learning_rate, regularizer, snapshot, update_rules
 from minissl.solvers.display import Silent
 from minissl.solvers.nets import test_nets, train_net
-from minissl.sparsity import connectivity
 from minissl.sparsity import zero_out as zeroing
 
 
@@ -81,6 +80,7 @@ class Solver:
         if weights is not None and resume is not None:
             raise ConfigError("give weights to start from or a snapshot to resume, not both")
         self.param = param
+        _check_fields(param)
         learning_rate.check(param)
         self.seed = max(0, param.random_seed)
         options = {"backend": backend, "dtype": dtype, "seed": self.seed}
@@ -176,7 +176,7 @@ class Solver:
         regularizer.add_weight_decay(parameter, self.terms[number], self.kernels)
 
     def group_lasso(self, number: int, parameter: Parameter) -> None:
-        """R_g(W) = lambda * sum of ||w_g||: add lambda * w / ||w_g|| (paper, equation 2)."""
+        """R_g(W) = lambda * sum of ||w_g||: add lambda * w / ||w_g|| (paper, equation 1)."""
         regularizer.add_group_lasso(parameter, self.terms[number], self.kernels)
 
     def update(self, number: int, parameter: Parameter, rate: float) -> None:
@@ -311,24 +311,12 @@ class Solver:
         """Go on where a snapshot was saved; MemoryData layers must have their arrays by then."""
         snapshot.restore(self, path)
 
-    def load(self, weights: str | Path | Mapping[str, Sequence[Any]]) -> None:
-        """Take weights by layer name, and freeze zeros as the net asks."""
-        self.net.load(weights)
-
     def frozen(self) -> dict[str, float]:
         """Return the frozen percentage of each layer that has a connectivity mask."""
         return {
             p.layer_name: 100 * (1 - float(np.mean(p.mask)))
             for p in self.net.parameters
             if p.mask is not None
-        }
-
-    def sparse_modes(self) -> dict[str, str]:
-        """Return the connectivity mode of every layer that is not CONNECTED."""
-        return {
-            layer.name: connectivity.MODES[layer.param.connectivity_mode]
-            for layer in self.net.layers
-            if layer.param.connectivity_mode
         }
 
 
@@ -347,3 +335,21 @@ def mean_outputs(net: Net, batches: int, tick: Any = None) -> dict[str, float]:
         if tick:
             tick()
     return {name: total / batches for name, total in sums.items()}
+
+
+def _check_fields(solver: Any) -> None:
+    """Refuse numbers that no run can follow."""
+    for name, least in (("iter_size", 1), ("average_loss", 1), ("max_iter", 0), ("display", 0)):
+        value = getattr(solver, name)
+        if value < least:
+            raise ConfigError(f"{name} is {value}; use {least} or more")
+    for name in (
+        "base_lr",
+        "weight_decay",
+        "breadth_decay",
+        "kernel_shape_decay",
+        "block_group_decay",
+    ):
+        value = getattr(solver, name)
+        if not (math.isfinite(value) and value >= 0):
+            raise ConfigError(f"{name} is {value:g}; use a finite number, 0 or more")

@@ -50,7 +50,7 @@ def group_norms(
 def penalty(
     matrix: np.ndarray, tile: Tile, strength: float, kernels: ModuleType = reference
 ) -> float:
-    """Return strength * sum_g ||w_g|| (SSL paper, equation 2)."""
+    """Return strength * sum_g ||w_g|| (SSL paper, equation 1)."""
     return strength * float(group_norms(matrix, tile, kernels).sum())
 
 

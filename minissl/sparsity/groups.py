@@ -66,7 +66,7 @@ def bands(matrix: np.ndarray, conv_groups: int) -> np.ndarray:
 
 
 def tile_of(kind: str, shape: Shape, conv_groups: int = 1) -> Tile:
-    """Return the tile that makes groups of a kind (SSL paper, section 3.1 and figure 2).
+    """Return the tile that makes groups of a kind (SSL paper, Section 3.2 and Figure 2).
 
     Parameters
     ----------

@@ -125,7 +125,7 @@ def test_masks_and_last_loss_values_come_back(tmp_path):
     solver = make_solver("average_loss: 3", net, backend="numpy", run=tmp_path)
     weights = {name: [np.array(b) for b in blobs] for name, blobs in solver.net.weights().items()}
     weights["ip1"][0][1] = 0
-    solver.load(weights)
+    solver.net.load(weights)
     for _ in range(5):
         solver.step()
     path = solver.snapshot()

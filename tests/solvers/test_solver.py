@@ -9,6 +9,7 @@ import pytest
 
 from minissl import Solver
 from minissl.errors import ConfigError, MinisslError, NonFiniteError
+from minissl.formats import proto
 from minissl.formats.prototxt import parse_net
 from minissl.solvers.display import Silent
 from tests.tiny_nets import (
@@ -281,7 +282,6 @@ def test_frozen_zeros_stay(kind, mode, backend):
     moved = ip1.data[[0, 1, 3]][:, :5] != weights["ip1"][0][[0, 1, 3]][:, :5]
     assert moved.any()
     assert set(solver.frozen()) == {"conv1", "ip1"}
-    assert solver.sparse_modes() == {"conv1": mode, "ip1": mode}
 
 
 def test_nothing_is_frozen_without_loading(backend):
@@ -481,3 +481,15 @@ def test_net_from_a_message():
     param = solver_param()
     param.net_param.CopyFrom(parse_net(net_text()))
     assert Solver(param, backend="numpy").net.name == "Tiny"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("iter_size", 0), ("max_iter", -1), ("base_lr", -0.1), ("block_group_decay", float("nan"))],
+)
+def test_numbers_that_no_run_can_follow_are_refused(field, value):
+    from minissl.solvers.solver import _check_fields
+
+    param = proto.SolverParameter(**{field: value})
+    with pytest.raises(ConfigError, match=field):
+        _check_fields(param)
