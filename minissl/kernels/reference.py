@@ -27,7 +27,7 @@ Pair = tuple[int, int]
 
 
 def im2col(x: Array, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, col: Array) -> None:
-    """Lower one image: copy the patch under each output pixel into a column (SSL paper, Section 3.3).
+    """Lower one image: copy the patch under each output pixel into a column (paper, 3.3).
 
     col[(c, r, q), (p, s)] = x[c, p * stride + r * dilation - pad, s * stride + q * dilation - pad],
     zero outside the image.

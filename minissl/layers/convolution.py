@@ -36,6 +36,8 @@ class Convolution(Layer):
         (shape,) = bottom_shapes
         if len(shape) != 4:
             raise self.shape_error(f"needs a bottom of shape (N, C, H, W), not {shape}")
+        if param.axis not in (1, -3):
+            raise self.config_error(f"axis {param.axis} is not supported; channels are axis 1")
         N, C, H, W = shape
         self.kernel = _pair(self, param, "kernel", "kernel_size", None)
         self.stride = _pair(self, param, "stride", "stride", 1)

@@ -1,4 +1,4 @@
-"""Group lasso, the regularizer of structured sparsity learning (SSL paper, equations 1 and 2).
+"""Group lasso, the regularizer of structured sparsity learning (SSL paper, equation 1).
 
     R(W)   = lambda * sum_g ||w_g||          ||w_g|| = sqrt(sum of the group's squared weights)
     dR/dw  = lambda * w / ||w_g||

@@ -261,7 +261,7 @@ def test_memory_data_without_arrays():
 )
 def test_memory_arrays_of_other_shapes(images, labels):
     layer, _ = build(MemoryData, MEMORY)
-    with pytest.raises(ShapeError, match="layer 'input'"):
+    with pytest.raises(ShapeError, match=r"layer 'input'"):
         layer.set_arrays(images, labels)
 
 
