@@ -28,6 +28,12 @@ __all__ = [
 
 config: Any = numba_config
 
+# A thread that waits for others spins for a few microseconds, then sleeps. OpenMP's default, to
+# spin for about a millisecond, is hardly faster on an idle machine, and ten times slower on one
+# where something else needs a core. Read by the library when the first parallel kernel runs.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 #: parts into which every long sum is split; fixed, so that results never depend on the threads
 PARTS = 16
 
