@@ -21,7 +21,8 @@ from minissl.formats.prototxt import parse_net, parse_solver, read_net, read_sol
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+README = "../README.md"
+PAGES = [README, *sorted(path.name for path in DOCS.glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 INCLUDE = re.compile(r"^```\{literalinclude\} (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -104,7 +105,7 @@ def test_a_misspelt_field_in_a_snippet_would_be_seen():
 
 def commands() -> list[tuple[str, str]]:
     lines = [
-        (page, line.removeprefix("$ "))
+        (page, re.sub(r"\s+#.*", "", line.removeprefix("$ ")))
         for page in PAGES
         for code in blocks(page, "console")
         for line in code.splitlines()
