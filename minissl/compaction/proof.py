@@ -174,8 +174,8 @@ def _difference(
                 f"blob '{name}' is not the same in both networks; compare a network with the one "
                 "that was compacted from it, both with the same batch size"
             )
-        worst = max(worst, float(abs(np.asarray(found.data) - expected).max()))
-        largest = max(largest, float(abs(expected).max()))
+        worst = max(worst, float(np.abs(np.asarray(found.data) - expected).max()))
+        largest = max(largest, float(np.abs(expected).max()))
     return worst, largest
 
 
