@@ -18,7 +18,7 @@ release = version = minissl.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
+    "mathml",
     "sphinx.ext.viewcode",
     "myst_parser",
     "command_help",
@@ -41,6 +41,7 @@ autodoc_default_options = {"members": True}
 python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"minissl {release}"
 html_static_path = ["_static"]
