@@ -1,4 +1,4 @@
-"""Formulas as MathML, made when the site is built: browsers draw it without a script or a network."""
+"""Formulas as MathML, made when the site is built: browsers draw it without any script."""
 
 from __future__ import annotations
 
