@@ -4,6 +4,7 @@
 stages       what a recipe is made of; runs stages one after the other, skips finished ones
 training     the stage that trains a network as a solver says, and goes on where it was stopped
 measuring    what a table says about a network: error, structure, FLOP, time
+decays       which strength of group lasso to begin with
 demo         the main job: LeNet on the digits inside the package
 paper        the published rows to compare with
 ============ =====================================================================================
