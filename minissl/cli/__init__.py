@@ -25,6 +25,7 @@ from minissl.errors import MinisslError
 #: Command -> what it does, so that the list of commands is printed without loading any of them.
 COMMANDS = {
     "demo": "The whole method on LeNet, in a few minutes, without any download.",
+    "reproduce": "Earn a table of the paper again, or check a result that was kept.",
     "train": "Train a network as a solver prototxt says.",
     "test": "Run a network over a test set and print the mean of its outputs.",
     "time": "Time a network layer by layer, in every conv_mode.",

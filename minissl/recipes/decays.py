@@ -13,7 +13,8 @@ lambda_max            where a layer that is zero stays zero: the gradient of the
 ===================== ==========================================================================
 
 From lambda_max on a whole layer can be lost, so the useful decays lie below it, and far above the
-other two where the weights are trained already and the loss is small. Losses and gradients are means over some batches of the training data.
+other two where the weights are trained already and the loss is small. Losses and gradients are
+means over some batches of the training data.
 
 R rows, C columns of a weight matrix; tiles are ``ydimen`` rows by ``xdimen`` columns.
 """

@@ -1,0 +1,139 @@
+"""The paper's experiments on MNIST: which files train which row of which table.
+
+A row is SSL from the weights of the dense network, then fine-tuning with the zeros frozen. Its
+solver files are in ``minissl/models``, and say how their numbers were chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from minissl.errors import ConfigError
+from minissl.recipes.paper import LENET_TABLE_1, LENET_TABLE_2, MLP_TABLE
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes
+    ----------
+    key : str
+        In names of files and stages.
+    paper : dict
+        The published row, whose name is the row's.
+    ssl, finetune : str
+        Solvers.
+    """
+
+    key: str
+    paper: Mapping[str, Any]
+    ssl: str
+    finetune: str
+
+    @property
+    def name(self) -> str:
+        """What the paper calls it."""
+        name: str = self.paper["name"]
+        return name
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table of the paper.
+
+    Attributes
+    ----------
+    key : str
+        What ``minissl reproduce`` calls it.
+    title : str
+    baseline : str
+        Solver of the dense network, the table's first row.
+    paper : dict
+        The published first row.
+    rows : tuple of Row
+    layers : tuple of str
+        Layers that the table tells about.
+    """
+
+    key: str
+    title: str
+    baseline: str
+    paper: Mapping[str, Any]
+    rows: tuple[Row, ...]
+    layers: tuple[str, ...]
+
+
+EXPERIMENTS = {
+    one.key: one
+    for one in (
+        Experiment(
+            "table1",
+            "LeNet with fewer filters and channels (SSL paper, Table 1)",
+            "lenet_dense_solver.prototxt",
+            LENET_TABLE_1[0],
+            (
+                Row(
+                    "lenet2",
+                    LENET_TABLE_1[1],
+                    "table1_lenet2_solver.prototxt",
+                    "lenet_dropout_ft_solver.prototxt",
+                ),
+                Row(
+                    "lenet3",
+                    LENET_TABLE_1[2],
+                    "table1_lenet3_solver.prototxt",
+                    "lenet_dropout_ft_solver.prototxt",
+                ),
+            ),
+            ("conv1", "conv2"),
+        ),
+        Experiment(
+            "table2",
+            "LeNet with learned filter shapes (SSL paper, Table 2)",
+            "lenet_dense_solver.prototxt",
+            LENET_TABLE_2[0],
+            (
+                Row(
+                    "lenet4",
+                    LENET_TABLE_2[1],
+                    "table2_lenet4_solver.prototxt",
+                    "lenet_dropout_ft_solver.prototxt",
+                ),
+                Row(
+                    "lenet5",
+                    LENET_TABLE_2[2],
+                    "table2_lenet5_solver.prototxt",
+                    "lenet_dropout_ft_solver.prototxt",
+                ),
+            ),
+            ("conv1", "conv2"),
+        ),
+        Experiment(
+            "mlp",
+            "A multilayer perceptron with fewer neurons (SSL paper, Figure 4)",
+            "mlp_solver.prototxt",
+            MLP_TABLE[0],
+            (
+                Row("mlp2", MLP_TABLE[1], "mlp2_solver.prototxt", "mlp_ft_solver.prototxt"),
+                Row("mlp3", MLP_TABLE[2], "mlp3_solver.prototxt", "mlp_ft_solver.prototxt"),
+            ),
+            ("ip1", "ip2", "ip3"),
+        ),
+    )
+}
+
+
+def find(key: str) -> Experiment:
+    """Return the experiment of this name.
+
+    Raises
+    ------
+    ConfigError
+        There is none.
+    """
+    if key not in EXPERIMENTS:
+        raise ConfigError(f"unknown experiment '{key}'; use one of {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[key]
