@@ -307,7 +307,7 @@ def connections_per_input(networks: Mapping[str, np.ndarray]) -> Figure:
         image = axes.imshow(count.reshape(side, side), cmap="viridis", vmin=0, vmax=largest)
         axes.set(xticks=[], yticks=[])
         axes.grid(False)
-        axes.set_title(f"{title}: {np.count_nonzero(count)} of {count.size}", fontsize=10)
+        axes.set_title(f"{title}: {np.count_nonzero(count)} pixels are read", fontsize=10)
     figure.colorbar(image, ax=list(all_axes), label="connections per pixel", shrink=0.8)
     return figure
 
@@ -319,17 +319,26 @@ Point = tuple[str, float, float]
 
 @styled
 def error_over_flops(ours: Sequence[Point], paper: Sequence[Point]) -> Figure:
-    """Draw the error of networks over their FLOP; each point is name, FLOP % and error %."""
+    """Draw the error of networks over their FLOP.
+
+    Parameters
+    ----------
+    ours, paper : sequence of (str, float, float)
+        Name, FLOP % and error %; ours have the names of the paper's.
+    """
+    from matplotlib.ticker import ScalarFormatter
+
     figure, (axes,) = _figure(1, height=3.8)
-    for points, color, marker, label in (
-        (paper, BEFORE, "s", "the paper's"),
-        (ours, AFTER, "o", "ours, every seed"),
-    ):
-        x, y = [point[1] for point in points], [point[2] for point in points]
-        axes.plot(x, y, color=color, marker=marker, linestyle="", label=label)
+    colors = {name: f"C{number}" for number, (name, _, _) in enumerate(paper)}
     for name, flop, error in paper:
-        axes.annotate(name, (flop, error), xytext=(5, 4), textcoords="offset points", fontsize=8.5)
+        label = f"the paper's {name}"
+        axes.plot(flop, error, "s", color=colors[name], mfc="none", markersize=9, label=label)
+    for name, flop, error in ours:
+        axes.plot(flop, error, "o", color=colors[name], label=f"our {name}, every seed")
     axes.set_xscale("log")
+    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        formatter(ScalarFormatter())
+    axes.tick_params(axis="x", which="minor", labelsize=8)
     axes.set(xlabel="FLOP, % of the dense layers", ylabel="test error, %")
     axes.set_title("Error and operations")
     _legend(figure, axes)

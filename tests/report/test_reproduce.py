@@ -97,6 +97,22 @@ def layer(name, percent):
     return {"name": name, "flops_percent": percent}
 
 
+def test_every_run_and_every_row_of_the_paper_is_a_point():
+    ours = [("x", 100.0, 0.9), ("x", 100.0, 1.0), ("y", 7.0, 0.8)]
+    figure = pictures.error_over_flops(ours, [("x", 100.0, 0.9), ("y", 8.0, 0.85)])
+    (axes,) = figure.axes
+    points = [(*line.get_xydata()[0], line.get_marker()) for line in axes.lines]
+    assert sorted(points) == sorted(
+        [
+            (100.0, 0.9, "s"),
+            (8.0, 0.85, "s"),
+            *((flop, error, "o") for _, flop, error in ours),
+        ]
+    )
+    colors = {line.get_label().split()[-1]: line.get_color() for line in axes.lines[:2]}
+    assert colors["x"] != colors["y"] and axes.lines[4].get_color() == colors["y"]
+
+
 def test_the_map_of_inputs_counts_connections():
     matrix = np.zeros((3, 16))
     matrix[:, 5], matrix[0, 6] = 1, -2
@@ -106,6 +122,6 @@ def test_the_map_of_inputs_counts_connections():
     expected = np.zeros((4, 4))
     expected[1, 1], expected[1, 2] = 3, 1
     np.testing.assert_array_equal(images[1], expected)
-    assert figure.axes[1].get_title() == "sparse: 2 of 16"
+    assert figure.axes[1].get_title(loc="left") == "sparse: 2 pixels are read"
     with pytest.raises(ConfigError, match="15 inputs are no square image"):
         pictures.connections_per_input({"x": np.ones((3, 15))})
