@@ -12,6 +12,8 @@ from minissl.cli import options
 
 #: what can be reproduced; :mod:`minissl.recipes.experiments` says how
 NAMES = ("table1", "table2", "mlp")
+#: where results are kept, with a README.md about all of them
+RESULTS = Path("reference_results")
 
 EPILOG = """
 \b
@@ -93,7 +95,8 @@ def command(
     solvers, logs and pictures.
     """
     options.use_threads(threads, backend)
-    out = out or Path("reference_results") / name
+    is_kept_with_others = out is None
+    out = out or RESULTS / name
     if check:
         _check(out, backend, data, as_json)
         return
@@ -114,6 +117,8 @@ def command(
             options.note(f"stopped, everything is saved in {work}; run the same command to go on")
             raise SystemExit(stopped.exit_code) from None
     reproduce.write(result, work, out)
+    if is_kept_with_others:
+        reproduce.write_index(RESULTS)
     if as_json:
         options.show_json(result)
         return

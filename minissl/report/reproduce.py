@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from minissl.errors import MinisslError
 from minissl.formats.atomic import atomic_write
-from minissl.recipes.reproduce import BASELINE
+from minissl.recipes.checking import read_result
+from minissl.recipes.reproduce import BASELINE, RESULT
 from minissl.report import pictures
 from minissl.report.runs import Run, read_run
 
@@ -184,6 +185,29 @@ def write(result: Mapping[str, Any], work: Path, out: Path) -> list[Path]:
     with atomic_write(out / README) as file:
         file.write(readme(result, list(figures)).encode())
     return [*paths, out / README]
+
+
+def write_index(folder: Path) -> Path:
+    """Write README.md of the folder that holds the results of several experiments.
+
+    Raises
+    ------
+    ConfigError
+        When one of them is damaged.
+    """
+    found = [read_result(path.parent) for path in sorted(folder.glob(f"*/{RESULT}"))]
+    parts = ["# Results", "What `minissl reproduce` produced; nothing here is written by hand."]
+    for result in found:
+        key = result["experiment"]
+        parts += [
+            f"## {result['title']}",
+            _table(headings(result), rows(result)),
+            f"[All seeds, times and pictures]({key}/{README}): `{result['command']}`, "
+            f"{result['date']}, {result['machine']}.",
+        ]
+    with atomic_write(folder / README) as file:
+        file.write(("\n\n".join(parts) + "\n").encode())
+    return folder / README
 
 
 def draw(result: Mapping[str, Any], work: Path) -> dict[str, Figure]:

@@ -50,6 +50,15 @@ def test_a_result_can_be_checked(folder, run, run_json, tmp_path):
     assert "MLP 3: " in told and "WRONG" in told and "ip1: filters is 500, recorded is 501" in told
 
 
+@needs_compiler
+def test_results_are_kept_with_an_index(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run("reproduce", "mlp", "--fast", "--seeds", "1", "--data", "mnist-small")
+    assert "(mlp/README.md)" in (tmp_path / "reference_results" / "README.md").read_text()
+    assert (tmp_path / "runs" / "mlp" / "seed1" / "baseline" / "weights.caffemodel").is_file()
+    run("reproduce", "mlp", "--check")
+
+
 def test_bad_input_is_told_in_one_sentence(run, tmp_path):
     run("reproduce", "table3", code=2)
     for seeds in ("1,1", "a", "", "-1", "1,,2", str(2**31)):

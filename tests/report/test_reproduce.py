@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -63,6 +65,20 @@ def test_every_picture_is_written_twice_and_shown(finished, tmp_path):
     text = (tmp_path / "README.md").read_text()
     assert all(f"pictures/{name}.png" in text for name in expected)
     assert all(path.stat().st_size > 500 for path in paths)
+
+
+def test_the_index_shows_the_table_of_every_result(finished, tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        result = {**finished[1], "experiment": name, "title": f"The {name}"}
+        (tmp_path / name / "result.json").write_text(json.dumps(result))
+    (tmp_path / "other").mkdir()
+    text = reproduce.write_index(tmp_path).read_text()
+    assert text.index("## The first") < text.index("(first/README.md)") < text.index("second")
+    assert text.count("| our Digits 2, compacted |") == 2
+    (tmp_path / "second" / "result.json").write_text("{}")
+    with pytest.raises(ConfigError, match="damaged"):
+        reproduce.write_index(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made(finished, tmp_path):
