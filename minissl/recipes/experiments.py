@@ -1,7 +1,8 @@
 """The paper's experiments on MNIST: which files train which row of which table.
 
-A row is SSL from the weights of the dense network, then fine-tuning with the zeros frozen. Its
-solver files are in ``minissl/models``, and say how their numbers were chosen.
+A row is SSL from the weights of the dense network, in one or more stages that differ in their
+decays, then fine-tuning with the zeros frozen. Its solver files are in ``minissl/models``, and say
+how their numbers were chosen.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ class Row:
         In names of files and stages.
     paper : dict
         The published row, whose name is the row's.
-    ssl, finetune : str
-        Solvers.
+    ssl : tuple of str
+        Solvers of SSL, the first from the dense weights, each other from the one before.
+    finetune : str
+        Solver.
     """
 
     key: str
     paper: Mapping[str, Any]
-    ssl: str
+    ssl: tuple[str, ...]
     finetune: str
 
     @property
@@ -38,6 +41,13 @@ class Row:
         """What the paper calls it."""
         name: str = self.paper["name"]
         return name
+
+    @property
+    def trainings(self) -> dict[str, str]:
+        """The solvers in order: of ``ssl``, ``ssl2`` ..., ``finetune``."""
+        numbers = ["", *(str(number) for number in range(2, len(self.ssl) + 1))]
+        ssl = {f"ssl{n}": solver for n, solver in zip(numbers, self.ssl, strict=True)}
+        return {**ssl, "finetune": self.finetune}
 
 
 @dataclass(frozen=True)
@@ -78,13 +88,13 @@ EXPERIMENTS = {
                 Row(
                     "lenet2",
                     LENET_TABLE_1[1],
-                    "table1_lenet2_solver.prototxt",
+                    ("table1_lenet2_solver.prototxt",),
                     "lenet_dropout_ft_solver.prototxt",
                 ),
                 Row(
                     "lenet3",
                     LENET_TABLE_1[2],
-                    "table1_lenet3_solver.prototxt",
+                    ("table1_lenet3_solver.prototxt",),
                     "lenet_dropout_ft_solver.prototxt",
                 ),
             ),
@@ -99,13 +109,13 @@ EXPERIMENTS = {
                 Row(
                     "lenet4",
                     LENET_TABLE_2[1],
-                    "table2_lenet4_solver.prototxt",
+                    ("table2_lenet4_solver.prototxt",),
                     "lenet_dropout_ft_solver.prototxt",
                 ),
                 Row(
                     "lenet5",
                     LENET_TABLE_2[2],
-                    "table2_lenet5_solver.prototxt",
+                    ("table2_lenet5_solver.prototxt",),
                     "lenet_dropout_ft_solver.prototxt",
                 ),
             ),
@@ -117,8 +127,8 @@ EXPERIMENTS = {
             "mlp_solver.prototxt",
             MLP_TABLE[0],
             (
-                Row("mlp2", MLP_TABLE[1], "mlp2_solver.prototxt", "mlp_ft_solver.prototxt"),
-                Row("mlp3", MLP_TABLE[2], "mlp3_solver.prototxt", "mlp_ft_solver.prototxt"),
+                Row("mlp2", MLP_TABLE[1], ("mlp2_solver.prototxt",), "mlp_ft_solver.prototxt"),
+                Row("mlp3", MLP_TABLE[2], ("mlp3_solver.prototxt",), "mlp_ft_solver.prototxt"),
             ),
             ("ip1", "ip2", "ip3"),
         ),

@@ -3,7 +3,7 @@
 The work goes into one folder, which can be deleted, and what is worth keeping into another::
 
     runs/table1/seed1/baseline/          the dense network
-                      lenet2-ssl/        SSL from its weights
+                      lenet2-ssl/        SSL from its weights, and ssl2 ... where it has more stages
                       lenet2-finetune/   zeros frozen
                       lenet2-compact/    what is dead has left
                       lenet2-measure/    error, structure, FLOP, size of the compacted network
@@ -139,19 +139,15 @@ class Reproduction:
         ]
         for row in self.experiment.rows:
             title = f"seed {seed}, {row.name}"
-            ssl, finetune, compact = (
-                f"{row.key}-{what}" for what in ("ssl", "finetune", "compact")
-            )
+            start, compact = BASELINE, f"{row.key}-compact"
+            for what, solver in row.trainings.items():
+                stage = f"{row.key}-{what}"
+                found.append(
+                    Training(stage, f"{title}: {what}", models.path(solver), start, **training)
+                )
+                start = stage
             found += [
-                Training(ssl, f"{title}: SSL", models.path(row.ssl), start=BASELINE, **training),
-                Training(
-                    finetune,
-                    f"{title}: fine-tune",
-                    models.path(row.finetune),
-                    start=ssl,
-                    **training,
-                ),
-                self._compacting(f"{title}: compact", compact, finetune),
+                self._compacting(f"{title}: compact", compact, start),
                 self._measuring(
                     f"{title}: measure", row.key, (compact, NET), (compact, COMPACT_WEIGHTS)
                 ),
@@ -163,6 +159,11 @@ class Reproduction:
 
     def _keys(self) -> list[str]:
         return [BASELINE, *(row.key for row in self.experiment.rows)]
+
+    def _trainings(self, key: str) -> list[str]:
+        """Return what a row trains, in order."""
+        rows = {row.key: list(row.trainings) for row in self.experiment.rows}
+        return rows.get(key, [BASELINE])
 
     def _options(self) -> dict[str, Any]:
         return {"backend": self.backend, "data": {"source": self.data}}
@@ -267,6 +268,7 @@ class Reproduction:
             **kept,
             "key": key,
             "name": paper["name"],
+            "trainings": self._trainings(key),
             "paper": dict(paper),
             "runs": runs,
             "spread": {
@@ -288,7 +290,8 @@ class Reproduction:
         own = [one for one in done.values() if one.name == key or one.name.startswith(f"{key}-")]
         course: dict[str, Any] = {"seconds": sum(one.seconds for one in own)}
         if key != BASELINE:
-            course["error_after_ssl"] = _last_error(done[f"{key}-ssl"])
+            *_, last_ssl, _ = self._trainings(key)
+            course["error_after_ssl"] = _last_error(done[f"{key}-{last_ssl}"])
         return course
 
     def _keep(self, done: Mapping[int, Done], medians: Mapping[str, int]) -> None:
@@ -297,15 +300,13 @@ class Reproduction:
             stage = done[medians[key]]
             target = self.out / key
             _make_empty(target)
-            trained = [BASELINE] if key == BASELINE else [f"{key}-ssl", f"{key}-finetune"]
-            for name in trained:
-                folder = stage[name].folder
-                prefix = name.removeprefix(f"{key}-")
-                shutil.copy(folder / NET, target / f"{prefix}_net.prototxt")
-                shutil.copy(folder / LOG, target / f"{prefix}_{LOG}")
+            for what in self._trainings(key):
+                folder = stage[what if key == BASELINE else f"{key}-{what}"].folder
+                shutil.copy(folder / NET, target / f"{what}_net.prototxt")
+                shutil.copy(folder / LOG, target / f"{what}_{LOG}")
                 solver = read_solver(folder / "solver.prototxt")
-                solver.net = f"{prefix}_net.prototxt"
-                write_prototxt(solver, target / f"{prefix}_solver.prototxt")
+                solver.net = f"{what}_net.prototxt"
+                write_prototxt(solver, target / f"{what}_solver.prototxt")
             if key != BASELINE:
                 for name in (NET, COMPACT_WEIGHTS):
                     shutil.copy(stage[f"{key}-compact"].folder / name, target / name)

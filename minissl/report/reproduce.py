@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 README = "README.md"
 #: pictures are written in each of these forms
 KINDS = ("png", "svg")
+#: stages of a row that pictures call by other names
+TRAININGS = {"ssl": "SSL", "finetune": "fine-tuning"}
 #: what a layer's entry holds -> heading
 COLUMNS = {
     "filters": "filters",
@@ -242,11 +244,11 @@ def _course(row: Mapping[str, Any], work: Path) -> list[Run]:
     dense = read_run(folder / BASELINE, "dense")
     if row["key"] == BASELINE:
         return [dense]
-    stages = {"ssl": "SSL", "finetune": "fine-tuning"}
-    return [
-        dense,
-        *(read_run(folder / f"{row['key']}-{key}", name) for key, name in stages.items()),
+    sparse = [
+        read_run(folder / f"{row['key']}-{what}", TRAININGS.get(what, what.upper()))
+        for what in row["trainings"]
     ]
+    return [dense, *sparse]
 
 
 def _points(result: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:

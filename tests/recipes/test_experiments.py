@@ -8,6 +8,7 @@ from minissl.lint import lint_solver
 from minissl.net import Net
 from minissl.recipes.experiments import EXPERIMENTS, find
 
+DECAYS = ("block_group_decay", "breadth_decay", "kernel_shape_decay")
 ROWS = [(one, row) for one in EXPERIMENTS.values() for row in one.rows]
 
 
@@ -31,16 +32,15 @@ def test_the_command_knows_all_experiments():
 @pytest.mark.parametrize(("experiment", "row"), ROWS, ids=[row.key for _, row in ROWS])
 def test_the_stages_of_a_row_train_the_same_weights(experiment, row):
     _, dense = built(experiment.baseline)
-    ssl, sparse = built(row.ssl)
-    finetune, frozen = built(row.finetune)
-    assert shapes(dense) == shapes(sparse) == shapes(frozen)
-    decays = ("block_group_decay", "breadth_decay", "kernel_shape_decay")
-    assert any(getattr(ssl, name) > 0 for name in decays)
-    assert not any(getattr(finetune, name) > 0 for name in decays)
-    modes = [frozen.layer(name).param.connectivity_mode for name in experiment.layers]
-    assert len(set(modes)) == 1 and modes[0] != 0
-    for solver, net in ((ssl, sparse), (finetune, frozen)):
+    *sparse, finetune = (built(name) for name in row.trainings.values())
+    assert list(row.trainings) == [*(["ssl", "ssl2", "ssl3"][: len(row.ssl)]), "finetune"]
+    for solver, net in (*sparse, finetune):
+        assert shapes(dense) == shapes(net)
         assert lint_solver(solver, net.param, weights_given=True) == []
+    assert all(any(getattr(solver, name) > 0 for name in DECAYS) for solver, _ in sparse)
+    assert not any(getattr(finetune[0], name) > 0 for name in DECAYS)
+    modes = [finetune[1].layer(name).param.connectivity_mode for name in experiment.layers]
+    assert len(set(modes)) == 1 and modes[0] != 0
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=list(EXPERIMENTS))

@@ -10,7 +10,7 @@ from minissl.formats.weights import read_weights, write_weights
 from minissl.recipes.checking import check, read_result
 from minissl.recipes.experiments import Experiment, Row
 from minissl.recipes.reproduce import Reproduction, speed_ups
-from minissl.recipes.stages import Watcher
+from minissl.recipes.stages import Watcher, digest
 from tests.tiny_nets import DIGITS
 
 SOLVER = """
@@ -38,9 +38,11 @@ def experiment(folder):
     (folder / "dense.prototxt").write_text(SOLVER)
     proximal = 'block_group_decay: 0.2 group_lasso_method: "proximal"'
     (folder / "ssl.prototxt").write_text(SOLVER + proximal)
+    (folder / "ssl2.prototxt").write_text(SOLVER + proximal.replace("0.2", "0.001"))
     (folder / "ft.prototxt").write_text(SOLVER.replace("digits.proto", "frozen.proto"))
-    files = {name: str(folder / f"{name}.prototxt") for name in ("dense", "ssl", "ft")}
-    row = Row("digits2", {**PAPER, "name": "Digits 2"}, files["ssl"], files["ft"])
+    files = {name: str(folder / f"{name}.prototxt") for name in ("dense", "ssl", "ssl2", "ft")}
+    both = (files["ssl"], files["ssl2"])  # ssl2 takes none of what ssl has left
+    row = Row("digits2", {**PAPER, "name": "Digits 2"}, both, files["ft"])
     return Experiment("digits", "Digits", files["dense"], PAPER, (row,), ("conv1", "ip1"))
 
 
@@ -95,6 +97,19 @@ def test_rows_hold_what_a_table_tells(finished):
     assert json.loads((finished[0] / "out" / "result.json").read_text()) == result
 
 
+def test_stages_of_ssl_follow_each_other(finished):
+    folder, result = finished
+    row = row_of(result)
+    assert row["trainings"] == ["ssl", "ssl2", "finetune"]
+    work = folder / "work" / f"seed{row['seed']}"
+    marker = json.loads((work / "digits2-ssl2" / "stage.json").read_text())
+    start = digest(work / "digits2-ssl" / "weights.caffemodel")
+    assert marker["settings"]["initial weights"] == start
+    lines = (work / "digits2-ssl2" / "log.jsonl").read_text().splitlines()
+    last = json.loads(lines[-1])
+    assert row["error_after_ssl"] == pytest.approx(1 - last["test"]["accuracy"])
+
+
 def test_the_run_in_the_middle_is_kept_of_two_the_worse(finished):
     for row in finished[1]["rows"]:
         assert [run["seed"] for run in row["runs"]] == [1, 2]
@@ -117,8 +132,11 @@ def test_what_is_kept_can_be_run_again(finished):
         "baseline_log.jsonl",
     }
     assert {path.name for path in (out / "digits2").iterdir()} == {
-        *(f"{s}_{f}" for s in ("ssl", "finetune") for f in ("net.prototxt", "solver.prototxt")),
-        *(f"{stage}_log.jsonl" for stage in ("ssl", "finetune")),
+        *(
+            f"{stage}_{file}"
+            for stage in ("ssl", "ssl2", "finetune")
+            for file in ("net.prototxt", "solver.prototxt", "log.jsonl")
+        ),
         "net.prototxt",
         "net.caffemodel",
     }
