@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from minissl.recipes.reproduce import Reproduction
+from minissl.recipes.stages import Stopped
 from tests.conftest import needs_compiler
 
 
@@ -65,3 +67,12 @@ def test_bad_input_is_told_in_one_sentence(run, tmp_path):
         run("reproduce", "mlp", "--seeds", seeds, "--out", tmp_path, code=2)
     told = run("reproduce", "mlp", "--check", "--out", tmp_path, code=1).stderr
     assert "is missing; run the experiment first" in told
+
+
+def test_a_signal_leaves_everything_saved(run, tmp_path, monkeypatch):
+    def stopped(self, command, watcher):
+        raise Stopped(143)
+
+    monkeypatch.setattr(Reproduction, "run", stopped)
+    told = run("reproduce", "mlp", "--out", tmp_path / "o", "--work", tmp_path / "w", code=143)
+    assert f"everything is saved in {tmp_path / 'w'}; run the same command" in told.stderr
