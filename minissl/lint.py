@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LONG_RUN = 10_000
 
 REGULARIZATION_TYPES = ("L1", "L2")
+GROUP_LASSO_METHODS = ("subgradient", "proximal")
 _WITH_BIAS = ("Convolution", "Deconvolution", "InnerProduct", "Embed", "Winograd")
 
 Severity = Literal["error", "warning"]
@@ -289,6 +290,13 @@ def _snapshots(solver: SolverParameter) -> Iterator[Finding]:
 def _solver_regularization(solver: SolverParameter) -> Iterator[Finding]:
     if solver.regularization_type not in REGULARIZATION_TYPES:
         yield _unknown_regularization("solver", solver.regularization_type)
+    if solver.group_lasso_method not in GROUP_LASSO_METHODS:
+        yield Finding(
+            "error",
+            "solver",
+            f"group_lasso_method '{solver.group_lasso_method}' is unknown.",
+            f"Write one of {', '.join(GROUP_LASSO_METHODS)}.",
+        )
 
 
 # ---------------------------------------------------------------------------- solver with net

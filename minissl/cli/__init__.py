@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from keyword import iskeyword
 from typing import Any
 
 import click
@@ -24,6 +25,7 @@ from minissl.errors import MinisslError
 #: Command -> what it does, so that the list of commands is printed without loading any of them.
 COMMANDS = {
     "demo": "The whole method on LeNet, in a few minutes, without any download.",
+    "reproduce": "Earn a table of the paper again, or check a result that was kept.",
     "train": "Train a network as a solver prototxt says.",
     "test": "Run a network over a test set and print the mean of its outputs.",
     "time": "Time a network layer by layer, in every conv_mode.",
@@ -35,6 +37,7 @@ COMMANDS = {
     "convert": "Convert weights between file formats.",
     "plot": "Draw the pictures of a run.",
     "report": "Write one self-contained HTML page about a run.",
+    "lambda": "Suggest decays for group lasso, from the weights and the data.",
     "lint": "Find the usual mistakes in a net or a solver.",
     "doctor": "Check this machine and the libraries minissl stands on.",
 }
@@ -51,8 +54,13 @@ Completion of commands and options with the Tab key (bash; zsh and fish alike):
 """
 
 
+def module_of(name: str) -> str:
+    """Return the module of a command; ``lambda``, a word of the language, lives in ``lambda_``."""
+    return f"minissl.cli.{name}_" if iskeyword(name) else f"minissl.cli.{name}"
+
+
 class Commands(click.Group):
-    """A group that imports ``minissl.cli.NAME`` when command NAME is used, and no sooner."""
+    """A group that imports the module of a command when it is used, and no sooner."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, those used first in front."""
@@ -60,9 +68,9 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Import a command."""
-        if name not in COMMANDS or find_spec(f"minissl.cli.{name}") is None:
+        if name not in COMMANDS or find_spec(module_of(name)) is None:
             return None
-        command: click.Command = import_module(f"minissl.cli.{name}").command
+        command: click.Command = import_module(module_of(name)).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

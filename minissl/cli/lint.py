@@ -79,7 +79,7 @@ def check_net(net: Any, data: str | None) -> list[Finding]:
 
 def _weight_shapes(net: Any, data: str | None) -> tuple[dict[str, tuple[int, ...]], list[Finding]]:
     """Build the net in one of its phases; return its shapes, or why it cannot be built."""
-    from minissl.data.catalogue import CATALOGUE
+    from minissl.data.catalogue import SOURCES
     from minissl.errors import MinisslError
     from minissl.lint import Finding
     from minissl.net import Net
@@ -87,7 +87,7 @@ def _weight_shapes(net: Any, data: str | None) -> tuple[dict[str, tuple[int, ...
     unknown = [
         layer.data_param.source
         for layer in net.layer
-        if layer.type == "Data" and layer.data_param.source not in CATALOGUE
+        if layer.type == "Data" and layer.data_param.source not in SOURCES
     ]
     if unknown and data is None:
         return {}, [

@@ -27,9 +27,18 @@ FILE_WIDTH = 200
 
 
 class DatasetName(click.ParamType):
-    """The name of a data set; the catalogue is loaded only when one is given."""
+    """The name of a data set; the catalogue is loaded only when one is given.
+
+    Parameters
+    ----------
+    divided : bool
+        Whether ``/validation`` may stand behind the name.
+    """
 
     name = "name"
+
+    def __init__(self, divided: bool = False):
+        self.divided = divided
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Refuse names that are not in the catalogue."""
@@ -44,11 +53,10 @@ class DatasetName(click.ParamType):
 
         return [CompletionItem(name) for name in self._names() if name.startswith(incomplete)]
 
-    @staticmethod
-    def _names() -> list[str]:
-        from minissl.data.catalogue import CATALOGUE
+    def _names(self) -> list[str]:
+        from minissl.data.catalogue import CATALOGUE, SOURCES
 
-        return list(CATALOGUE)
+        return list(SOURCES if self.divided else CATALOGUE)
 
 
 class ModelFile(click.Path):
@@ -87,8 +95,9 @@ def weights_option(required: bool, help: str) -> Decorator:
 
 data_option = click.option(
     "--data",
-    type=DatasetName(),
-    help="Data set to read, in place of what the net's Data layers name.",
+    type=DatasetName(divided=True),
+    help="Data set to read, in place of what the net's Data layers name; NAME/validation reads "
+    "its training part only, divided in two.",
 )
 batch_size_option = click.option(
     "--batch-size", type=POSITIVE, help="Images in a batch, in place of the net's own number."

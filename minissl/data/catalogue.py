@@ -36,13 +36,17 @@ class Archive:
 
 @dataclass(frozen=True)
 class Entry:
-    """A data set: name, image shape (C, H, W), class names, mirrors in order, archives."""
+    """A data set: name, image shape (C, H, W), class names, mirrors in order, archives.
+
+    Of the training part, one in ``held_out`` records is for validation, those at the end.
+    """
 
     name: str
     image_shape: tuple[int, int, int]
     classes: tuple[str, ...]
     mirrors: tuple[str, ...] = ()
     archives: tuple[Archive, ...] = ()
+    held_out: int = 6
 
 
 DIGITS = tuple("0123456789")
@@ -101,6 +105,7 @@ MNIST = Entry(
     name="mnist",
     image_shape=(1, 28, 28),
     classes=DIGITS,
+    held_out=6,
     mirrors=(
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -132,6 +137,7 @@ FASHION_MNIST = Entry(
     name="fashion-mnist",
     image_shape=(1, 28, 28),
     classes=CLOTHES,
+    held_out=6,
     mirrors=(
         "https://fashion-mnist.s3.eu-central-1.amazonaws.com/",
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
@@ -173,6 +179,7 @@ CIFAR10 = Entry(
     name="cifar10",
     image_shape=(3, 32, 32),
     classes=OBJECTS,
+    held_out=10,
     mirrors=("https://www.cs.toronto.edu/~kriz/",),
     archives=(
         Archive(
@@ -187,9 +194,15 @@ CIFAR10 = Entry(
 )
 
 #: The 5,000 + 1,000 digits inside the package; nothing to download.
-MNIST_SMALL = Entry(name="mnist-small", image_shape=(1, 28, 28), classes=DIGITS)
+MNIST_SMALL = Entry(name="mnist-small", image_shape=(1, 28, 28), classes=DIGITS, held_out=5)
 
 CATALOGUE = {entry.name: entry for entry in (MNIST, FASHION_MNIST, CIFAR10, MNIST_SMALL)}
+
+#: ``mnist/validation`` reads the training part of ``mnist`` only, divided in two: what is chosen by
+#: trial (rates, decays) is chosen on the second part, so that the test images stay unseen.
+VALIDATION = "/validation"
+#: Every source that a Data layer can name.
+SOURCES = (*CATALOGUE, *(name + VALIDATION for name in CATALOGUE))
 
 
 def find(name: str) -> Entry:
@@ -203,6 +216,17 @@ def find(name: str) -> Entry:
     if name not in CATALOGUE:
         raise DataError(f"unknown data set '{name}'; use one of {', '.join(CATALOGUE)}")
     return CATALOGUE[name]
+
+
+def find_source(source: str) -> tuple[Entry, bool]:
+    """Return the data set of a source, and whether only its training part is read, divided in two.
+
+    Raises
+    ------
+    DataError
+        There is none of that name.
+    """
+    return find(source.removesuffix(VALIDATION)), source.endswith(VALIDATION)
 
 
 def data_folder() -> Path:

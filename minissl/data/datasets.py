@@ -16,7 +16,7 @@ from minissl.data.catalogue import (
     IDX_FILES,
     Entry,
     data_folder,
-    find,
+    find_source,
 )
 from minissl.data.idx import read_idx
 from minissl.errors import DataError
@@ -89,7 +89,18 @@ def load(name: str, split: str, folder: str | Path | None = None) -> Dataset:
     Parameters
     ----------
     name : {"mnist", "fashion-mnist", "cifar10", "mnist-small"}
-        ``mnist-small`` is part of the package: 5,000 and 1,000 digits of MNIST.
+        ``mnist-small`` is part of the package: 5,000 and 1,000 digits of MNIST. With
+        ``/validation`` behind the name, both splits come from the training part, in the order of
+        the files: its last records are ``test``, those before them ``train``.
+
+        =============== ======= =====
+        validation      train   test
+        =============== ======= =====
+        mnist           50,000  10,000
+        fashion-mnist   50,000  10,000
+        cifar10         45,000  5,000
+        mnist-small     4,000   1,000
+        =============== ======= =====
     split : {"train", "test"}
         Which part.
     folder : path, optional
@@ -105,23 +116,32 @@ def load(name: str, split: str, folder: str | Path | None = None) -> Dataset:
     DataError
         The name or split is unknown, or a file is missing or damaged.
     """
-    entry = find(name)
+    entry, validation = find_source(name)
     if split not in SPLITS:
         raise DataError(f"unknown split '{split}' of data set '{name}'; use train or test")
-    if name == "mnist-small":
+    images, labels = _read(entry, "train" if validation else split, folder)
+    if validation:
+        first = len(images) - len(images) // entry.held_out
+        part = slice(first) if split == "train" else slice(first, None)
+        images, labels = images[part], labels[part]
+    return Dataset(name, split, images, labels, entry.classes)
+
+
+def _read(entry: Entry, split: str, folder: str | Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """Read the files of one split, and see that the images have the shape of the data set."""
+    root = data_folder() if folder is None else Path(folder)
+    if entry.name == "mnist-small":
         images, labels = _read_idx_pair(SMALL_FOLDER, entry, split)
+    elif entry.name == "cifar10":
+        images, labels = _read_cifar(root / CIFAR_FOLDER, entry, split)
     else:
-        root = data_folder() if folder is None else Path(folder)
-        if name == "cifar10":
-            images, labels = _read_cifar(root / CIFAR_FOLDER, entry, split)
-        else:
-            images, labels = _read_idx_pair(root / name, entry, split)
+        images, labels = _read_idx_pair(root / entry.name, entry, split)
     if images.shape[1:] != entry.image_shape:
         raise DataError(
-            f"data set '{name}' ({split}): images of shape {images.shape[1:]} where "
-            f"{entry.image_shape} belong; run 'minissl data verify {name}'"
+            f"data set '{entry.name}' ({split}): images of shape {images.shape[1:]} where "
+            f"{entry.image_shape} belong; run 'minissl data verify {entry.name}'"
         )
-    return Dataset(name, split, images, labels, entry.classes)
+    return images, labels
 
 
 def _read_idx_pair(folder: Path, entry: Entry, split: str) -> tuple[np.ndarray, np.ndarray]:

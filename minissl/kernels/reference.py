@@ -390,6 +390,14 @@ def tile_add_scaled(w: Array, factors: Array, ydim: int, xdim: int, d_w: Array) 
     d_tiles += (factors[:, None, :, None] * tiles).astype(w.dtype)
 
 
+def tile_scale(factors: Array, ydim: int, xdim: int, w: Array) -> None:
+    """``w *= factors[tile]``, one float64 factor for each tile; a factor of 0 leaves exactly +0."""
+    R, C = w.shape
+    tiles = w.reshape(R // ydim, ydim, C // xdim, xdim)
+    by_tile = factors[:, None, :, None]
+    tiles[...] = np.where(by_tile == 0, 0.0, by_tile * tiles)
+
+
 def add_l2(w: Array, strength: float, multiplier: Array | None, d_w: Array) -> None:
     """d_w += strength * multiplier * w (multiplier: one number per weight, None for 1)."""
     decay = w.dtype.type(strength) * w

@@ -11,7 +11,7 @@ import numpy as np
 
 from minissl.blob import Blob, Shape
 from minissl.data.batches import BatchReader
-from minissl.data.catalogue import CATALOGUE, Entry
+from minissl.data.catalogue import CATALOGUE, SOURCES, find_source
 from minissl.data.datasets import load
 from minissl.data.mean import read_mean
 from minissl.data.transform import Transform
@@ -44,7 +44,9 @@ class Data(_Source):
 
     ``data_param.source`` names a data set that minissl knows (``mnist``, ``cifar10`` ...), unless
     the context names one, which then replaces it. The TRAIN phase reads the training part, TEST the
-    test part. The data are loaded by the first ``forward``: a network can be looked at without.
+    test part; with ``/validation`` behind the name both read the training part, divided in two
+    (:func:`minissl.data.datasets.load`). The data are loaded by the first ``forward``: a network
+    can be looked at without.
 
     Tops: (N, C, H, W) and, where there is a second one, (N,); labels are numbers of the network's
     type, as in Caffe.
@@ -60,12 +62,12 @@ class Data(_Source):
                 raise self.config_error(
                     f"data_param.{name} is the old form; move {name} into transform_param"
                 )
-        self._entry = self._find_entry(param.source)
+        self._source = self._find_source(param.source)
         self._reader: BatchReader | None = None
         self._batch_size = self.batch_size(param.batch_size)
         self._transform = self._read_transform()
         try:
-            image_shape = self._transform.output_shape(self._entry.image_shape)
+            image_shape = self._transform.output_shape(find_source(self._source)[0].image_shape)
         except ShapeError as error:
             raise self.shape_error(str(error)) from error
         tops: list[Shape] = [(self._batch_size, *image_shape), (self._batch_size,)]
@@ -84,7 +86,7 @@ class Data(_Source):
         """The reader; the first use loads the data set."""
         if self._reader is None:
             options = self.context.data
-            dataset = load(self._entry.name, SPLIT_OF_PHASE[self.phase])
+            dataset = load(self._source, SPLIT_OF_PHASE[self.phase])
             self._reader = BatchReader(
                 dataset,
                 self._batch_size,
@@ -109,11 +111,11 @@ class Data(_Source):
         self.reader.position = state["position"]
         self.reader.seed = state["seed"]
 
-    def _find_entry(self, source: str) -> Entry:
+    def _find_source(self, source: str) -> str:
         override = self.context.data.get("source")
-        name = override or source
-        if name in CATALOGUE:
-            return CATALOGUE[name]
+        name: str = override or source
+        if name in SOURCES:
+            return name
         known = ", ".join(CATALOGUE)
         if override:
             raise self.config_error(f"unknown data set '{override}'; use one of {known}")

@@ -4,7 +4,11 @@
 stages       what a recipe is made of; runs stages one after the other, skips finished ones
 training     the stage that trains a network as a solver says, and goes on where it was stopped
 measuring    what a table says about a network: error, structure, FLOP, time
+decays       which strength of group lasso to begin with
 demo         the main job: LeNet on the digits inside the package
+experiments  the paper's tables: which files train which row
+reproduce    a table of the paper, with several seeds; the median run is kept
+checking     whether a kept result still says what its weights do
 paper        the published rows to compare with
 ============ =====================================================================================
 """

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from minissl import compaction
 from minissl.channels import layer_shapes
-from minissl.errors import ConfigError
+from minissl.errors import ConfigError, MinisslError
 from minissl.formats.prototxt import read_net
 from minissl.net import Net
 from minissl.solvers.solver import mean_outputs
@@ -23,6 +24,10 @@ from minissl.timing import own_modes, time_net, without_modes
 
 #: layers that judge outputs; nobody runs them to use a network, so they are not timed
 JUDGES = ("Accuracy", "SoftmaxWithLoss")
+#: files of a compacted network
+NET, COMPACT_WEIGHTS = "net.prototxt", "net.caffemodel"
+#: largest difference of outputs, relative to the largest output, that rounding explains
+ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,16 @@ def structure_of(net: Net, dense: Mapping[str, int]) -> list[dict[str, Any]]:
     return rows
 
 
+def structured_percent(net: Net, dense: Mapping[str, int]) -> dict[str, float]:
+    """Return the FLOP of every layer by its own zero rows and columns, in percent of dense.
+
+    It is the rule ``structured`` of :mod:`minissl.sparsity.flops`: filters that nothing reads still
+    count.
+    """
+    counted = flops.count(layer_shapes(net))
+    return {one.name: 100.0 * one.structured / dense[one.name] for one in counted}
+
+
 def total_flops_percent(net: Net, dense: Mapping[str, int]) -> float:
     """Return the FLOP of the whole network, in percent of the original's."""
     counted = flops.count(layer_shapes(net))
@@ -129,23 +144,58 @@ def time_side_by_side(
     Returns
     -------
     dict
-        Name of the network -> ``total_ms``, and ``layers`` {name: ms}: medians over ``blocks``
-        turns of the medians over ``iterations`` forward passes. Data layers, losses and
+        Name of the network -> ``total_ms``, ``layers`` {name: ms}, and ``products`` {name: ms} of
+        the convolutions' products alone, where the backend can run them alone: medians over
+        ``blocks`` turns of the medians over ``iterations`` forward passes. Data layers, losses and
         accuracies are left out.
     """
     opened = {one.name: one.open(batch_size, dense_modes=True) for one in networks}
     modes = {one.name: own_modes(read_net(one.model)) for one in networks}
     layers: dict[str, dict[str, list[float]]] = {name: {} for name in opened}
+    products: dict[str, dict[str, list[float]]] = {name: {} for name in opened}
     for _ in range(blocks):
         for name, net in opened.items():
             used = {layer: (mode,) for layer, mode in modes[name].items()}
             for one in time_net(net, used, iterations):
                 if one.timed and one.type not in ("Split", *JUDGES):
                     layers[name].setdefault(one.name, []).append(one.total_ms)
-    medians = {
-        name: {layer: statistics.median(ms) for layer, ms in times.items()}
-        for name, times in layers.items()
-    }
-    return {
-        name: {"total_ms": sum(times.values()), "layers": times} for name, times in medians.items()
-    }
+                if one.product_ms is not None:
+                    products[name].setdefault(one.name, []).append(one.product_ms)
+    result: dict[str, dict[str, Any]] = {}
+    for name in opened:
+        whole = _medians(layers[name])
+        result[name] = {
+            "total_ms": sum(whole.values()),
+            "layers": whole,
+            "products": _medians(products[name]),
+        }
+    return result
+
+
+def _medians(durations: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {layer: statistics.median(ms) for layer, ms in durations.items()}
+
+
+def write_compacted(before: Net, folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the compacted network, and show that its outputs are the same.
+
+    Returns
+    -------
+    dict
+        What compaction did, and the largest difference of the outputs.
+
+    Raises
+    ------
+    MinisslError
+        When outputs differ by more than rounding explains.
+    """
+    small = compaction.compact(before)
+    compaction.write(small, folder)
+    after = Network("compacted", folder / NET, folder / COMPACT_WEIGHTS, options).open()
+    proof = compaction.prove(before, after)
+    if not proof.max_abs_difference <= ROUNDING * max(1.0, proof.largest_output):
+        raise MinisslError(
+            f"the compacted network in {folder} differs from the original by "
+            f"{proof.max_abs_difference:g}; please report this, with the weights it was made of"
+        )
+    return {**small.report.to_json(), **proof.to_json()}

@@ -11,7 +11,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from math import ceil
+from math import ceil, isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -280,6 +280,69 @@ def kinds_of(matrix: np.ndarray) -> np.ndarray:
     alive = matrix != 0
     living = alive.any(axis=1, keepdims=True) & alive.any(axis=0, keepdims=True)  # (R, K)
     return living.astype(np.int8) + alive.astype(np.int8)
+
+
+@styled
+def connections_per_input(networks: Mapping[str, np.ndarray]) -> Figure:
+    """Draw how many neurons read each pixel of a square image, one map for each network.
+
+    Parameters
+    ----------
+    networks : dict
+        Title -> weight matrix (R, side * side) of the first layer.
+
+    Raises
+    ------
+    ConfigError
+        When the columns are not those of a square image.
+    """
+    figure = _empty_figure(7.2, 3.0)
+    all_axes = figure.subplots(1, len(networks), squeeze=False)[0]
+    counts = {title: np.count_nonzero(matrix, axis=0) for title, matrix in networks.items()}
+    largest = max(int(count.max()) for count in counts.values()) or 1
+    for axes, (title, count) in zip(all_axes, counts.items(), strict=True):
+        side = isqrt(count.size)
+        if side * side != count.size:
+            raise ConfigError(f"{count.size} inputs are no square image that could be drawn")
+        image = axes.imshow(count.reshape(side, side), cmap="viridis", vmin=0, vmax=largest)
+        axes.set(xticks=[], yticks=[])
+        axes.grid(False)
+        axes.set_title(f"{title}: {np.count_nonzero(count)} pixels are read", fontsize=10)
+    figure.colorbar(image, ax=list(all_axes), label="connections per pixel", shrink=0.8)
+    return figure
+
+
+# --- error and cost ---
+
+Point = tuple[str, float, float]
+
+
+@styled
+def error_over_flops(ours: Sequence[Point], paper: Sequence[Point]) -> Figure:
+    """Draw the error of networks over their FLOP.
+
+    Parameters
+    ----------
+    ours, paper : sequence of (str, float, float)
+        Name, FLOP % and error %; ours have the names of the paper's.
+    """
+    from matplotlib.ticker import ScalarFormatter
+
+    figure, (axes,) = _figure(1, height=3.8)
+    colors = {name: f"C{number}" for number, (name, _, _) in enumerate(paper)}
+    for name, flop, error in paper:
+        label = f"the paper's {name}"
+        axes.plot(flop, error, "s", color=colors[name], mfc="none", markersize=9, label=label)
+    for name, flop, error in ours:
+        axes.plot(flop, error, "o", color=colors[name], label=f"our {name}, every seed")
+    axes.set_xscale("log")
+    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        formatter(ScalarFormatter())
+    axes.tick_params(axis="x", which="minor", labelsize=8)
+    axes.set(xlabel="FLOP, % of the dense layers", ylabel="test error, %")
+    axes.set_title("Error and operations")
+    _legend(figure, axes)
+    return figure
 
 
 # --- time ---

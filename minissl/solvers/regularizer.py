@@ -4,7 +4,8 @@ The whole regularizer of the paper (equation 1), summed over all parameters, is
 
     R(W) = weight decay + sum over terms of lambda_g * sum over groups of ||w_g||
 
-Its gradient is added to the gradient of the data loss before the update.
+Its gradient is added to the gradient of the data loss before the update; with ``proximal`` as
+``group_lasso_method``, the groups are shortened after the update instead.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from minissl.blob import Parameter
 from minissl.errors import ConfigError
-from minissl.sparsity import group_lasso, groups, weight_decay
+from minissl.sparsity import group_lasso, groups, proximal, weight_decay
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,14 @@ class ParameterTerms:
     """Everything that regularizes one parameter.
 
     ``tiles`` are its block tilings as the prototxt lists them, also those of strength 0: the
-    printed statistics count their zero blocks.
+    printed statistics count their zero blocks. ``proximal`` says how ``lasso`` acts.
     """
 
     decay: weight_decay.DecayTerm | None
     multiplier: Any
     lasso: list[group_lasso.GroupTerm]
     tiles: list[groups.Tile]
+    proximal: bool = False
 
 
 def terms_of(parameter: Parameter, solver: Any, kernels: Any) -> ParameterTerms:
@@ -38,8 +40,8 @@ def terms_of(parameter: Parameter, solver: Any, kernels: Any) -> ParameterTerms:
     Raises
     ------
     ConfigError
-        For an unknown type of decay, a tile that does not divide the matrix, or a missing
-        ``decay_proto`` file.
+        For an unknown type of decay or method of group lasso, a tile that does not divide the
+        matrix, or a missing ``decay_proto`` file.
     """
     spec, where = parameter.spec, f"layer '{parameter.layer_name}', blob {parameter.index}"
     return ParameterTerms(
@@ -47,6 +49,7 @@ def terms_of(parameter: Parameter, solver: Any, kernels: Any) -> ParameterTerms:
         multiplier=_read_multiplier(parameter, kernels, where),
         lasso=group_lasso.terms_of(spec, solver, parameter.shape, parameter.conv_groups, where),
         tiles=groups.block_tiles(spec, parameter.shape, where),
+        proximal=proximal.is_proximal(solver.group_lasso_method),
     )
 
 
@@ -76,11 +79,22 @@ def add_weight_decay(parameter: Parameter, terms: ParameterTerms, kernels: Any) 
 
 
 def add_group_lasso(parameter: Parameter, terms: ParameterTerms, kernels: Any) -> None:
-    """Add lambda * w / ||w_g|| of every group to ``parameter.diff``."""
-    for term in terms.lasso:
+    """Add lambda * w / ||w_g|| of every group to ``parameter.diff``, unless it is proximal."""
+    for term in terms.lasso if not terms.proximal else ():
         group_lasso.add_gradient(
             parameter.diff_matrix, parameter.matrix, term.tile, term.strength, kernels
         )
+
+
+def shorten_groups(parameter: Parameter, terms: ParameterTerms, rate: float, kernels: Any) -> None:
+    """Take rate * lambda off the norm of every group, where group lasso is proximal.
+
+    Terms act one after the other, in the order of their gradients. For groups that lie within one
+    another, small ones first, that is the proximal step of their sum; for rows and columns, which
+    cross, it is close to it where rate * lambda is small.
+    """
+    for term in terms.lasso if terms.proximal else ():
+        proximal.proximal_step(parameter.matrix, term.tile, rate * term.strength, kernels)
 
 
 def _read_multiplier(parameter: Parameter, kernels: Any, where: str) -> Any:

@@ -129,8 +129,9 @@ class Solver:
                 self.weight_decay(number, parameter)
                 self.group_lasso(number, parameter)
                 self.update(number, parameter, rate)
-            for parameter in self.net.parameters:
+            for number, parameter in enumerate(self.net.parameters):
                 self.freeze(parameter)
+                self.proximal_step(number, parameter, rate)
                 self.zero_out(parameter)
             self.check_weights()
         self.iteration += 1
@@ -187,6 +188,11 @@ class Solver:
     def freeze(self, parameter: Parameter) -> None:
         """Connectivity mask times the step, then w -= step."""
         self.kernels.apply_update(parameter.data, parameter.diff, parameter.mask)
+
+    def proximal_step(self, number: int, parameter: Parameter, rate: float) -> None:
+        """||w_g|| -= rate * lambda, instead of the gradient: if ``group_lasso_method`` says so."""
+        long_run = self.rule.long_run_rate(rate * parameter.spec.lr_mult)
+        regularizer.shorten_groups(parameter, self.terms[number], long_run, self.kernels)
 
     def zero_out(self, parameter: Parameter) -> None:
         """|w| < 1e-4 becomes exactly 0: weights only, or every blob as in the original."""

@@ -26,6 +26,14 @@ class Sgd:
         """Turn ``parameter.diff`` into the step of iteration ``i``."""
         self.kernels.sgd_update(parameter.diff, history[0], rate, self.momentum)
 
+    def long_run_rate(self, rate: float) -> float:
+        """Return how far a gradient of 1 that does not change moves a weight in one iteration.
+
+        h = momentum * h + rate has the limit rate / (1 - momentum). A proximal step of that length
+        stands still where the gradient of the data has the length lambda, as the subgradient does.
+        """
+        return rate / (1 - self.momentum)
+
 
 class Nesterov(Sgd):
     """h' = momentum * h + rate * g; the step is (1 + momentum) * h' - momentum * h."""
@@ -54,6 +62,14 @@ class Adam:
         self.kernels.adam_update(
             parameter.diff, *history, rate * correction, self.beta1, self.beta2, self.delta
         )
+
+    def long_run_rate(self, rate: float) -> float:
+        """Return how far a gradient that does not change moves a weight in one iteration.
+
+        It is the rate, whatever the gradient: next to a proximal step, Adam makes lambda a length
+        for each iteration and no longer a part of the objective.
+        """
+        return rate
 
 
 RULES: dict[str, type[Sgd] | type[Adam]] = {"SGD": Sgd, "Nesterov": Nesterov, "Adam": Adam}

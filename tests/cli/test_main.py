@@ -19,7 +19,7 @@ from minissl import cli
 from minissl.errors import MinisslError
 
 ROOT = Path(minissl.__file__).parents[1]
-WRITTEN = [name for name in cli.COMMANDS if find_spec(f"minissl.cli.{name}")]
+WRITTEN = [name for name in cli.COMMANDS if find_spec(cli.module_of(name))]
 HEAVY = ("numba", "scipy", "matplotlib", "google.protobuf", "rich", "safetensors", "pooch")
 
 
@@ -57,7 +57,7 @@ def test_help_loads_nothing_heavy_and_has_an_example(name):
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_every_option_is_explained(name):
-    command = import_module(f"minissl.cli.{name}").command
+    command = import_module(cli.module_of(name)).command
     commands = command.commands.values() if isinstance(command, click.Group) else [command]
     for one in commands:
         options = [param for param in one.params if isinstance(param, click.Option)]

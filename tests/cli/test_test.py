@@ -59,6 +59,14 @@ def test_a_missing_backend(run, net_file, weights_file, backend):
     assert backend in run(*arguments, "--backend", backend, code=1).stderr
 
 
+def test_the_validation_part_can_be_tested(run, run_json, net_file, weights_file):
+    arguments = ["test", "--model", net_file, "--weights", weights_file, "--iterations", 4]
+    validation = run_json(*arguments, "--data", "mnist-small/validation")
+    assert validation["outputs"] != run_json(*arguments, "--data", "mnist-small")["outputs"]
+    assert "no data set" not in run("lint", net_file, "--data", "mnist-small/validation").stdout
+    assert "is not a data set" in run("data", "verify", "mnist/validation", code=2).stderr
+
+
 # --- bad input: each is one sentence and exit code 1 ---
 
 

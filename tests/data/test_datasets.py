@@ -147,6 +147,37 @@ def test_unknown_names():
         load("mnist-small", "validation")
 
 
+@pytest.mark.parametrize(
+    ("name", "records", "held_out"),
+    [("mnist", 12, 2), ("cifar10", 20, 2), ("mnist-small", 5000, 1000)],
+)
+def test_validation_divides_the_training_part(data_folder, name, records, held_out):
+    whole = load(name, "train")
+    first, last = (load(f"{name}/validation", split) for split in ("train", "test"))
+    assert (len(whole), len(first), len(last)) == (records, records - held_out, held_out)
+    np.testing.assert_array_equal(np.concatenate([first.images, last.images]), whole.images)
+    np.testing.assert_array_equal(np.concatenate([first.labels, last.labels]), whole.labels)
+    assert first.name == f"{name}/validation" and (first.split, last.split) == ("train", "test")
+
+
+def test_validation_parts_of_the_official_files():
+    parts = {name: (entry.held_out, len(entry.archives)) for name, entry in CATALOGUE.items()}
+    assert parts == {
+        "mnist": (6, 4),  # 10,000 of 60,000
+        "fashion-mnist": (6, 4),
+        "cifar10": (10, 1),  # 5,000 of 50,000
+        "mnist-small": (5, 0),  # 1,000 of 5,000
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["imagenet/validation", "mnist-small/validation/validation", "mnist/test"]
+)
+def test_unknown_sources(name):
+    with pytest.raises(DataError, match="unknown data set"):
+        load(name, "train")
+
+
 def test_folder_of_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("MINISSL_DATA", str(tmp_path))
     assert catalogue.data_folder() == tmp_path

@@ -38,6 +38,7 @@ NUMBERS = {
         "block_group_decay": 43,
         "prune_threshold": 44,
         "winograd_adjust_threshold": 48,
+        "group_lasso_method": 2001,
     },
     "ConvolutionParameter": {"stride": 6, "dilation": 18, "conv_mode": 21, "kept_columns": 2001},
     "InnerProductParameter": {"transpose": 6, "gemm_mode": 7, "kept_columns": 2001},

@@ -131,6 +131,8 @@ def test_regularization_agrees(ydim, xdim, bands, tiles, dtype, seed):
     sums = np.full((bands, tiles), np.nan)
     assert_agree("tile_square_sums", (w, ydim, xdim), sums)
     assert_agree("tile_add_scaled", (w, rng.uniform(0, 3, sums.shape), ydim, xdim), d_w)
+    factors = rng.uniform(-1, 3, sums.shape) * (rng.random(sums.shape) < 0.7)
+    assert_agree("tile_scale", (factors, ydim, xdim), w)
     for multiplier in (None, m):
         assert_agree("add_l2", (w, 0.7, multiplier), d_w)
         assert_agree("add_l1", (w, 0.7, multiplier), d_w)

@@ -111,6 +111,13 @@ def test_tiles_by_hand():
     assert np.array_equal(d_w[0], [2, 3, 4, 3, 3.5, 4])
 
 
+def test_tiles_are_scaled_by_hand():
+    w = np.arange(-6.0, 6).reshape(2, 6)
+    kernels.tile_scale(np.array([[0.0, 0.5]]), 2, 3, w)
+    assert np.array_equal(w, [[0, 0, 0, -1.5, -1, -0.5], [0, 0, 0, 1.5, 2, 2.5]])
+    assert not np.signbit(w[0, :3]).any()  # 0, not -0
+
+
 def test_zero_out_is_strict():
     w = np.array([1e-4, -1e-4, 0.99e-4, -0.99e-4, 0.0, 1.0])
     kernels.zero_out(w, 1e-4)

@@ -74,6 +74,17 @@ def test_the_command_line_replaces_source_and_batch_size():
     np.testing.assert_array_equal(labels, load("mnist-small", "train").labels[:5])
 
 
+@pytest.mark.parametrize(
+    ("phase", "records"), [("TRAIN", slice(4000)), ("TEST", slice(4000, 5000))]
+)
+def test_validation_reads_the_training_part_in_both_phases(phase, records):
+    layer, tops = build(Data, SMALL, phase=phase, source="mnist-small/validation")
+    labels = load("mnist-small", "train").labels[records]
+    found = [forward(layer, tops)[1] for _ in range(len(labels) // 64 + 1)]
+    np.testing.assert_array_equal(np.concatenate(found)[: len(labels)], labels)
+    assert found[-1][-1] == labels[-len(labels) % 64 - 1]  # and then from the beginning
+
+
 def test_a_database_without_an_override():
     text = 'data_param { source: "examples/mnist/mnist_train_lmdb" batch_size: 64 backend: LMDB }'
     message = "'input'.*'examples/mnist/mnist_train_lmdb'.*add --data mnist to read"

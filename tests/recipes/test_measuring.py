@@ -9,6 +9,7 @@ from minissl.recipes.measuring import (
     dense_flop,
     error_of,
     structure_of,
+    structured_percent,
     time_side_by_side,
     total_flops_percent,
 )
@@ -53,6 +54,7 @@ def test_the_paper_s_lenet_2_is_counted_as_the_paper_does():
     assert (rows["conv1"]["channels"], rows["conv2"]["channels"]) == (1, 4)
     assert rows["conv2"]["columns"] == 100
     assert rows["conv2"]["flops_percent"] == pytest.approx(7.6)
+    assert structured_percent(net, dense)["conv1"] == pytest.approx(25)  # as Table 1 counts
     # the fifth filter of conv1 is not zero, but nothing reads it
     assert rows["conv1"]["flops_percent"] == pytest.approx(20)
     assert rows["ip1"]["flops_percent"] == pytest.approx(38)
@@ -106,6 +108,9 @@ def test_networks_are_timed_layer_by_layer(tmp_path, backend):
     assert list(layers) == ["conv1", "relu1", "drop1", "ip1"]
     assert all(ms > 0 for ms in layers.values())
     assert times["one"]["total_ms"] == pytest.approx(sum(layers.values()))
+    products = times["one"]["products"]
+    assert list(products) == (["conv1"] if backend == "numba" else [])
+    assert all(ms > 0 for ms in products.values())
 
 
 def test_a_network_takes_the_batch_size_asked_for(tmp_path):

@@ -44,6 +44,11 @@ def spec(fields, bias=""):
     return f"param {{ {fields} }} param {{ {bias} }}"
 
 
+def unit(w):
+    """Rows of length 1."""
+    return w / np.linalg.norm(w, axis=1, keepdims=True)
+
+
 # --- the order of an iteration ---
 
 
@@ -79,6 +84,82 @@ def test_decay_and_lasso_enter_the_momentum(backend):
         expected = w - h
         expected[np.abs(expected) < THRESHOLD] = 0
         np.testing.assert_allclose(weights_of(solver)["ip1.0"], expected, rtol=1e-11, atol=1e-14)
+
+
+PROXIMAL = 'group_lasso_method: "proximal"'
+
+
+@pytest.mark.parametrize(
+    ("rule", "share"), [("SGD", 1 / (1 - f32(0.9))), ("Nesterov", 1 / (1 - f32(0.9))), ("Adam", 1)]
+)
+def test_a_proximal_step_follows_the_update(backend, rule, share):
+    """Rows, then blocks, each by what the rate amounts to in the long run, with lr_mult."""
+    fields = f'momentum: 0.9 type: "{rule}" breadth_decay: 0.02 block_group_decay: 0.05'
+    ip1 = spec("lr_mult: 0.5 breadth_decay_mult: 2 block_group_lasso { xdimen: 4 ydimen: 3 }")
+    net = net_text(ip1=ip1)
+    options = {"backend": backend, "dtype": "float64", "zero_out": False}
+    solver = make_solver(f"{fields} {PROXIMAL}", net, **options)
+    plain = make_solver(f'momentum: 0.9 type: "{rule}"', net, **options)
+    solver.step()
+    plain.step()
+    before, after = weights_of(plain), weights_of(solver)
+    w = before["ip1.0"]  # (6, 16)
+    rate = f32(0.1) * 0.5 * share
+    norms = np.linalg.norm(w, axis=1, keepdims=True)
+    w = w * np.maximum(0, 1 - rate * f32(0.02) * 2 / norms)
+    tiles = w.reshape(2, 3, 4, 4)
+    norms = np.linalg.norm(tiles, axis=(1, 3), keepdims=True)
+    expected = (tiles * np.maximum(0, 1 - rate * f32(0.05) / norms)).reshape(w.shape)
+    assert np.abs(expected - before["ip1.0"]).max() > 1e-4
+    np.testing.assert_allclose(after["ip1.0"], expected, rtol=1e-11, atol=1e-14)
+    np.testing.assert_array_equal(after["ip2.0"], before["ip2.0"])
+
+
+@pytest.mark.parametrize("rule", ["SGD", "Nesterov"])
+def test_where_a_proximal_run_ends_the_objective_is_stationary(rule):
+    """A living group's gradient has the length lambda; a dead one's is shorter. No threshold."""
+    fields = f'momentum: 0.9 type: "{rule}" kernel_shape_decay: 0.15 {PROXIMAL}'
+    fixed, columns = spec("lr_mult: 0", "lr_mult: 0"), spec("kernel_shape_decay_mult: 1")
+    net = net_text(conv1=fixed, ip1=fixed, ip2=columns)  # a convex problem is left
+    options = {"count": 4, "backend": "numpy", "dtype": "float64", "zero_out": False}
+    solver = make_solver(fields, net, **options)
+    for _ in range(1000):  # always the same batch
+        solver.step()
+    w, g = weights_of(solver)["ip2.0"].T, data_gradients(solver)["ip2.0"].T  # (6, 3)
+    alive = w.any(axis=1)
+    assert 0 < np.count_nonzero(alive) < 6
+    np.testing.assert_allclose(g[alive], -f32(0.15) * unit(w[alive]), rtol=1e-6, atol=1e-9)
+    assert (np.linalg.norm(g[~alive], axis=1) < 0.15).all()
+    penalty = f32(0.15) * np.linalg.norm(w, axis=1).sum()
+    assert solver.regularization() == pytest.approx(penalty)  # displayed as ever
+
+
+def test_without_decay_the_methods_are_the_same(backend):
+    net = net_text(ip1=spec("breadth_decay_mult: 1"))
+    solvers = [
+        make_solver(f"momentum: 0.9 {method}", net, backend=backend) for method in ("", PROXIMAL)
+    ]
+    for _ in range(3):
+        for solver in solvers:
+            solver.step()
+    assert same_weights(*solvers)
+
+
+def test_a_proximal_step_leaves_frozen_zeros_alone(backend):
+    net = net_text(ip1="connectivity_mode: DISCONNECTED_ELTWISE " + spec("breadth_decay_mult: 1"))
+    solver = make_solver(f"breadth_decay: 0.1 {PROXIMAL}", net, backend=backend)
+    start = solver.net.weights()
+    start["ip1"][0][1:4, ::3] = 0
+    solver.net.load(start)
+    for _ in range(3):
+        solver.step()
+    w = solver.net.layer("ip1").parameters[0].data
+    assert (w[1:4, ::3] == 0).all() and w[0].all()
+
+
+def test_unknown_group_lasso_method():
+    with pytest.raises(ConfigError, match="unknown group_lasso_method 'prox'"):
+        make_solver('group_lasso_method: "prox"', backend="numpy")
 
 
 def test_clipping_comes_before_the_average_of_iter_size(backend):

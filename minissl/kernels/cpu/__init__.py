@@ -42,6 +42,7 @@ from minissl.kernels.cpu.regularization import (
     sum_of_magnitudes,
     sum_of_squares,
     tile_add_scaled,
+    tile_scale,
     tile_square_sums,
 )
 from minissl.kernels.cpu.sparse_convolution import conv_ccnmm, conv_csrmm
@@ -87,6 +88,7 @@ __all__ = [
     "sum_of_magnitudes",
     "sum_of_squares",
     "tile_add_scaled",
+    "tile_scale",
     "tile_square_sums",
     "xp",
     "zero_out",

@@ -46,6 +46,16 @@ def tile_add_scaled(w, factors, ydim, xdim, d_w):
 
 
 @parallel_kernel
+def tile_scale(factors, ydim, xdim, w):
+    """``w *= factors[tile]``, exactly +0 where the factor is 0; see the reference."""
+    for row in prange(w.shape[0]):
+        for tile in range(factors.shape[1]):
+            factor = factors[row // ydim, tile]
+            for column in range(tile * xdim, (tile + 1) * xdim):
+                w[row, column] = factor * w[row, column] if factor != 0.0 else 0.0
+
+
+@parallel_kernel
 def _add_scaled(w, strength, d_w):
     for i in prange(w.size):
         d_w[i] += strength * w[i]

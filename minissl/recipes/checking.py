@@ -1,0 +1,113 @@
+"""Does a result still say what its weights do? Every figure of it is worked out again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from minissl.errors import ConfigError
+from minissl.recipes.measuring import COMPACT_WEIGHTS, NET, Network
+from minissl.recipes.reproduce import BASELINE, RESULT, figures_of
+
+#: images of 10,000 that may change sides on a machine that rounds otherwise
+ERROR_TOLERANCE = 3e-4
+PERCENT_TOLERANCE = 1e-6
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Return the ``result.json`` of an experiment.
+
+    Raises
+    ------
+    ConfigError
+        When it is missing or damaged.
+    """
+    path = folder / RESULT
+    try:
+        result: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        if result["experiment"] and result["rows"][0]["key"] == BASELINE:
+            return result
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path} is missing; run the experiment first, or name its --out"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        pass
+    raise ConfigError(f"{path} is damaged; run the experiment again")
+
+
+def check(folder: Path, backend: str = "auto", data: str | None = None) -> list[dict[str, Any]]:
+    """Test the kept networks of a result again, and compare every figure.
+
+    Parameters
+    ----------
+    folder : Path
+        The result folder.
+    backend : str
+    data : str, optional
+        Another data set to test on; errors are then told and not compared.
+
+    Returns
+    -------
+    list of dict
+        For each kept network ``name``, ``ok``, ``wrong`` (sentences), ``error``,
+        ``recorded_error``, ``data``.
+
+    Raises
+    ------
+    ConfigError, WeightsError
+        When a file is missing or damaged.
+    """
+    result = read_result(folder)
+    source = data or result["data"]
+    dense = folder / BASELINE / f"{BASELINE}_net.prototxt"
+    checked = []
+    for row in result["rows"]:
+        if row["key"] == BASELINE:
+            continue  # its weights are not kept: they are large, and only where the others start
+        own = folder / row["key"]
+        options = {"backend": backend, "data": {"source": source}}
+        network = Network(row["name"], own / NET, own / COMPACT_WEIGHTS, options)
+        found = figures_of(network, dense, result["fast"])
+        wrong = [*_structure(row, found), *([] if data else _error(row, found))]
+        checked.append(
+            {
+                "name": row["name"],
+                "ok": not wrong,
+                "wrong": wrong,
+                "error": found["error"],
+                "recorded_error": row["error"],
+                "data": source,
+            }
+        )
+    return checked
+
+
+def _error(row: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    wrong = []
+    if abs(found["error"] - row["error"]) > ERROR_TOLERANCE:
+        wrong.append(f"the error is {found['error']:.4f}, recorded is {row['error']:.4f}")
+    errors = sorted(run["error"] for run in row["runs"])
+    if row["error"] != errors[len(errors) // 2]:
+        wrong.append(f"the error {row['error']:.4f} is not the median of {errors}")
+    return wrong
+
+
+def _structure(row: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    wrong = []
+    if found["bytes"] != row["bytes"]:
+        wrong.append(f"the weights have {found['bytes']} bytes, recorded are {row['bytes']}")
+    if abs(found["flops_percent"] - row["flops_percent"]) > PERCENT_TOLERANCE:
+        wrong.append(f"FLOP are {found['flops_percent']} %, recorded {row['flops_percent']} %")
+    if [one["name"] for one in found["layers"]] != [one["name"] for one in row["layers"]]:
+        return [*wrong, "its layers are others than recorded"]
+    for now, then in zip(found["layers"], row["layers"], strict=True):
+        for key, value in now.items():
+            same = value == then[key]
+            if key == "flops_percent":
+                same = abs(value - then[key]) <= PERCENT_TOLERANCE
+            if not same:
+                wrong.append(f"{now['name']}: {key} is {value}, recorded is {then[key]}")
+    return wrong

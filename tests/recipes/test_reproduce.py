@@ -1,0 +1,243 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from minissl.errors import ConfigError, WeightsError
+from minissl.formats.prototxt import read_solver
+from minissl.formats.weights import read_weights, write_weights
+from minissl.recipes.checking import check, read_result
+from minissl.recipes.experiments import Experiment, Row
+from minissl.recipes.reproduce import Reproduction, speed_ups
+from minissl.recipes.stages import Watcher, digest
+from tests.tiny_nets import DIGITS
+
+SOLVER = """
+net: "digits.prototxt" base_lr: 0.05 momentum: 0.9 lr_policy: "fixed"
+test_iter: 2 test_interval: 5 display: 5 max_iter: 10 snapshot_prefix: "digits"
+"""
+PAPER = {
+    "name": "Digits 1",
+    "error": 0.5,
+    "layers": [
+        {"name": name, "filters": 3, "channels": 1, "columns": None, "flops_percent": 50.0}
+        for name in ("conv1", "ip1")
+    ],
+}
+
+
+def experiment(folder):
+    """A dense network, and one whose group lasso kills filters of conv1 within 10 iterations."""
+    frozen = DIGITS.replace(
+        'top: "conv1"\n', 'top: "conv1" connectivity_mode: DISCONNECTED_GRPWISE\n', 1
+    )
+    assert frozen != DIGITS
+    (folder / "digits.prototxt").write_text(DIGITS)
+    (folder / "frozen.prototxt").write_text(frozen)
+    (folder / "dense.prototxt").write_text(SOLVER)
+    proximal = 'block_group_decay: 0.2 group_lasso_method: "proximal"'
+    (folder / "ssl.prototxt").write_text(SOLVER + proximal)
+    (folder / "ssl2.prototxt").write_text(SOLVER + proximal.replace("0.2", "0.001"))
+    (folder / "ft.prototxt").write_text(SOLVER.replace("digits.proto", "frozen.proto"))
+    files = {name: str(folder / f"{name}.prototxt") for name in ("dense", "ssl", "ssl2", "ft")}
+    both = (files["ssl"], files["ssl2"])  # ssl2 takes none of what ssl has left
+    row = Row("digits2", {**PAPER, "name": "Digits 2"}, both, files["ft"])
+    return Experiment("digits", "Digits", files["dense"], PAPER, (row,), ("conv1", "ip1"))
+
+
+def recipe(folder, **options):
+    given = {"seeds": (1, 2), "data": "mnist-small", "backend": "numpy", **options}
+    return Reproduction(experiment(folder), folder / "out", folder / "work", **given)
+
+
+class Listener(Watcher):
+    def __init__(self):
+        self.told = []
+
+    def skipped(self, stage):
+        self.told.append(("skipped", stage.name))
+
+    def started(self, stage):
+        self.told.append(("started", stage.name))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a complete reproduction, and its result; not to be changed."""
+    folder = tmp_path_factory.mktemp("digits")
+    return folder, recipe(folder).run("minissl reproduce digits")
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A result folder that may be damaged."""
+    return shutil.copytree(finished[0] / "out", tmp_path / "out")
+
+
+def row_of(result, key="digits2"):
+    return next(row for row in result["rows"] if row["key"] == key)
+
+
+def test_rows_hold_what_a_table_tells(finished):
+    result = finished[1]
+    assert [row["name"] for row in result["rows"]] == ["Digits 1", "Digits 2"]
+    dense, small = result["rows"]
+    assert dense["paper"] == PAPER and dense["layers"][0]["filters"] == 3
+    assert small["layers"][0]["filters"] < 3  # the lasso has killed some
+    assert small["layers"][0]["flops_percent"] < 70 and small["flops_percent"] < 100
+    assert small["bytes"] < small["bytes_dense"] == dense["bytes"]
+    assert small["max_abs_difference"] < 1e-4
+    assert set(small["times"]) == set(small["speed_ups"]) == {"1", "64"}
+    assert small["speed_ups"]["1"]["layers"]["conv1"] > 0
+    before = small["layers_before_compaction"]
+    assert [layer["name"] for layer in before] == ["conv1", "ip1"]
+    assert before[0]["filters"] == small["layers"][0]["filters"]
+    assert before[1]["flops_percent"] == 100 > small["layers"][1]["flops_percent"]
+    assert json.loads((finished[0] / "out" / "result.json").read_text()) == result
+
+
+def test_stages_of_ssl_follow_each_other(finished):
+    folder, result = finished
+    row = row_of(result)
+    assert row["trainings"] == ["ssl", "ssl2", "finetune"]
+    work = folder / "work" / f"seed{row['seed']}"
+    marker = json.loads((work / "digits2-ssl2" / "stage.json").read_text())
+    start = digest(work / "digits2-ssl" / "weights.caffemodel")
+    assert marker["settings"]["initial weights"] == start
+    lines = (work / "digits2-ssl2" / "log.jsonl").read_text().splitlines()
+    last = json.loads(lines[-1])
+    assert row["error_after_ssl"] == pytest.approx(1 - last["test"]["accuracy"])
+
+
+def test_the_run_in_the_middle_is_kept_of_two_the_worse(finished):
+    for row in finished[1]["rows"]:
+        assert [run["seed"] for run in row["runs"]] == [1, 2]
+        errors = [run["error"] for run in row["runs"]]
+        assert row["error"] == max(errors)
+        assert row["spread"]["error"] == [min(errors), max(errors)]
+        (kept,) = [run for run in row["runs"] if run["seed"] == row["seed"]]
+        assert kept["error"] == row["error"] and kept["layers"] == row["layers"]
+    folder, result = finished
+    seed = row_of(result)["seed"]
+    work = folder / "work" / f"seed{seed}" / "digits2-compact" / "net.caffemodel"
+    assert work.read_bytes() == (folder / "out" / "digits2" / "net.caffemodel").read_bytes()
+
+
+def test_what_is_kept_can_be_run_again(finished):
+    out = finished[0] / "out"
+    assert {path.name for path in (out / "baseline").iterdir()} == {
+        "baseline_net.prototxt",
+        "baseline_solver.prototxt",
+        "baseline_log.jsonl",
+    }
+    assert {path.name for path in (out / "digits2").iterdir()} == {
+        *(
+            f"{stage}_{file}"
+            for stage in ("ssl", "ssl2", "finetune")
+            for file in ("net.prototxt", "solver.prototxt", "log.jsonl")
+        ),
+        "net.prototxt",
+        "net.caffemodel",
+    }
+    solver = read_solver(out / "digits2" / "ssl_solver.prototxt")
+    assert solver.net == "ssl_net.prototxt" and solver.block_group_decay == pytest.approx(0.2)
+    assert solver.random_seed == row_of(finished[1])["seed"]
+
+
+def test_a_second_start_repeats_nothing(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "again")
+    (folder / "out").rename(folder / "elsewhere")
+    listener = Listener()
+    # the solvers are those of the first folder: their place does not matter
+    again = Reproduction(
+        experiment(finished[0]), folder / "out", folder / "work", (1, 2), "mnist-small", "numpy"
+    )
+    result = again.run("x", listener)
+    assert {what for what, _ in listener.told} == {"skipped"}
+    assert [row["runs"] for row in result["rows"]] == [row["runs"] for row in finished[1]["rows"]]
+
+
+def test_other_folders_are_left_alone(tmp_path):
+    (tmp_path / "out" / "baseline").mkdir(parents=True)
+    (tmp_path / "out" / "baseline" / "precious").touch()
+    with pytest.raises(ConfigError, match="no results of an experiment; choose another"):
+        recipe(tmp_path).run("x")
+    assert (tmp_path / "out" / "baseline" / "precious").exists()
+
+
+@pytest.mark.parametrize("seeds", [(), (1, 1)])
+def test_seeds_that_are_none(tmp_path, seeds):
+    with pytest.raises(ConfigError, match="at least one seed"):
+        recipe(tmp_path, seeds=seeds).run("x")
+
+
+def test_speed_ups_are_ratios():
+    times = {
+        "1": {
+            "dense": {"total_ms": 6.0, "layers": {"a": 4.0, "b": 2.0}, "products": {"a": 3.0}},
+            "compacted": {"total_ms": 2.0, "layers": {"a": 1.0}, "products": {"a": 0.5}},
+        }
+    }
+    assert speed_ups(times) == {"1": {"all": 3.0, "layers": {"a": 4.0}, "products": {"a": 6.0}}}
+
+
+# --- checking a result ---
+
+
+def test_a_result_says_what_its_weights_do(finished):
+    (checked,) = check(finished[0] / "out", "numpy")
+    row = row_of(finished[1])
+    assert checked["ok"] and checked["wrong"] == []
+    assert checked["error"] == pytest.approx(row["error"]) and checked["name"] == "Digits 2"
+
+
+def test_another_data_set_is_tested_and_not_compared(finished):
+    (checked,) = check(finished[0] / "out", "numpy", "mnist-small/validation")
+    assert checked["ok"] and checked["data"] == "mnist-small/validation"
+    assert checked["error"] != checked["recorded_error"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda row: row.update(error=row["error"] - 0.001), "the error is"),
+        (lambda row: row.update(error=row["error"] - 0.001), "is not the median"),
+        (lambda row: row["layers"][0].update(filters=1000), "conv1: filters is"),
+        (lambda row: row["layers"][1].update(flops_percent=1.0), "ip1: flops_percent is"),
+        (lambda row: row.update(flops_percent=1.0), "FLOP are"),
+        (lambda row: row.update(bytes=1), "recorded are 1"),
+        (lambda row: row["layers"].pop(), "others than recorded"),
+    ],
+)
+def test_a_changed_figure_is_found(copied, change, said):
+    path = copied / "result.json"
+    result = json.loads(path.read_text())
+    change(row_of(result))
+    path.write_text(json.dumps(result))
+    (checked,) = check(copied, "numpy")
+    assert not checked["ok"] and any(said in sentence for sentence in checked["wrong"])
+
+
+def test_changed_weights_are_found(copied):
+    path = copied / "digits2" / "net.caffemodel"
+    weights = read_weights(path)
+    weights["ip1"][0] = np.roll(weights["ip1"][0], 1, axis=0)
+    write_weights(path, weights, "Digits", {"conv1": "Convolution", "ip1": "InnerProduct"})
+    (checked,) = check(copied, "numpy")
+    assert any("the error is" in sentence for sentence in checked["wrong"])
+
+
+def test_damaged_results(copied, tmp_path):
+    with pytest.raises(ConfigError, match="is missing; run the experiment first"):
+        check(tmp_path / "nowhere")
+    for text in ("", "[]", "{}", '{"experiment": "x", "rows": []}', "\0"):
+        (copied / "result.json").write_text(text)
+        with pytest.raises(ConfigError, match="damaged"):
+            read_result(copied)
+
+
+def test_missing_weights(copied):
+    (copied / "digits2" / "net.caffemodel").unlink()
+    with pytest.raises(WeightsError, match=r"net\.caffemodel"):
+        check(copied, "numpy")

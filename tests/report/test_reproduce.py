@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from minissl.errors import ConfigError, MinisslError
+from minissl.recipes.reproduce import Reproduction
+from minissl.report import pictures, reproduce
+from tests.recipes.test_reproduce import experiment
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a complete reproduction, and its result; not to be changed."""
+    folder = tmp_path_factory.mktemp("digits")
+    recipe = Reproduction(
+        experiment(folder), folder / "out", folder / "work", (1, 2), "mnist-small", "numpy"
+    )
+    return folder, recipe.run("minissl reproduce digits --seeds 1,2")
+
+
+def test_rows_stand_below_the_paper_s(finished):
+    result = finished[1]
+    names = [row[0] for row in reproduce.rows(result)]
+    assert names == [
+        "paper's Digits 1",
+        "our Digits 1",
+        "paper's Digits 2",
+        "our Digits 2, fine-tuned",
+        "our Digits 2, compacted",
+    ]
+    headings = reproduce.headings(result)
+    assert headings[2] == "filters conv1-1"
+    cells = {row[0]: dict(zip(headings, row, strict=True)) for row in reproduce.rows(result)}
+    paper, compacted = cells["paper's Digits 2"], cells["our Digits 2, compacted"]
+    assert paper["error %"] == "50.00" and paper["columns conv1-1"] == ""
+    assert paper["FLOP % conv1-1"] == "50.0 - 50.0"
+    row = result["rows"][1]
+    assert compacted["error %"] == f"{100 * row['error']:.2f}"
+    assert compacted["filters conv1-1"] == f"{row['layers'][0]['filters']} - 10"
+
+
+def test_the_page_tells_every_run_and_how_it_was_made(finished):
+    text = reproduce.readme(finished[1], ["filters"])
+    assert "`minissl reproduce digits --seeds 1,2`" in text and "2 seeds" in text
+    assert "mean nothing" not in text
+    assert text.count("| Digits 1 | ") == text.count("(kept)") == 2
+    assert "![filters](pictures/filters.png)" in text
+    assert finished[1]["machine"] in text and "`minissl reproduce digits --check`" in text
+    assert "mean nothing" in reproduce.readme({**finished[1], "fast": True})
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.endswith("|") for line in lines)
+
+
+def test_every_picture_is_written_twice_and_shown(finished, tmp_path):
+    folder, result = finished
+    paths = reproduce.write(result, folder / "work", tmp_path)
+    names = {path.name for path in paths}
+    expected = {"error-and-flop", "filters", "zero-maps", "digits2-sparsity", "digits2-error"}
+    assert names == {f"{name}.{kind}" for name in expected for kind in ("png", "svg")} | {
+        "README.md"
+    }
+    text = (tmp_path / "README.md").read_text()
+    assert all(f"pictures/{name}.png" in text for name in expected)
+    assert all(path.stat().st_size > 500 for path in paths)
+
+
+def test_the_index_shows_the_table_of_every_result(finished, tmp_path):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        result = {**finished[1], "experiment": name, "title": f"The {name}"}
+        (tmp_path / name / "result.json").write_text(json.dumps(result))
+    (tmp_path / "other").mkdir()
+    text = reproduce.write_index(tmp_path).read_text()
+    assert text.index("## The first") < text.index("(first/README.md)") < text.index("second")
+    assert text.count("| our Digits 2, compacted |") == 2
+    (tmp_path / "second" / "result.json").write_text("{}")
+    with pytest.raises(ConfigError, match="damaged"):
+        reproduce.write_index(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made(finished, tmp_path):
+    (tmp_path / "pictures").touch()
+    with pytest.raises(MinisslError, match="cannot make the folder"):
+        reproduce.write(finished[1], finished[0] / "work", tmp_path)
+
+
+def test_points_are_of_the_table_s_layers(finished):
+    result = {
+        "layers": ["a", "b"],
+        "dense_flop": {"a": 300, "b": 100, "other": 10_000},
+        "rows": [
+            {
+                "name": "x",
+                "paper": {"error": 0.01, "layers": [layer("a", 50.0), layer("b", 10.0)]},
+                "runs": [
+                    {
+                        "error": 0.02,
+                        "layers": [layer("a", 10.0), layer("b", 50.0), layer("other", 1)],
+                    }
+                ],
+            }
+        ],
+    }
+    ours, paper = reproduce._points(result)
+    assert ours == [("x", pytest.approx((3000 + 5000) / 400), pytest.approx(2.0))]
+    assert paper == [("x", pytest.approx((15000 + 1000) / 400), pytest.approx(1.0))]
+
+
+def layer(name, percent):
+    return {"name": name, "flops_percent": percent}
+
+
+def test_every_run_and_every_row_of_the_paper_is_a_point():
+    ours = [("x", 100.0, 0.9), ("x", 100.0, 1.0), ("y", 7.0, 0.8)]
+    figure = pictures.error_over_flops(ours, [("x", 100.0, 0.9), ("y", 8.0, 0.85)])
+    (axes,) = figure.axes
+    points = [(*line.get_xydata()[0], line.get_marker()) for line in axes.lines]
+    assert sorted(points) == sorted(
+        [
+            (100.0, 0.9, "s"),
+            (8.0, 0.85, "s"),
+            *((flop, error, "o") for _, flop, error in ours),
+        ]
+    )
+    colors = {line.get_label().split()[-1]: line.get_color() for line in axes.lines[:2]}
+    assert colors["x"] != colors["y"] and axes.lines[4].get_color() == colors["y"]
+
+
+def test_the_map_of_inputs_counts_connections():
+    matrix = np.zeros((3, 16))
+    matrix[:, 5], matrix[0, 6] = 1, -2
+    figure = pictures.connections_per_input({"dense": np.ones((3, 16)), "sparse": matrix})
+    images = [axes.images[0].get_array() for axes in figure.axes[:2]]
+    assert (images[0] == 3).all()
+    expected = np.zeros((4, 4))
+    expected[1, 1], expected[1, 2] = 3, 1
+    np.testing.assert_array_equal(images[1], expected)
+    assert figure.axes[1].get_title(loc="left") == "sparse: 2 pixels are read"
+    with pytest.raises(ConfigError, match="15 inputs are no square image"):
+        pictures.connections_per_input({"x": np.ones((3, 15))})

@@ -1,0 +1,22 @@
+"""What is kept in reference_results says what its weights do, on the digits inside the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from minissl.recipes.checking import check
+from minissl.recipes.experiments import EXPERIMENTS
+
+FOLDER = Path(__file__).resolve().parents[1] / "reference_results"
+
+
+@pytest.mark.parametrize("key", EXPERIMENTS)
+def test_kept_networks_are_as_recorded(key):
+    if not (FOLDER / key / "result.json").is_file():
+        pytest.skip(f"no result of {key} is kept; minissl reproduce {key}")
+    for row in check(FOLDER / key, data="mnist-small"):
+        assert row["ok"], row["wrong"]
+        # 1,000 of the 10,000 test digits
+        assert abs(row["error"] - row["recorded_error"]) < 0.01
