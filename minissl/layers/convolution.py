@@ -108,6 +108,11 @@ class Convolution(Layer):
             return (self.filters, len(self.kept_columns[0]))
         return (self.filters // self.groups * sum(map(len, self.kept_columns)),)
 
+    def workspace_bytes(self) -> int:
+        """One lowered image of one conv group, the least that any backend needs."""
+        P, Q = self.shape.output
+        return self.shape.columns * P * Q * self.dtype.itemsize
+
     def prepare(self) -> None:
         """Pack the weights for the layer's ``conv_mode`` and release the dense copy.
 

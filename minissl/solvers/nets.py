@@ -7,8 +7,6 @@ from typing import Any
 from minissl.errors import ConfigError
 from minissl.net import Net
 
-PHASE_STATE = {"TRAIN": "train_state", "TEST": "test_state"}
-
 
 def train_net(solver: Any, solver_path: str, **options: Any) -> Net:
     """Build the network of ``net``, ``train_net``, ``net_param`` or ``train_net_param``.

@@ -1,7 +1,8 @@
 """Connectivity: which weights may move while a sparsified network is fine-tuned.
 
-A mask holds 1 where a weight learns and 0 where it is frozen. It multiplies the update, not the
-weights: frozen weights are zero when the mask is made, and stay so because they never move.
+A mask holds 1 where a weight learns and 0 where it is frozen. It multiplies the update
+(:func:`minissl.kernels.reference.apply_update`), not the weights: frozen weights are zero when the
+mask is made, and stay so because they never move.
 
 ==================== ==============================================================================
 CONNECTED            everything learns; no mask
@@ -58,9 +59,3 @@ def mask_of(w: np.ndarray, mode: str, conv_groups: int = 1) -> np.ndarray | None
     living_rows = alive.any(axis=2, keepdims=True)  # (g, R/g, 1)
     living_columns = alive.any(axis=1, keepdims=True)  # (g, 1, C)
     return (living_rows & living_columns).reshape(w.shape).astype(w.dtype)
-
-
-def freeze(update: np.ndarray, mask: np.ndarray | None) -> None:
-    """Multiply an update by the mask, in place; without a mask everything moves."""
-    if mask is not None:
-        update *= mask

@@ -38,7 +38,8 @@ def test_compact(run, run_json, net_file, weights_file, tmp_path):
 
 def test_compact_into_a_place_that_is_no_folder(run, net_file, weights_file):
     arguments = ["--model", net_file, "--weights", weights_file, "--out", weights_file / "x"]
-    run("compact", *arguments, code=1)
+    result = run("compact", *arguments, code=1)
+    assert str(weights_file) in result.stderr and result.stderr.count("\n") == 1
 
 
 # --- convert ---

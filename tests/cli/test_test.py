@@ -50,7 +50,8 @@ def test_a_net_without_data(run, net_file, weights_file):
 
 def test_threads_of_the_plain_backend_are_refused(run, net_file, weights_file):
     arguments = ["test", "--model", net_file, "--weights", weights_file]
-    run(*arguments, "--backend", "numpy", "--threads", 2, code=2)
+    result = run(*arguments, "--backend", "numpy", "--threads", 2, code=2)
+    assert "--threads" in result.stderr and "numpy" in result.stderr
 
 
 @pytest.mark.parametrize("backend", ["cupy"])

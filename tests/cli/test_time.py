@@ -87,7 +87,8 @@ def test_every_mode_is_offered():
 
 def test_weights_and_matrices_exclude_each_other(run, net_file, weights_file, tmp_path):
     arguments = ["--weights", weights_file, "--matrices", tmp_path]
-    run("time", "--model", net_file, *arguments, code=2)
+    result = run("time", "--model", net_file, *arguments, code=2)
+    assert "--weights" in result.stderr and "--matrices" in result.stderr
 
 
 def test_random_weights_are_said(run, net_file):
