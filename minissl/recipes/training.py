@@ -6,6 +6,7 @@ It writes into its folder what ``minissl train`` writes into a run folder::
     net.prototxt         the net that it trained
     train.log            the lines that Caffe writes
     log.jsonl            the same for programs
+    revived.json         groups that came back to life, as of the newest snapshot
     *_iter_N.safetensors snapshots
     weights.caffemodel   the result
 """
@@ -25,6 +26,7 @@ from minissl.formats.prototxt import read_solver, set_fields, to_text
 from minissl.recipes.stages import Done, Stopped, Watcher, digest
 from minissl.solvers import Solver, run_folder
 from minissl.solvers.display import CaffeLog, JsonLines, Together
+from minissl.solvers.revivals import Revivals
 from minissl.solvers.signals import catching
 
 WEIGHTS = "weights.caffemodel"
@@ -79,6 +81,7 @@ class Training:
         run_folder.write_configuration(folder, param)
         solver = self._solver(param, folder, done)
         _cut_log(folder / LOG, solver.iteration)
+        revivals = Revivals(folder)
         with (
             open(folder / LOG, "a", encoding="utf-8") as lines,
             open(folder / "train.log", "a", encoding="utf-8") as log,
@@ -87,6 +90,7 @@ class Training:
             solver.reporter = Together(
                 CaffeLog(lambda line: print(line, file=log, flush=True)),
                 JsonLines(lines),
+                revivals,
                 watcher.reporter(self),
             )
             solver.solve()
@@ -94,7 +98,9 @@ class Training:
         if caught.exit_code is not None and solver.iteration < param.max_iter:
             raise Stopped(caught.exit_code)
         solver.net.save(folder / WEIGHTS)
-        return {"iterations": solver.iteration, "outputs": solver.last_test}
+        figures = {"iterations": solver.iteration, "outputs": solver.last_test}
+        revived = revivals.counts()
+        return {**figures, "revived": revived} if revived else figures
 
     def _start_weights(self, done: Done) -> Path:
         if self.start is None or self.start not in done:
