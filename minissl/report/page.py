@@ -11,7 +11,7 @@ import numpy as np
 from minissl import doctor
 from minissl.errors import ConfigError
 from minissl.formats.atomic import atomic_write
-from minissl.report import html, pictures, tables
+from minissl.report import html, pictures, tables, weight_pictures
 from minissl.report.demo import (
     CONVOLUTIONS,
     first_filters,
@@ -116,13 +116,13 @@ def _demo_weights(result: Mapping[str, Any], runs: list[Run]) -> list[str]:
     return [
         html.heading("What became zero"),
         html.picture(
-            pictures.first_filters(first_filters(runs)),
+            weight_pictures.first_filters(first_filters(runs)),
             "The filters of conv1 in the dense network and after fine-tuning, as pictures.",
             "The 5 x 5 filters of conv1; blue is negative, red positive. Crossed frames are "
             "filters that group Lasso has removed." + _unread(result),
         ),
         html.picture(
-            pictures.zero_maps(matrices(runs)),
+            weight_pictures.zero_maps(matrices(runs)),
             "Maps of the weight matrices, dense and fine-tuned: weights, single zeros, and rows "
             "and columns that are zero.",
             "The weight matrices: a row is a filter, a column one input position of all filters. "
@@ -229,7 +229,7 @@ def _run_weights(run: Run) -> list[str]:
         name, w = first
         parts.append(
             html.picture(
-                pictures.first_filters({"at the end": np.asarray(w)}, name),
+                weight_pictures.first_filters({"at the end": np.asarray(w)}, name),
                 f"The filters of {name} as pictures.",
                 f"The filters of {name}; blue is negative, red positive. A crossed frame is a "
                 "filter without weights.",
@@ -237,7 +237,7 @@ def _run_weights(run: Run) -> list[str]:
         )
     parts.append(
         html.picture(
-            pictures.zero_maps({"at the end": run.matrices()}),
+            weight_pictures.zero_maps({"at the end": run.matrices()}),
             "Maps of the weight matrices: weights, single zeros, zero rows and columns.",
             "The weight matrices: a row is a filter, a column one input position of all filters.",
         )

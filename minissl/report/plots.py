@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minissl.errors import ConfigError, MinisslError
-from minissl.report import pictures
+from minissl.report import pictures, weight_pictures
 from minissl.report.demo import (
     CONVOLUTIONS,
     first_filters,
@@ -67,8 +67,8 @@ def demo_figures(folder: Path) -> dict[str, Figure]:
     """Return the pictures of a demo by name."""
     result, stages = read_result(folder), read_stages(folder)
     figures = {
-        "filters": pictures.first_filters(first_filters(stages)),
-        "zero-maps": pictures.zero_maps(matrices(stages)),
+        "filters": weight_pictures.first_filters(first_filters(stages)),
+        "zero-maps": weight_pictures.zero_maps(matrices(stages)),
         "loss": pictures.losses(stages),
         "sparsity": pictures.sparsity(stages, CONVOLUTIONS),
         "test-error": pictures.test_error(stages),
@@ -88,10 +88,10 @@ def run_figures(run: Run) -> dict[str, Figure]:
         figures["test"] = pictures.overlaid_tests([run])
     weights, matrices_of_run = run.weights(), run.matrices()
     if matrices_of_run:
-        figures["zero-maps"] = pictures.zero_maps({"at the end": matrices_of_run})
+        figures["zero-maps"] = weight_pictures.zero_maps({"at the end": matrices_of_run})
     for name, blobs in weights.items():
         if blobs and blobs[0].ndim == 4:
-            figures["filters"] = pictures.first_filters({"at the end": blobs[0]}, name)
+            figures["filters"] = weight_pictures.first_filters({"at the end": blobs[0]}, name)
             break
     return figures
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from minissl.errors import MinisslError
 from minissl.formats.atomic import atomic_write
 from minissl.recipes.checking import read_result
 from minissl.recipes.reproduce import BASELINE, RESULT
-from minissl.report import pictures
+from minissl.report import pictures, weight_pictures
 from minissl.report.runs import Run, read_run
 
 if TYPE_CHECKING:
@@ -220,22 +222,31 @@ def draw(result: Mapping[str, Any], work: Path) -> dict[str, Figure]:
     layer = result["layers"][0]
     if last[result["rows"][0]["name"]].weights()[layer][0].ndim == 4:
         filters = {name: run.weights()[layer][0] for name, run in last.items()}
-        figures["filters"] = pictures.first_filters(filters, layer)
+        figures["filters"] = weight_pictures.first_filters(filters, layer)
+        figures["shapes"] = weight_pictures.filter_shapes(
+            {name: _filters(run, result["layers"]) for name, run in list(last.items())[1:]}
+        )
     else:
-        figures["inputs"] = pictures.connections_per_input(
+        figures["inputs"] = weight_pictures.connections_per_input(
             {name: run.matrices()[layer] for name, run in last.items()}
         )
     maps = {
         name: {key: w for key, w in run.matrices().items() if key in result["layers"]}
         for name, run in last.items()
     }
-    figures["zero-maps"] = pictures.zero_maps(maps)
+    figures["zero-maps"] = weight_pictures.zero_maps(maps)
     for row in result["rows"]:
         if row["key"] != BASELINE:
             runs = courses[row["name"]]
             figures[f"{row['key']}-sparsity"] = pictures.sparsity(runs, result["layers"])
             figures[f"{row['key']}-error"] = pictures.test_error(runs)
     return figures
+
+
+def _filters(run: Run, layers: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the filters (F, C, kh, kw) of those layers that are convolutions."""
+    weights = run.weights()
+    return {name: weights[name][0] for name in layers if weights[name][0].ndim == 4}
 
 
 def _course(row: Mapping[str, Any], work: Path) -> list[Run]:

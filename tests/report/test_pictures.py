@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from matplotlib.colors import to_hex
 
 from minissl.errors import ConfigError, MinisslError
-from minissl.report import pictures
+from minissl.report import pictures, weight_pictures
 from minissl.report.runs import Run, read_run
 from tests.report.runs import LINES, a_test, display, make_run
 
@@ -77,7 +77,7 @@ def test_runs_are_overlaid():
 def test_dead_filters_are_crossed_frames():
     w = np.ones((12, 1, 3, 3))
     w[4] = 0
-    figure = pictures.first_filters({"dense": w, "after": w[:5]})
+    figure = weight_pictures.first_filters({"dense": w, "after": w[:5]})
     headings = [part.get_suptitle() for part in figure.subfigs]
     assert headings == ["conv1, dense: 11 of 12 filters", "conv1, after: 4 of 5 filters"]
     visible = [axes for axes in figure.subfigs[0].axes if axes.get_visible()]
@@ -88,28 +88,43 @@ def test_dead_filters_are_crossed_frames():
 
 
 def test_filters_of_three_channels_are_in_colour():
-    figure = pictures.first_filters({"dense": np.ones((2, 3, 5, 5))})
+    figure = weight_pictures.first_filters({"dense": np.ones((2, 3, 5, 5))})
     assert figure.subfigs[0].axes[0].images[0].get_array().shape == (5, 5, 3)
+
+
+def test_filter_shapes_count_living_positions_and_channels():
+    w = np.zeros((4, 12, 3, 3))
+    w[1, 2, 0, 0], w[3, 2, 0, 0], w[0, 11, 2, 1] = 3, 4, -1
+    figure = weight_pictures.filter_shapes({"sparse": {"conv2": w, "conv1": np.ones((4, 1, 3, 3))}})
+    titles = [part.get_suptitle() for part in figure.subfigs]
+    assert titles == [
+        "conv2, sparse: 2 of 108 positions, 2 of 12 channels",
+        "conv1, sparse: 9 of 9 positions, 1 of 1 channels",
+    ]
+    third = figure.subfigs[0].axes[2].images[0].get_array()
+    assert third[0, 0] == 5 and np.isnan(third.filled(np.nan)).sum() == 8
 
 
 def test_zero_maps_tell_weights_zeros_and_dead_groups_apart():
     matrix = np.array([[1.0, 0, 0], [0, 2.0, 0], [0, 0, 0]])
     expected = [[2, 1, 0], [1, 2, 0], [0, 0, 0]]
-    assert pictures.kinds_of(matrix).tolist() == expected
-    figure = pictures.zero_maps({"dense": {"a": matrix + 1, "b": matrix}, "after": {"a": matrix}})
+    assert weight_pictures.kinds_of(matrix).tolist() == expected
+    figure = weight_pictures.zero_maps(
+        {"dense": {"a": matrix + 1, "b": matrix}, "after": {"a": matrix}}
+    )
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title(loc="left") for axes in shown] == ["a, dense", "a, after", "b, dense"]
     assert shown[1].get_xlabel() == "2 of 3 columns"
     assert shown[1].get_ylabel() == "2 of 3\nrows"
     assert np.asarray(shown[1].images[0].get_array()).tolist() == expected
     colours = [to_hex(c) for c in shown[1].images[0].get_cmap().colors]
-    assert colours == [pictures.DEAD, pictures.ZERO, pictures.WEIGHT]
+    assert colours == [weight_pictures.DEAD, weight_pictures.ZERO, weight_pictures.WEIGHT]
     assert legend_of(figure) == ["weight", "single zero", "zero row or column"]
 
 
 @given(hnp.arrays(np.int8, hnp.array_shapes(min_dims=2, max_dims=2), elements=st.integers(0, 1)))
 def test_kinds_agree_with_their_definition(matrix):
-    kinds = pictures.kinds_of(matrix)
+    kinds = weight_pictures.kinds_of(matrix)
     for r, c in np.ndindex(*matrix.shape):
         dead = not matrix[r].any() or not matrix[:, c].any()
         assert kinds[r, c] == (0 if dead else 2 if matrix[r, c] else 1)
@@ -117,7 +132,7 @@ def test_kinds_agree_with_their_definition(matrix):
 
 def test_a_map_of_nothing_is_refused():
     with pytest.raises(ConfigError, match="no weight matrices"):
-        pictures.zero_maps({"dense": {}})
+        weight_pictures.zero_maps({"dense": {}})
 
 
 def test_times_are_bars_of_both_networks():
@@ -161,7 +176,7 @@ def test_unknown_formats_and_missing_folders_are_refused(tmp_path):
 
 def test_svg_is_one_element_that_refers_to_nothing_outside():
     matrix = np.eye(4)
-    svg = pictures.to_svg(pictures.zero_maps({"dense": {"conv1": matrix}}))
+    svg = pictures.to_svg(weight_pictures.zero_maps({"dense": {"conv1": matrix}}))
     assert svg.startswith("<svg") and svg.rstrip().endswith("</svg>")
     targets = re.findall(r'(?:href|src)="([^"]*)"', svg)
     assert targets and all(target.startswith(("#", "data:")) for target in targets)
@@ -173,5 +188,5 @@ def test_drawing_leaves_matplotlib_as_it_was(tmp_path):
     before = dict(matplotlib.rcParams)
     run = read_run(make_run(tmp_path / "run"))
     pictures.losses([run])
-    pictures.zero_maps({"end": run.matrices()})
+    weight_pictures.zero_maps({"end": run.matrices()})
     assert dict(matplotlib.rcParams) == before

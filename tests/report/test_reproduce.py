@@ -7,7 +7,7 @@ import pytest
 
 from minissl.errors import ConfigError, MinisslError
 from minissl.recipes.reproduce import Reproduction
-from minissl.report import pictures, reproduce
+from minissl.report import pictures, reproduce, weight_pictures
 from tests.recipes.test_reproduce import experiment
 
 
@@ -58,7 +58,8 @@ def test_every_picture_is_written_twice_and_shown(finished, tmp_path):
     folder, result = finished
     paths = reproduce.write(result, folder / "work", tmp_path)
     names = {path.name for path in paths}
-    expected = {"error-and-flop", "filters", "zero-maps", "digits2-sparsity", "digits2-error"}
+    expected = {"error-and-flop", "filters", "shapes", "zero-maps"}
+    expected |= {"digits2-sparsity", "digits2-error"}
     assert names == {f"{name}.{kind}" for name in expected for kind in ("png", "svg")} | {
         "README.md"
     }
@@ -132,7 +133,7 @@ def test_every_run_and_every_row_of_the_paper_is_a_point():
 def test_the_map_of_inputs_counts_connections():
     matrix = np.zeros((3, 16))
     matrix[:, 5], matrix[0, 6] = 1, -2
-    figure = pictures.connections_per_input({"dense": np.ones((3, 16)), "sparse": matrix})
+    figure = weight_pictures.connections_per_input({"dense": np.ones((3, 16)), "sparse": matrix})
     images = [axes.images[0].get_array() for axes in figure.axes[:2]]
     assert (images[0] == 3).all()
     expected = np.zeros((4, 4))
@@ -140,4 +141,4 @@ def test_the_map_of_inputs_counts_connections():
     np.testing.assert_array_equal(images[1], expected)
     assert figure.axes[1].get_title(loc="left") == "sparse: 2 pixels are read"
     with pytest.raises(ConfigError, match="15 inputs are no square image"):
-        pictures.connections_per_input({"x": np.ones((3, 15))})
+        weight_pictures.connections_per_input({"x": np.ones((3, 15))})
