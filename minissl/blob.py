@@ -83,6 +83,9 @@ class Parameter(Blob):
         ``group`` of the owning convolution, 1 elsewhere: columns are counted per group.
     mask : array or None
         0 where connectivity is frozen, 1 elsewhere; None when nothing is.
+    skip_frozen : bool
+        Whether a layer may leave frozen rows and columns out of its products; their gradient is
+        then 0 instead of a number that the mask takes away.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class Parameter(Blob):
         self.spec = spec
         self.conv_groups = conv_groups
         self.mask: Any = None
+        self.skip_frozen = True
         self._restore: Callable[[], Any] | None = None
 
     @property

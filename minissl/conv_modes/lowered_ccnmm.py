@@ -13,6 +13,7 @@ scattered to their places. Removed filters give their bias.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,46 +32,67 @@ class LoweredCcnmm:
     def __init__(self, shape: ConvShape, w: Any, b: Any, kernels: Any):
         self.shape, self.kernels = shape, kernels
         xp = kernels.xp
-        values, rows, columns = [], [], []
+        rows, columns = [], []
         for g, band in enumerate(shape.bands(np.asarray(w))):  # (F/G, K)
             kept_rows = np.flatnonzero(band.any(axis=1))
             kept_columns = np.flatnonzero(band.any(axis=0))
-            values.append(band[np.ix_(kept_rows, kept_columns)].reshape(-1))
             rows.append(kept_rows + g * shape.rows)
             columns.append(kept_columns)
-        self.values = xp.asarray(np.concatenate(values))
         self.rows, self.row_start = (xp.asarray(part) for part in _concatenate(rows))
         self.columns, self.column_start = (xp.asarray(part) for part in _concatenate(columns))
+        self.values = w.reshape(-1)[self._positions()]
         self.b = xp.zeros(shape.filters, self.values.dtype) if b is None else b
+
+    @property
+    def structure(self) -> tuple[Any, Any, Any, Any]:
+        """Rows and columns, as the kernels take them."""
+        return self.rows, self.row_start, self.columns, self.column_start
 
     def forward(self, x: Any, y: Any, **stages: int) -> None:
         """Convolve x into y; ``stages`` restricts the work for timing."""
-        self.kernels.conv_ccnmm(
-            x,
-            self.values,
-            self.rows,
-            self.row_start,
-            self.columns,
-            self.column_start,
-            self.b,
-            *self.shape.geometry,
-            y,
-            **stages,
+        geometry = self.shape.geometry
+        self.kernels.conv_ccnmm(x, self.values, *self.structure, self.b, *geometry, y, **stages)
+
+    def backward_weights(self, x: Any, d_y: Any, d_w: Any) -> None:
+        """Add the gradient of what is kept to d_w (F, C/G, kh, kw); the rest gets none."""
+        d_values = self.kernels.xp.empty_like(self.values)
+        self.kernels.conv_ccnmm_backward_weights(
+            x, d_y, *self.structure, *self.shape.geometry, d_values
+        )
+        d_w.reshape(-1)[self.positions] += d_values
+
+    def backward_input(self, d_y: Any, d_x: Any) -> None:
+        """Compute d_x from d_y."""
+        self.kernels.conv_ccnmm_backward_input(
+            d_y, self.values, *self.structure, *self.shape.geometry, d_x
         )
 
-    def dense(self) -> np.ndarray:
-        """Return the weights (F, C/G, kh, kw)."""
-        values, rows, columns = (np.asarray(a) for a in (self.values, self.rows, self.columns))
-        matrix = np.zeros((self.shape.filters, self.shape.columns), values.dtype)
-        start = 0
+    def pack(self, w: Any, b: Any) -> None:
+        """Take the values of other weights (F, C/G, kh, kw) and biases, of the same structure."""
+        self.values = w.reshape(-1)[self.positions]
+        if b is not None:
+            self.b = b
+
+    @cached_property
+    def positions(self) -> Any:
+        """Where each value stands in the weights."""
+        return self._positions()
+
+    def _positions(self) -> Any:
+        rows, columns = (np.asarray(index) for index in (self.rows, self.columns))
+        found = []
         for g in range(self.shape.groups):
             kept_rows = rows[self.row_start[g] : self.row_start[g + 1]]
             kept_columns = columns[self.column_start[g] : self.column_start[g + 1]]
-            stop = start + kept_rows.size * kept_columns.size
-            packed = values[start:stop].reshape(kept_rows.size, kept_columns.size)
-            matrix[np.ix_(kept_rows, kept_columns)] = packed
-            start = stop
-        return matrix.reshape(self.shape.weight_shape)
+            found.append((kept_rows[:, None] * self.shape.columns + kept_columns).reshape(-1))
+        return self.kernels.xp.asarray(np.concatenate(found))
+
+    def dense(self) -> np.ndarray:
+        """Return the weights (F, C/G, kh, kw)."""
+        values = np.asarray(self.values)
+        w = np.zeros(self.shape.weight_shape, values.dtype)
+        w.reshape(-1)[np.asarray(self._positions())] = values
+        return w
 
     @property
     def multiply_adds(self) -> int:

@@ -245,6 +245,75 @@ def conv_ccnmm(
             y[n, kept_rows] += (packed @ col).reshape(-1, P, Q)
 
 
+def conv_ccnmm_backward_weights(
+    x: Array,
+    d_y: Array,
+    rows: Array,
+    row_start: Array,
+    columns: Array,
+    column_start: Array,
+    kernel: Pair,
+    stride: Pair,
+    pad: Pair,
+    dilation: Pair,
+    d_values: Array,
+) -> None:
+    """Gradient of the packed matrices of :func:`conv_ccnmm`, overwritten.
+
+    For each conv group: d_packed = sum over images of d_y[kept rows] @ col[kept columns]^T.
+    """
+    N, C = x.shape[:2]
+    groups = len(row_start) - 1
+    channels = C // groups
+    pixels = d_y.shape[2] * d_y.shape[3]
+    d_values[...] = 0
+    start = 0
+    for g in range(groups):
+        kept_rows = rows[row_start[g] : row_start[g + 1]]
+        kept_columns = columns[column_start[g] : column_start[g + 1]]
+        size = len(kept_rows) * len(kept_columns)
+        d_packed = d_values[start : start + size].reshape(len(kept_rows), len(kept_columns))
+        start += size
+        for n in range(N):
+            col = np.empty((len(kept_columns), pixels), x.dtype)
+            image = x[n, g * channels : (g + 1) * channels]
+            lower_columns(image, kept_columns, kernel, stride, pad, dilation, col)
+            d_packed += d_y[n, kept_rows].reshape(-1, pixels) @ col.T
+
+
+def conv_ccnmm_backward_input(
+    d_y: Array,
+    values: Array,
+    rows: Array,
+    row_start: Array,
+    columns: Array,
+    column_start: Array,
+    kernel: Pair,
+    stride: Pair,
+    pad: Pair,
+    dilation: Pair,
+    d_x: Array,
+) -> None:
+    """Gradient of the input of :func:`conv_ccnmm`: d_x = col2im(packed^T @ d_y[kept rows])."""
+    N, C = d_x.shape[:2]
+    groups = len(row_start) - 1
+    channels = C // groups
+    K = channels * kernel[0] * kernel[1]
+    pixels = d_y.shape[2] * d_y.shape[3]
+    start = 0
+    for g in range(groups):
+        kept_rows = rows[row_start[g] : row_start[g + 1]]
+        kept_columns = columns[column_start[g] : column_start[g + 1]]
+        size = len(kept_rows) * len(kept_columns)
+        packed = values[start : start + size].reshape(len(kept_rows), len(kept_columns))
+        start += size
+        for n in range(N):
+            d_col = np.zeros((K, pixels), d_y.dtype)
+            d_col[kept_columns] = packed.T @ d_y[n, kept_rows].reshape(-1, pixels)
+            target = d_x[n, g * channels : (g + 1) * channels]
+            col2im(d_col, kernel, stride, pad, dilation, target)
+
+
 # --- inner product ---
 
 

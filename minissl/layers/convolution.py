@@ -10,6 +10,7 @@ from typing import Any
 
 from minissl.blob import Blob, Shape
 from minissl.conv_modes import ConvShape, prepare
+from minissl.conv_modes.lowered_ccnmm import LoweredCcnmm
 from minissl.kernels.geometry import convolution_output
 from minissl.layers.base import Layer, register
 
@@ -28,6 +29,9 @@ class Convolution(Layer):
     dilation, group, bias_term, fillers and ``conv_mode``. A mode other than LOWERED_GEMM serves
     inference: once the weights are known (:meth:`prepare`) they are packed and the dense copy is
     released.
+
+    While rows and columns are frozen at zero (``connectivity_mode``), they take part in no product,
+    forward or backward: :meth:`unfrozen`.
     """
 
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
@@ -81,6 +85,8 @@ class Convolution(Layer):
         self.conv_mode: str = mode.values_by_number[param.conv_mode].name
         self.kept_columns = [list(kept.column) for kept in param.kept_columns]
         self.prepared: Any = None
+        self.packed: Any = None
+        self.packed_for: Any = None
         weight_shape: Shape = (self.filters, C // self.groups, *self.kernel)
         if self.kept_columns:
             weight_shape = self._packed_shape()
@@ -135,6 +141,19 @@ class Convolution(Layer):
         else:
             weights.release(prepared.dense)
 
+    def unfrozen(self) -> Any:
+        """Return what is not frozen, packed with the present weights; None when nothing is."""
+        weights = self.parameters[0]
+        if weights.mask is None or not weights.skip_frozen:
+            return None
+        if self.packed_for is not weights.mask:
+            self.packed = LoweredCcnmm(self.shape, weights.mask, None, self.kernels)
+            self.packed_for = weights.mask
+        if self.packed.multiply_adds == weights.size:
+            return None
+        self.packed.pack(weights.data, self.parameters[1].data if self.has_bias else None)
+        return self.packed
+
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Compute y from x."""
         x, y = bottom[0].data, top[0].data
@@ -143,16 +162,26 @@ class Convolution(Layer):
                 self.prepare()
             self.prepared.forward(x, y)
             return
+        packed = self.unfrozen()
+        if packed:
+            packed.forward(x, y)
+            return
         b = self.parameters[1].data if self.has_bias else None
         self.kernels.conv_forward(x, self.parameters[0].data, b, *self.geometry, y)
 
     def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
         """Compute d_w, d_b (added) and d_x from d_y."""
-        d_y = top[0].diff
+        x, d_y = bottom[0].data, top[0].diff
         weights = self.parameters[0]
-        self.kernels.conv_backward_weights(bottom[0].data, d_y, *self.geometry, weights.diff)
+        packed = self.unfrozen()
         if self.has_bias:
             self.kernels.conv_backward_bias(d_y, self.parameters[1].diff)
+        if packed:
+            packed.backward_weights(x, d_y, weights.diff)
+            if propagate_down[0]:
+                packed.backward_input(d_y, bottom[0].diff)
+            return
+        self.kernels.conv_backward_weights(x, d_y, *self.geometry, weights.diff)
         if propagate_down[0]:
             self.kernels.conv_backward_input(d_y, weights.data, *self.geometry, bottom[0].diff)
 

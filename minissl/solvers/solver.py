@@ -99,6 +99,9 @@ class Solver:
             [self.kernels.xp.zeros_like(parameter.data) for _ in range(self.rule.buffers)]
             for parameter in self.net.parameters
         ]
+        for parameter in self.net.parameters:
+            # the gradients of frozen weights count where all gradients are measured
+            parameter.skip_frozen = not (original or param.debug_info or param.clip_gradients >= 0)
         self.iteration = 0
         self.steps_passed = 0
         self.loss = math.nan

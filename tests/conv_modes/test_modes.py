@@ -34,6 +34,25 @@ def test_modes_equal_the_reference(backend_name, mode, case, pattern, bias):
     assert np.array_equal(prepared.dense(), w)
 
 
+@pytest.mark.parametrize("backend_name", ["numpy", "numba"])
+@given(case=convolutions(), pattern=st.sampled_from(PATTERNS))
+@settings(max_examples=40, deadline=None)
+def test_gradients_of_the_kept_rows_and_columns(backend_name, case, pattern):
+    x, w, b, d_y = case.arrays()
+    sparsify(w, case.shape, pattern, np.random.default_rng(case.seed))
+    packed = prepare("LOWERED_CCNMM", case.shape, w, b, backend.get(backend_name))
+    d_x, expected_x = np.full_like(x, np.nan), np.empty_like(x)
+    d_w, expected_w = np.ones_like(w), np.zeros_like(w)
+    packed.backward_input(d_y, d_x)
+    reference.conv_backward_input(d_y, w, *case.arguments, expected_x)
+    assert np.allclose(d_x, expected_x, rtol=1e-12, atol=1e-12)
+    packed.backward_weights(x, d_y, d_w)
+    reference.conv_backward_weights(x, d_y, *case.arguments, expected_w)
+    bands, expected = case.shape.bands(w), case.shape.bands(expected_w)
+    kept = bands.any(axis=2, keepdims=True) & bands.any(axis=1, keepdims=True)  # (G, F/G, K)
+    assert np.allclose(case.shape.bands(d_w), 1 + kept * expected, rtol=1e-11, atol=1e-11)
+
+
 @given(case=convolutions(), seed=st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
 def test_what_is_executed_is_counted(case, seed):

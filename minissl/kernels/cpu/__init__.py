@@ -30,6 +30,10 @@ from minissl.kernels.cpu.inner_product import (
     inner_product_forward,
 )
 from minissl.kernels.cpu.lowering import col2im, im2col, lower_columns
+from minissl.kernels.cpu.packed_gradients import (
+    conv_ccnmm_backward_input,
+    conv_ccnmm_backward_weights,
+)
 from minissl.kernels.cpu.pooling import (
     ave_pool_backward,
     ave_pool_forward,
@@ -69,6 +73,8 @@ __all__ = [
     "conv_backward_input",
     "conv_backward_weights",
     "conv_ccnmm",
+    "conv_ccnmm_backward_input",
+    "conv_ccnmm_backward_weights",
     "conv_csrmm",
     "conv_forward",
     "im2col",

@@ -154,6 +154,7 @@ def _backward_input(d_y, w, geometry, B, Q, cols, outs, d_x):
     G, filters, K = w.shape
     channels = C // G
     pixels = d_y.shape[2]
+    columns = np.arange(K)
     for chunk in prange((N + B - 1) // B):
         thread = get_thread_id()
         first = chunk * B
@@ -166,7 +167,7 @@ def _backward_input(d_y, w, geometry, B, Q, cols, outs, d_x):
             np.dot(w[g].T, d_out, d_col)
             for i in range(images):
                 target = d_x[first + i, g * channels : (g + 1) * channels]
-                raise_image(d_col, i * pixels, geometry, Q, pixels, target)
+                raise_image(d_col, columns, i * pixels, geometry, Q, pixels, target)
 
 
 @parallel_kernel

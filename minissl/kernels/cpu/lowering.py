@@ -91,17 +91,21 @@ def lower_image(x, columns, geometry, Q, pixels, col, first):
 
 
 @kernel
-def raise_image(col, first, geometry, Q, pixels, x):
-    """Add col[:, first : first + P*Q] back to x (C, H, W), overwritten; adjoint of lowering."""
+def raise_image(col, columns, first, geometry, Q, pixels, x):
+    """Add col[:, first : first + P*Q] back to x (C, H, W), overwritten; adjoint of lowering.
+
+    Row i of ``col`` belongs to column ``columns[i]`` of the weight matrix.
+    """
     kh, kw, sh, sw, ph, pw, dh, dw = geometry
     H, W = x.shape[1:]
     width = col.shape[1]
     flat, flat_col = x.reshape(-1), col.reshape(-1)
     flat[:] = 0
-    for k in range(col.shape[0]):
+    for i in range(columns.size):
+        k = columns[i]
         c, r, q = k // (kh * kw), k // kw % kh, k % kw
         top, left = r * dh - ph, q * dw - pw
-        at = k * width + first
+        at = i * width + first
         raise_row(flat_col, at, H, W, top, left, sh, sw, Q, pixels, flat, c * H * W)
 
 
@@ -125,4 +129,5 @@ def col2im(col, kernel, stride, pad, dilation, x) -> None:
     """Adjoint of :func:`im2col`; see the reference."""
     Q = _output_width(x, kernel, stride, pad, dilation)
     col = np.ascontiguousarray(col)
-    raise_image(col, 0, (*kernel, *stride, *pad, *dilation), Q, col.shape[1], x)
+    every = np.arange(col.shape[0])
+    raise_image(col, every, 0, (*kernel, *stride, *pad, *dilation), Q, col.shape[1], x)
