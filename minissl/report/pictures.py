@@ -27,6 +27,8 @@ STYLE = Path(__file__).with_name("minissl.mplstyle")
 FORMATS = ("png", "svg", "pdf")
 #: what a log says about a layer -> how it is called in a legend
 GROUPS = {"filter": "filters", "channel": "channels", "column": "columns"}
+#: letters side by side in a legend
+_LEGEND_WIDTH = 90
 BEFORE, AFTER = "#8a8a8a", "#0072b2"
 
 
@@ -338,7 +340,8 @@ def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     if unique:
-        columns = min(len(unique), 3)
+        longest = max(map(len, unique))
+        columns = max(1, min(len(unique), 3, _LEGEND_WIDTH // (longest + 6)))
         figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=columns)
 
 

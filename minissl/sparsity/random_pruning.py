@@ -113,8 +113,7 @@ def _borders(layer: LayerShape, layers: Sequence[LayerShape]) -> np.ndarray:
 
 def _rows(layer: LayerShape) -> np.ndarray:
     """Return which filters (F,) are not zero."""
-    living: np.ndarray = layer.nonzero.any(axis=2).reshape(-1)
-    return living
+    return layer.nonzero.any(axis=2).reshape(-1)
 
 
 def _columns(layer: LayerShape) -> np.ndarray:
@@ -124,8 +123,7 @@ def _columns(layer: LayerShape) -> np.ndarray:
 
 def _channels(layer: LayerShape) -> np.ndarray:
     """Return which input channels (C,) are read."""
-    living: np.ndarray = _columns(layer).any(axis=1)
-    return living
+    return np.asarray(_columns(layer).any(axis=1))
 
 
 def _check(like: Sequence[LayerShape], dense: Sequence[LayerShape]) -> None:
