@@ -136,7 +136,7 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Any, int | None]]:
         with client:
             yield client, workers.threads
         return
-    count = min(workers.count, jobs)
+    count = max(1, min(workers.count, jobs))
     threads = max(1, backends.threads() // count)
     with (
         tempfile.TemporaryDirectory(prefix="minissl-") as scratch,
@@ -219,7 +219,7 @@ class _Run:
             time.sleep(PAUSE)
             failed = any(future.status not in ("pending", "finished") for future in futures)
             if (self.stop_requested or failed) and not told:
-                self.client.run(_stop, self.id)
+                self.client.run(_stop, self.id, on_error="ignore")
                 told = True
 
     def _tell(self, event: tuple[Any, Mapping[str, Any]]) -> None:
@@ -265,7 +265,7 @@ _one_at_a_time = threading.Lock()
 
 def _work(do: Callable[[Watcher], None], run: str, threads: int | None, *needed: bool) -> bool:
     """Do a job; return whether it is complete, which it cannot be when what it needs is not."""
-    if not all(needed):
+    if not all(needed) or run in _stopping:
         return False
     with _one_at_a_time:
         if threads is not None:
