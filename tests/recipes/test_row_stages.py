@@ -21,7 +21,9 @@ from tests.tiny_nets import TINY, make_net
 def finished(tmp_path_factory):
     """The folder of a complete reproduction with all kinds of rows; not to be changed."""
     folder = tmp_path_factory.mktemp("others")
-    return folder, recipe(folder, OTHERS, seeds=(2,)).run("minissl reproduce digits.toml")
+    return folder, recipe(folder, OTHERS, seeds=(2,), fast=True).run(
+        "minissl reproduce digits.toml"
+    )
 
 
 def settings(folder, stage):

@@ -168,7 +168,9 @@ def others(tmp_path_factory):
     mine = experiment(folder, OTHERS)
     rows = [replace(row, paper=None) for row in (mine.baseline, *mine.rows)]
     mine = replace(mine, baseline=rows[0], rows=tuple(rows[1:]), about="Mine alone.")
-    recipe = Reproduction(mine, folder / "out", folder / "work", (2,), "mnist-small", "numpy")
+    recipe = Reproduction(
+        mine, folder / "out", folder / "work", (2,), "mnist-small", "numpy", fast=True
+    )
     return folder, recipe.run("minissl reproduce digits.toml")
 
 
