@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from minissl.recipes.checking import check
-from minissl.recipes.experiments import EXPERIMENTS
+from minissl.recipes.experiments import NAMES
 
 FOLDER = Path(__file__).resolve().parents[1] / "reference_results"
 
 
-@pytest.mark.parametrize("key", EXPERIMENTS)
+@pytest.mark.parametrize("key", NAMES)
 def test_kept_networks_are_as_recorded(key):
     if not (FOLDER / key / "result.json").is_file():
         pytest.skip(f"no result of {key} is kept; minissl reproduce {key}")

@@ -36,7 +36,8 @@ class DemoDisplay(Watcher):
 
         self.shown = shown
         self.bar: Any = None
-        self._task: Any = None
+        #: title of a stage that runs -> its bar; stages may run side by side
+        self._tasks: dict[str, Any] = {}
         if shown and console.is_terminal:
             self.bar = Progress(
                 TextColumn("{task.description}"),
@@ -71,7 +72,7 @@ class DemoDisplay(Watcher):
     def started(self, stage: Stage) -> None:
         """Open the stage's bar."""
         if self.bar:
-            self._task = self.bar.add_task(f"{stage.title:<34}", total=None, state="")
+            self._tasks[stage.title] = self.bar.add_task(f"{stage.title:<34}", total=None, state="")
         else:
             self._say(f"{stage.title} ...")
 
@@ -82,17 +83,17 @@ class DemoDisplay(Watcher):
         if "accuracy" in outputs[0]:
             state += f", test error {100 * (1 - outputs[0]['accuracy']):.1f} %"
         if self.bar:
-            self.bar.update(self._task, total=1, completed=1, state=state)
+            self.bar.update(self._tasks[stage.title], total=1, completed=1, state=state)
         else:
             self._say(f"{stage.title}: {state}")
 
     def reporter(self, stage: Stage) -> Silent:
         """Return what moves the bar with each iteration."""
-        return _Iterations(self) if self.bar else Silent()
+        return _Iterations(self, stage.title) if self.bar else Silent()
 
-    def move(self, done: int, total: int, state: str) -> None:
-        """Move the present stage's bar."""
-        self.bar.update(self._task, completed=done, total=total, state=state)
+    def move(self, title: str, done: int, total: int, state: str) -> None:
+        """Move the bar of a stage."""
+        self.bar.update(self._tasks[title], completed=done, total=total, state=state)
 
     def _say(self, text: str) -> None:
         if self.bar:
@@ -104,8 +105,9 @@ class DemoDisplay(Watcher):
 class _Iterations(Silent):
     """Moves a bar with the iterations of a solver."""
 
-    def __init__(self, display: DemoDisplay):
+    def __init__(self, display: DemoDisplay, title: str):
         self.display = display
+        self.title = title
         self.last = 0
         self.seen = 0.0
         self.error = ""
@@ -113,7 +115,9 @@ class _Iterations(Silent):
     def begin(self, solver: Solver, last: int) -> None:
         """Set the length; the first iteration may have to compile the kernels."""
         self.last = last
-        self.display.move(solver.iteration, last, "compiling kernels, the first time only")
+        self.display.move(
+            self.title, solver.iteration, last, "compiling kernels, the first time only"
+        )
 
     def after_update(self, solver: Solver) -> None:
         """Move on, not too often."""
@@ -121,7 +125,7 @@ class _Iterations(Silent):
         if now - self.seen > PAUSE:
             self.seen = now
             state = f"iteration {solver.iteration}, loss {solver.smoothed_loss():.3f}{self.error}"
-            self.display.move(solver.iteration, self.last, state)
+            self.display.move(self.title, solver.iteration, self.last, state)
 
     def tested(self, solver: Solver, number: int, outputs: dict[str, float]) -> None:
         """Keep the error in sight."""

@@ -1,14 +1,18 @@
 """Experiments end to end: stages that train, compact and measure, and the tables they fill.
 
-============ =====================================================================================
-stages       what a recipe is made of; runs stages one after the other, skips finished ones
-training     the stage that trains a network as a solver says, and goes on where it was stopped
-measuring    what a table says about a network: error, structure, FLOP, time
-decays       which strength of group lasso to begin with
-demo         the main job: LeNet on the digits inside the package
-experiments  the paper's tables: which files train which row
-reproduce    a table of the paper, with several seeds; the median run is kept
-checking     whether a kept result still says what its weights do
-paper        the published rows to compare with
-============ =====================================================================================
+================ =================================================================================
+stages           what a recipe is made of; runs stages one after the other, skips finished ones
+training         the stage that trains a network as a solver says, and goes on where it was stopped
+measuring        what a table says about a network: error, structure, FLOP, time
+decays           which strength of group lasso to begin with
+demo             the main job: LeNet on the digits inside the package
+experiments      tables: which files train which row
+experiment_files the same as TOML files, and what may be wrong with them
+row_stages       what is done for a row: train, prune, compact, measure, time
+pruning          prune a network at random to the structure of another
+parallel         jobs side by side, by dask.distributed
+reproduce        an experiment with several seeds; the median run is kept
+checking         whether a kept result still says what its weights do
+paper            the published rows to compare with
+================ =================================================================================
 """

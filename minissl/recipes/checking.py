@@ -9,7 +9,8 @@ from typing import Any
 
 from minissl.errors import ConfigError
 from minissl.recipes.measuring import COMPACT_WEIGHTS, NET, Network
-from minissl.recipes.reproduce import BASELINE, RESULT, figures_of
+from minissl.recipes.reproduce import BASELINE, RESULT
+from minissl.recipes.row_stages import figures_of
 
 #: images of 10,000 that may change sides on a machine that rounds otherwise
 ERROR_TOLERANCE = 3e-4

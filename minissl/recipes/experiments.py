@@ -1,18 +1,27 @@
-"""The paper's experiments on MNIST: which files train which row of which table.
+"""Experiments: which files train which row of a table.
 
 A row is SSL from the weights of the dense network, in one or more stages that differ in their
-decays, then fine-tuning with the zeros frozen. Its solver files are in ``minissl/models``, and say
-how their numbers were chosen.
+decays, then fine-tuning with the zeros frozen. It may leave out either, start from random weights,
+or prune at random in place of SSL. An experiment is a TOML file; those that come with minissl are
+in ``minissl/models``, beside the solvers they name, which say how their numbers were chosen.
+:mod:`minissl.recipes.experiment_files` reads them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from minissl.errors import ConfigError
-from minissl.recipes.paper import LENET_TABLE_1, LENET_TABLE_2, MLP_TABLE
+from minissl import models
+
+#: the experiments that come with minissl
+NAMES = ("table1", "table2", "mlp", "variants")
+#: key of the dense network, the table's first row
+BASELINE = "baseline"
+#: what a row starts from: the dense weights, or the random ones of the net's fillers
+STARTS = (BASELINE, "fillers")
 
 
 @dataclass(frozen=True)
@@ -23,127 +32,86 @@ class Row:
     ----------
     key : str
         In names of files and stages.
-    paper : dict
-        The published row, whose name is the row's.
+    name : str
+        In tables and pictures.
     ssl : tuple of str
-        Solvers of SSL, the first from the dense weights, each other from the one before.
-    finetune : str
+        Solvers of SSL, each from the weights of the one before.
+    finetune : str, optional
         Solver.
+    start : {"baseline", "fillers"}
+        What the first of them starts from.
+    prune_like : str, optional
+        Key of an earlier row. In place of SSL, filters and columns of the dense network are
+        removed at random, as many as that row has lost.
+    paper : dict, optional
+        The published row.
+    about : str
+        What is special about it, for readers of the table.
     """
 
     key: str
-    paper: Mapping[str, Any]
-    ssl: tuple[str, ...]
-    finetune: str
-
-    @property
-    def name(self) -> str:
-        """What the paper calls it."""
-        name: str = self.paper["name"]
-        return name
+    name: str
+    ssl: tuple[str, ...] = ()
+    finetune: str | None = None
+    start: str = BASELINE
+    prune_like: str | None = None
+    paper: Mapping[str, Any] | None = None
+    about: str = ""
 
     @property
     def trainings(self) -> dict[str, str]:
         """The solvers in order: of ``ssl``, ``ssl2`` ..., ``finetune``."""
-        numbers = ["", *(str(number) for number in range(2, len(self.ssl) + 1))]
-        ssl = {f"ssl{n}": solver for n, solver in zip(numbers, self.ssl, strict=True)}
-        return {**ssl, "finetune": self.finetune}
+        found = {"ssl" if n == 1 else f"ssl{n}": name for n, name in enumerate(self.ssl, 1)}
+        return {**found, "finetune": self.finetune} if self.finetune else found
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table of the paper.
+    """A table, and how it is made.
 
     Attributes
     ----------
     key : str
-        What ``minissl reproduce`` calls it.
+        In names of folders.
     title : str
-    baseline : str
-        Solver of the dense network, the table's first row.
-    paper : dict
-        The published first row.
+    solver : str
+        Of the dense network.
+    baseline : Row
+        The dense network as the table's first row.
     rows : tuple of Row
+        The others.
     layers : tuple of str
         Layers that the table tells about.
+    file : Path
+        The TOML file; solvers are named relative to its folder.
+    data : str
+        The data set.
+    about : str
+        For readers of the table.
     """
 
     key: str
     title: str
-    baseline: str
-    paper: Mapping[str, Any]
+    solver: str
+    baseline: Row
     rows: tuple[Row, ...]
     layers: tuple[str, ...]
+    file: Path
+    data: str = "mnist"
+    about: str = ""
 
+    def path(self, name: str) -> Path:
+        """Return a solver: beside the experiment's file, else among those that come with minissl.
 
-EXPERIMENTS = {
-    one.key: one
-    for one in (
-        Experiment(
-            "table1",
-            "LeNet with fewer filters and channels (SSL paper, Table 1)",
-            "lenet_dense_solver.prototxt",
-            LENET_TABLE_1[0],
-            (
-                Row(
-                    "lenet2",
-                    LENET_TABLE_1[1],
-                    ("lenet2_ssl_solver.prototxt",),
-                    "lenet2_ft_solver.prototxt",
-                ),
-                Row(
-                    "lenet3",
-                    LENET_TABLE_1[2],
-                    ("lenet3_ssl_solver.prototxt",),
-                    "lenet3_ft_solver.prototxt",
-                ),
-            ),
-            ("conv1", "conv2"),
-        ),
-        Experiment(
-            "table2",
-            "LeNet with learned filter shapes (SSL paper, Table 2)",
-            "lenet_dense_solver.prototxt",
-            LENET_TABLE_2[0],
-            (
-                Row(
-                    "lenet4",
-                    LENET_TABLE_2[1],
-                    ("lenet4_ssl_solver.prototxt", "lenet4_ssl2_solver.prototxt"),
-                    "lenet4_ft_solver.prototxt",
-                ),
-                Row(
-                    "lenet5",
-                    LENET_TABLE_2[2],
-                    ("lenet5_ssl_solver.prototxt", "lenet5_ssl2_solver.prototxt"),
-                    "lenet5_ft_solver.prototxt",
-                ),
-            ),
-            ("conv1", "conv2"),
-        ),
-        Experiment(
-            "mlp",
-            "A multilayer perceptron with fewer neurons (SSL paper, Figure 4)",
-            "mlp_solver.prototxt",
-            MLP_TABLE[0],
-            (
-                Row("mlp2", MLP_TABLE[1], ("mlp2_ssl_solver.prototxt",), "mlp2_ft_solver.prototxt"),
-                Row("mlp3", MLP_TABLE[2], ("mlp3_ssl_solver.prototxt",), "mlp3_ft_solver.prototxt"),
-            ),
-            ("ip1", "ip2", "ip3"),
-        ),
-    )
-}
+        It is looked for when it is needed, on the machine that needs it.
+        """
+        own = self.file.parent / name
+        return own if own.is_file() else models.path(name)
 
+    def trainings(self, key: str) -> dict[str, str]:
+        """Return what trains a row, of its own or of the baseline, each with its solver."""
+        return {BASELINE: self.solver} if key == BASELINE else self.row(key).trainings
 
-def find(key: str) -> Experiment:
-    """Return the experiment of this name.
-
-    Raises
-    ------
-    ConfigError
-        There is none.
-    """
-    if key not in EXPERIMENTS:
-        raise ConfigError(f"unknown experiment '{key}'; use one of {', '.join(EXPERIMENTS)}")
-    return EXPERIMENTS[key]
+    def row(self, key: str) -> Row:
+        """Return a row by its key."""
+        return next(row for row in (self.baseline, *self.rows) if row.key == key)

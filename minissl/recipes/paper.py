@@ -65,3 +65,6 @@ MLP_TABLE = [
     _mlp(2, 0.0134, (469, 294, 166, 10), (35.18, 32.54, 55.33)),
     _mlp(3, 0.0153, (434, 174, 78, 10), (19.26, 9.05, 26.00)),
 ]
+
+#: how an experiment's file refers to the tables
+TABLES = {"table1": LENET_TABLE_1, "table2": LENET_TABLE_2, "mlp": MLP_TABLE}

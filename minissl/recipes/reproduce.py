@@ -20,43 +20,29 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from minissl import backend as backends
-from minissl import doctor, models
-from minissl.data.datasets import load
+from minissl import doctor
 from minissl.errors import ConfigError, MinisslError
 from minissl.formats.atomic import atomic_write
 from minissl.formats.prototxt import read_solver, write_prototxt
 from minissl.net import Net
-from minissl.recipes import stages
-from minissl.recipes.experiments import Experiment, Row
-from minissl.recipes.measuring import (
-    COMPACT_WEIGHTS,
-    NET,
-    Network,
-    dense_flop,
-    error_of,
-    structure_of,
-    structured_percent,
-    time_side_by_side,
-    total_flops_percent,
-    write_compacted,
-)
-from minissl.recipes.stages import Done, Finished, Stage, Watcher, Work
-from minissl.recipes.training import LOG, WEIGHTS, Training
+from minissl.recipes import parallel, stages
+from minissl.recipes.experiments import BASELINE, Experiment
+from minissl.recipes.measuring import COMPACT_WEIGHTS, NET, dense_flop
+from minissl.recipes.row_stages import RowStages, stage_name
+from minissl.recipes.stages import Done, Finished, Only, Stage, Watcher
+from minissl.recipes.training import LOG
 
 RESULT = "result.json"
-TEST_BATCH = 100
-BATCH_SIZES = (1, 64)
-BASELINE = "baseline"
-#: a run that only shows that everything works
-FAST = ("max_iter=20", "display=5", "test_interval=10", "test_iter=2")
-FAST_BATCHES = 2
+#: the experiment's file, as it was when it ran
+FILE = "experiment.toml"
 
 
 @dataclass(frozen=True)
@@ -72,8 +58,8 @@ class Reproduction:
         For everything that training writes.
     seeds : tuple of int
         Of the initial weights; every row is trained with each of them.
-    data : str
-        The data set; ``mnist/validation`` to choose settings by.
+    data : str, optional
+        Another data set than the experiment's; ``mnist/validation`` to choose settings by.
     backend : str
         See :func:`minissl.backend.get`.
     fast : bool
@@ -84,11 +70,16 @@ class Reproduction:
     out: Path
     work: Path
     seeds: tuple[int, ...] = (1, 2, 3)
-    data: str = "mnist"
+    data: str | None = None
     backend: str = "auto"
     fast: bool = False
 
-    def run(self, command: str, watcher: Watcher | None = None) -> dict[str, Any]:
+    def run(
+        self,
+        command: str,
+        watcher: Watcher | None = None,
+        workers: parallel.Workers | None = None,
+    ) -> dict[str, Any]:
         """Run all stages that are not complete; write the result folder; return the result.
 
         Parameters
@@ -96,6 +87,9 @@ class Reproduction:
         command : str
             As it was typed, for the record.
         watcher : Watcher, optional
+        workers : Workers, optional
+            Who trains the rows and seeds side by side; without them one follows the other. The
+            results are the same.
 
         Raises
         ------
@@ -111,14 +105,20 @@ class Reproduction:
                 f"{self.out} holds folders that are no results of an experiment; choose another "
                 "with --out"
             )
+        watcher = watcher or Watcher()
+        told = watcher
+        if workers:
+            parallel.run(self.jobs(), workers, self.work, watcher)
+            told = Only(watcher, ())  # of what the workers have done it is told already
         done = {
-            seed: stages.run(self.stages(seed), self._folder(seed), watcher) for seed in self.seeds
+            seed: stages.run(self.stages(seed), self._folder(seed), told) for seed in self.seeds
         }
         medians = {key: self._median(key, done) for key in self._keys()}
         for seed in sorted({medians[row.key] for row in self.experiment.rows}):
-            timed = [row for row in self.experiment.rows if medians[row.key] == seed]
-            every = [*self.stages(seed), *map(self._timing, timed)]
-            done[seed] = stages.run(every, self._folder(seed), _Anew(watcher))
+            make = self._row_stages(seed)
+            timing = [make.timing(key) for key in self._keys()[1:] if medians[key] == seed]
+            told = Only(watcher, [stage.name for stage in timing])
+            done[seed] = stages.run([*self.stages(seed), *timing], self._folder(seed), told)
         result = self._result(command, done, medians)
         self._keep(done, medians)
         with atomic_write(self.out / RESULT) as file:
@@ -127,32 +127,46 @@ class Reproduction:
 
     def stages(self, seed: int) -> list[Stage]:
         """Return the stages of one seed in order, without the timing."""
-        training: dict[str, Any] = {
-            "changes": [f"random_seed={seed}", *(FAST if self.fast else ())],
-            "data": self.data,
-            "backend": self.backend,
-        }
-        title = f"seed {seed}, {self.experiment.paper['name']}"
-        found: list[Stage] = [
-            Training(BASELINE, title, models.path(self.experiment.baseline), **training),
-            self._measuring(f"{title}: measure", BASELINE, (BASELINE, NET), (BASELINE, WEIGHTS)),
+        make = self._row_stages(seed)
+        return [stage for key in self._keys() for stage in make.of(key)]
+
+    def jobs(self) -> list[parallel.Job]:
+        """Return what can be done side by side: each row of each seed, after what it starts from.
+
+        Workers may run in another folder, and with another backend as their default.
+        """
+        there = replace(
+            self,
+            work=self.work.resolve(),
+            experiment=replace(self.experiment, file=self.experiment.file.resolve()),
+            backend=self._backend_name(),
+        )
+        return [
+            parallel.Job(
+                f"{key} of seed {seed}",
+                partial(there.run_row, seed, key),
+                tuple(f"{one} of seed {seed}" for one in self._needs(key)),
+            )
+            for seed in self.seeds
+            for key in self._keys()
         ]
-        for row in self.experiment.rows:
-            title = f"seed {seed}, {row.name}"
-            start, compact = BASELINE, f"{row.key}-compact"
-            for what, solver in row.trainings.items():
-                stage = f"{row.key}-{what}"
-                found.append(
-                    Training(stage, f"{title}: {what}", models.path(solver), start, **training)
-                )
-                start = stage
-            found += [
-                self._compacting(f"{title}: compact", compact, start),
-                self._measuring(
-                    f"{title}: measure", row.key, (compact, NET), (compact, COMPACT_WEIGHTS)
-                ),
-            ]
-        return found
+
+    def run_row(self, seed: int, key: str, watcher: Watcher) -> None:
+        """Run the stages of one row of one seed; what it needs must be complete."""
+        make = self._row_stages(seed)
+        before = [stage for one in self._needs(key) for stage in make.of(one)]
+        own = make.of(key)
+        told = Only(watcher, [stage.name for stage in own])
+        stages.run([*before, *own], self._folder(seed), told)
+
+    def _needs(self, key: str) -> list[str]:
+        """Return the rows whose files a row reads."""
+        like = self.experiment.row(key).prune_like
+        return [] if key == BASELINE else [BASELINE, *([like] if like else [])]
+
+    def _row_stages(self, seed: int) -> RowStages:
+        data = self.data or self.experiment.data
+        return RowStages(self.experiment, seed, data, self.backend, self.fast)
 
     def _folder(self, seed: int) -> Path:
         return self.work / f"seed{seed}"
@@ -160,66 +174,8 @@ class Reproduction:
     def _keys(self) -> list[str]:
         return [BASELINE, *(row.key for row in self.experiment.rows)]
 
-    def _trainings(self, key: str) -> list[str]:
-        """Return what a row trains, in order."""
-        rows = {row.key: list(row.trainings) for row in self.experiment.rows}
-        return rows.get(key, [BASELINE])
-
-    def _options(self) -> dict[str, Any]:
-        return {"backend": self.backend, "data": {"source": self.data}}
-
-    def _settings(self) -> dict[str, str]:
-        """What the figures of a stage depend on beside its files."""
-        name = backends.name_of(backends.get(self.backend))
-        return {"backend": name, "data": self.data, "fast": str(self.fast)}
-
-    def _compacting(self, title: str, stage: str, finetune: str) -> Work:
-        def work(folder: Path, done: Done) -> dict[str, Any]:
-            weights = done[finetune].folder / WEIGHTS
-            model = done[BASELINE].folder / NET
-            before = Network("fine-tuned", model, weights, self._options()).open()
-            dense = dense_flop(before)
-            by_itself = structured_percent(before, dense)
-            layers = [
-                {**layer, "flops_percent": by_itself[layer["name"]]}
-                for layer in structure_of(before, dense)
-            ]
-            return {"before": layers, **write_compacted(before, folder, self._options())}
-
-        reads = [(BASELINE, NET), (finetune, WEIGHTS)]
-        return Work(stage, title, work, reads, self._settings())
-
-    def _measuring(
-        self, title: str, key: str, model: tuple[str, str], weights: tuple[str, str]
-    ) -> Work:
-        def work(folder: Path, done: Done) -> dict[str, Any]:
-            net, values = (done[stage].folder / file for stage, file in (model, weights))
-            network = Network(key, net, values, self._options())
-            return figures_of(network, done[BASELINE].folder / NET, self.fast)
-
-        reads = list(dict.fromkeys([(BASELINE, NET), model, weights]))
-        return Work(f"{key}-measure", title, work, reads, self._settings())
-
-    def _timing(self, row: Row) -> Work:
-        compact = f"{row.key}-compact"
-
-        def work(folder: Path, done: Done) -> dict[str, Any]:
-            options = self._options()
-            dense = done[BASELINE].folder
-            small = done[compact].folder
-            networks = [
-                Network("dense", dense / NET, dense / WEIGHTS, options),
-                Network("compacted", small / NET, small / COMPACT_WEIGHTS, options),
-            ]
-            blocks, iterations = (1, 2) if self.fast else (7, 30)
-            return {
-                str(size): time_side_by_side(networks, size, blocks, iterations)
-                for size in BATCH_SIZES
-            }
-
-        reads = [(BASELINE, WEIGHTS), (compact, NET), (compact, COMPACT_WEIGHTS)]
-        settings = {**self._settings(), "threads": str(backends.threads())}
-        return Work(f"{row.key}-time", f"{row.name}: time", work, reads, settings)
+    def _backend_name(self) -> str:
+        return backends.name_of(backends.get(self.backend))
 
     def _median(self, key: str, done: Mapping[int, Done]) -> int:
         """Return the seed whose error is in the middle; of two in the middle, the worse."""
@@ -233,15 +189,15 @@ class Reproduction:
     def _result(
         self, command: str, done: Mapping[int, Done], medians: Mapping[str, int]
     ) -> dict[str, Any]:
-        papers = {BASELINE: self.experiment.paper, **{r.key: r.paper for r in self.experiment.rows}}
-        rows = [self._row(key, papers[key], done, medians[key]) for key in self._keys()]
+        rows = [self._row(key, done, medians[key]) for key in self._keys()]
         seconds = sum(one.seconds for of_seed in done.values() for one in of_seed.values())
         model = done[medians[BASELINE]][BASELINE].folder / NET
-        dense = dense_flop(Net(model, "TEST", **self._options()))
+        dense = dense_flop(Net(model, "TEST", **self._row_stages(self.seeds[0]).options))
         return {
             "experiment": self.experiment.key,
             "title": self.experiment.title,
-            "data": self.data,
+            "about": self.experiment.about,
+            "data": self.data or self.experiment.data,
             "fast": self.fast,
             "seeds": list(self.seeds),
             "layers": list(self.experiment.layers),
@@ -250,26 +206,27 @@ class Reproduction:
             "seconds": seconds,
             "command": command,
             "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
-            "backend": backends.name_of(backends.get(self.backend)),
+            "backend": self._backend_name(),
             "threads": backends.threads(),
             "machine": doctor.machine_in_words(),
             "versions": doctor.versions(),
         }
 
-    def _row(
-        self, key: str, paper: Mapping[str, Any], done: Mapping[int, Done], median: int
-    ) -> dict[str, Any]:
+    def _row(self, key: str, done: Mapping[int, Done], median: int) -> dict[str, Any]:
+        row = self.experiment.row(key)
         runs = [
             {"seed": seed, **done[seed][f"{key}-measure"].figures, **self._course(key, done[seed])}
             for seed in self.seeds
         ]
         kept = next(run for run in runs if run["seed"] == median)
-        row = {
+        result = {
             **kept,
             "key": key,
-            "name": paper["name"],
-            "trainings": self._trainings(key),
-            "paper": dict(paper),
+            "name": row.name,
+            "about": row.about,
+            "start": row.start,
+            "trainings": list(self.experiment.trainings(key)),
+            "paper": row.paper and dict(row.paper),
             "runs": runs,
             "spread": {
                 name: [min(run[name] for run in runs), max(run[name] for run in runs)]
@@ -277,31 +234,39 @@ class Reproduction:
             },
         }
         if key != BASELINE:
-            row["times"] = done[median][f"{key}-time"].figures
-            row["speed_ups"] = speed_ups(row["times"])
-            row["bytes_dense"] = done[median][f"{BASELINE}-measure"].figures["bytes"]
+            result["times"] = done[median][f"{key}-time"].figures
+            result["speed_ups"] = speed_ups(result["times"])
+            result["bytes_dense"] = done[median][f"{BASELINE}-measure"].figures["bytes"]
             compaction = done[median][f"{key}-compact"].figures
-            row["max_abs_difference"] = compaction["max_abs_difference"]
-            row["layers_before_compaction"] = compaction["before"]
-        return row
+            result["max_abs_difference"] = compaction["max_abs_difference"]
+            result["layers_before_compaction"] = compaction["before"]
+        return result
 
     def _course(self, key: str, done: Done) -> dict[str, Any]:
-        """What happened on the way: the error after SSL, and the wall time of the row's stages."""
+        """What happened on the way: the wall time of the row's stages, and what SSL did.
+
+        ``error_after_ssl`` is that of the last SSL stage, ``revived`` the groups that came back to
+        life in any of them (:mod:`minissl.solvers.revivals`); rows without SSL have neither.
+        """
         own = [one for one in done.values() if one.name == key or one.name.startswith(f"{key}-")]
         course: dict[str, Any] = {"seconds": sum(one.seconds for one in own)}
-        if key != BASELINE:
-            *_, last_ssl, _ = self._trainings(key)
-            course["error_after_ssl"] = _last_error(done[f"{key}-{last_ssl}"])
+        ssl = [done[f"{key}-{what}"] for what in self.experiment.trainings(key) if "ssl" in what]
+        if ssl:
+            course["error_after_ssl"] = _last_error(ssl[-1])
+        counts = [one.figures["revived"] for one in ssl if "revived" in one.figures]
+        if counts:
+            groups = dict.fromkeys(group for one in counts for group in one)
+            course["revived"] = {name: sum(one.get(name, 0) for one in counts) for name in groups}
         return course
 
     def _keep(self, done: Mapping[int, Done], medians: Mapping[str, int]) -> None:
-        """Copy what belongs to the median runs into the result folder."""
+        """Copy what belongs to the median runs into the result folder, and the experiment."""
         for key in self._keys():
             stage = done[medians[key]]
             target = self.out / key
             _make_empty(target)
-            for what in self._trainings(key):
-                folder = stage[what if key == BASELINE else f"{key}-{what}"].folder
+            for what in self.experiment.trainings(key):
+                folder = stage[stage_name(key, what)].folder
                 shutil.copy(folder / NET, target / f"{what}_net.prototxt")
                 shutil.copy(folder / LOG, target / f"{what}_{LOG}")
                 solver = read_solver(folder / "solver.prototxt")
@@ -310,48 +275,9 @@ class Reproduction:
             if key != BASELINE:
                 for name in (NET, COMPACT_WEIGHTS):
                     shutil.copy(stage[f"{key}-compact"].folder / name, target / name)
-
-
-class _Anew(Watcher):
-    """Passes on what is told, but for stages that are complete: they were told of already."""
-
-    def __init__(self, watcher: Watcher | None):
-        self.watcher = watcher or Watcher()
-
-    def anew(self, stage: Stage, changed: Sequence[str]) -> None:
-        """Pass on."""
-        self.watcher.anew(stage, changed)
-
-    def started(self, stage: Stage) -> None:
-        """Pass on."""
-        self.watcher.started(stage)
-
-    def finished(self, stage: Stage, result: Finished) -> None:
-        """Pass on."""
-        self.watcher.finished(stage, result)
-
-
-def figures_of(network: Network, dense: Path, fast: bool = False) -> dict[str, Any]:
-    """Return ``error``, ``layers``, ``flops_percent`` and ``bytes`` of a network.
-
-    Parameters
-    ----------
-    network : Network
-        Whose options name the data set.
-    dense : Path
-        The dense net's prototxt, whose FLOP are 100 %.
-    fast : bool
-        Test on a few images only, instead of all.
-    """
-    net = network.open(TEST_BATCH)
-    of_dense = dense_flop(Net(dense, "TEST", **network.options))
-    images = len(load(network.options["data"]["source"], "test"))
-    return {
-        "error": error_of(net, FAST_BATCHES if fast else images // TEST_BATCH),
-        "layers": structure_of(net, of_dense),
-        "flops_percent": total_flops_percent(net, of_dense),
-        "bytes": network.weights.stat().st_size,
-    }
+        text = self.experiment.file.read_bytes()
+        with atomic_write(self.out / FILE) as file:
+            file.write(text)
 
 
 def speed_ups(times: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

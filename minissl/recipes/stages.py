@@ -21,7 +21,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -91,6 +91,45 @@ class Watcher:
     def reporter(self, stage: Stage) -> Silent:
         """Return who is told of each iteration of a training stage."""
         return Silent()
+
+
+class Only(Watcher):
+    """Passes on what is about some stages, and nothing else.
+
+    Parameters
+    ----------
+    watcher : Watcher
+        Who is told.
+    names : collection of str
+        Names of the stages.
+    """
+
+    def __init__(self, watcher: Watcher, names: Collection[str]):
+        self.watcher = watcher
+        self.names = names
+
+    def _for(self, stage: Stage) -> Watcher:
+        return self.watcher if stage.name in self.names else Watcher()
+
+    def skipped(self, stage: Stage) -> None:
+        """Pass on."""
+        self._for(stage).skipped(stage)
+
+    def anew(self, stage: Stage, changed: Sequence[str]) -> None:
+        """Pass on."""
+        self._for(stage).anew(stage, changed)
+
+    def started(self, stage: Stage) -> None:
+        """Pass on."""
+        self._for(stage).started(stage)
+
+    def finished(self, stage: Stage, result: Finished) -> None:
+        """Pass on."""
+        self._for(stage).finished(stage, result)
+
+    def reporter(self, stage: Stage) -> Silent:
+        """Pass on."""
+        return self._for(stage).reporter(stage)
 
 
 class Stage(Protocol):

@@ -31,6 +31,8 @@ from minissl.solvers.signals import catching
 
 WEIGHTS = "weights.caffemodel"
 LOG = "log.jsonl"
+#: exit code of a run that was stopped by other means than a signal, as after Ctrl-C
+INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,9 @@ class Training:
                 watcher.reporter(self),
             )
             solver.solve()
-        # a signal that comes during the last iteration changes nothing any more
-        if caught.exit_code is not None and solver.iteration < param.max_iter:
-            raise Stopped(caught.exit_code)
+        # what comes during the last iteration changes nothing any more
+        if solver.stop_requested and solver.iteration < param.max_iter:
+            raise Stopped(caught.exit_code or INTERRUPTED)
         solver.net.save(folder / WEIGHTS)
         figures = {"iterations": solver.iteration, "outputs": solver.last_test}
         revived = revivals.counts()

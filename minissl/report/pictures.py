@@ -27,6 +27,8 @@ STYLE = Path(__file__).with_name("minissl.mplstyle")
 FORMATS = ("png", "svg", "pdf")
 #: what a log says about a layer -> how it is called in a legend
 GROUPS = {"filter": "filters", "channel": "channels", "column": "columns"}
+#: letters side by side in a legend
+_LEGEND_WIDTH = 90
 BEFORE, AFTER = "#8a8a8a", "#0072b2"
 
 
@@ -180,17 +182,19 @@ def error_over_flops(ours: Sequence[Point], paper: Sequence[Point]) -> Figure:
     Parameters
     ----------
     ours, paper : sequence of (str, float, float)
-        Name, FLOP % and error %; ours have the names of the paper's.
+        Name, FLOP % and error %; the paper's have names of ours.
     """
     from matplotlib.ticker import ScalarFormatter
 
     figure, (axes,) = _figure(1, height=3.8)
-    colors = {name: f"C{number}" for number, (name, _, _) in enumerate(paper)}
+    names = dict.fromkeys(name for name, _, _ in ours)
+    colors = {name: f"C{number}" for number, name in enumerate(names)}
     for name, flop, error in paper:
         label = f"the paper's {name}"
         axes.plot(flop, error, "s", color=colors[name], mfc="none", markersize=9, label=label)
     for name, flop, error in ours:
-        axes.plot(flop, error, "o", color=colors[name], label=f"our {name}, every seed")
+        label = f"our {name}, every seed" if paper else f"{name}, every seed"
+        axes.plot(flop, error, "o", color=colors[name], label=label)
     axes.set_xscale("log")
     for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         formatter(ScalarFormatter())
@@ -336,7 +340,8 @@ def _legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     if unique:
-        columns = min(len(unique), 3)
+        longest = max(map(len, unique))
+        columns = max(1, min(len(unique), 3, _LEGEND_WIDTH // (longest + 6)))
         figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=columns)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ import numpy as np
 from minissl.errors import MinisslError
 from minissl.formats.atomic import atomic_write
 from minissl.recipes.checking import read_result
-from minissl.recipes.reproduce import BASELINE, RESULT
+from minissl.recipes.experiments import BASELINE, NAMES
+from minissl.recipes.reproduce import FILE, RESULT
+from minissl.recipes.row_stages import stage_name
 from minissl.report import pictures, weight_pictures
 from minissl.report.runs import Run, read_run
 
@@ -23,6 +26,11 @@ README = "README.md"
 KINDS = ("png", "svg")
 #: stages of a row that pictures call by other names
 TRAININGS = {"ssl": "SSL", "finetune": "fine-tuning"}
+#: explains a column of :func:`seed_rows`
+REVIVED = (
+    "Came back: groups of weights that were zero and got weights again while SSL went on, of each "
+    "layer; each group counts once."
+)
 #: what a layer's entry holds -> heading
 COLUMNS = {
     "filters": "filters",
@@ -34,22 +42,33 @@ COLUMNS = {
 
 def headings(result: Mapping[str, Any]) -> list[str]:
     """Return the headings of :func:`rows`."""
-    layers = result["layers"]
-    span = f"{layers[0]}-{layers[-1][-1]}"
+    span = _span(result)
     return ["network", "error %", *(f"{what} {span}" for what in COLUMNS.values())]
 
 
+def _span(result: Mapping[str, Any]) -> str:
+    """Name the layers whose values stand in one cell: ``conv1-2``, or all of them."""
+    layers = result["layers"]
+    stems = {layer.rstrip("0123456789") for layer in layers}
+    short = len(layers) > 1 and len(stems) == 1
+    return f"{layers[0]}-{layers[-1].removeprefix(stems.pop())}" if short else " - ".join(layers)
+
+
 def rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """Return the paper's rows, each with ours below it."""
+    """Return our rows, each below the paper's where there is one."""
     found = []
+    our = "our " if any(row["paper"] for row in result["rows"]) else ""
     for row in result["rows"]:
-        found.append(_cells(f"paper's {row['name']}", row["paper"], result["layers"]))
+        if row["paper"]:
+            name = row["paper"]["name"] or row["name"]
+            found.append(_cells(f"paper's {name}", row["paper"], result["layers"]))
         if "layers_before_compaction" in row:
             before = {**row, "layers": row["layers_before_compaction"]}
-            found.append(_cells(f"our {row['name']}, fine-tuned", before, result["layers"]))
-            found.append(_cells(f"our {row['name']}, compacted", row, result["layers"]))
+            trained = "fine-tuned" if "finetune" in row["trainings"] else "trained"
+            found.append(_cells(f"{our}{row['name']}, {trained}", before, result["layers"]))
+            found.append(_cells(f"{our}{row['name']}, compacted", row, result["layers"]))
         else:
-            found.append(_cells(f"our {row['name']}", row, result["layers"]))
+            found.append(_cells(f"{our}{row['name']}", row, result["layers"]))
     return found
 
 
@@ -57,7 +76,7 @@ def _cells(name: str, row: Mapping[str, Any], layers: Sequence[str]) -> list[str
     by_name = {layer["name"]: layer for layer in row["layers"]}
     cells = [name, f"{100 * row['error']:.2f}"]
     for key in COLUMNS:
-        values = [by_name[layer][key] for layer in layers]
+        values = [by_name.get(layer, {}).get(key) for layer in layers]
         cells.append("" if None in values else " - ".join(map(_number, values)))
     return cells
 
@@ -68,13 +87,29 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if value == 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
+def seed_headings(result: Mapping[str, Any]) -> list[str]:
+    """Return the headings of :func:`seed_rows`."""
+    revived = [f"came back {_span(result)}"] if _counts_revived(result) else []
+    return [
+        "network",
+        "seed",
+        "error % after SSL",
+        "error %",
+        "FLOP % by layer",
+        "weights, kB",
+        *revived,
+        "minutes",
+    ]
+
+
 def seed_rows(result: Mapping[str, Any]) -> list[list[str]]:
-    """Return one row for every run: network, seed, error after SSL and at the end, FLOP, time."""
+    """Return one row for every run: errors, FLOP, size, groups that came back to life, time."""
     found = []
     for row in result["rows"]:
         for run in row["runs"]:
             after_ssl = run.get("error_after_ssl")
             kept = " (kept)" if run["seed"] == row["seed"] else ""
+            revived = [_revived(run, result["layers"])] if _counts_revived(result) else []
             found.append(
                 [
                     row["name"],
@@ -82,13 +117,27 @@ def seed_rows(result: Mapping[str, Any]) -> list[list[str]]:
                     "" if after_ssl is None else f"{100 * after_ssl:.2f}",
                     f"{100 * run['error']:.2f}",
                     " - ".join(_number(one["flops_percent"]) for one in run["layers"]),
+                    f"{run['bytes'] / 1e3:,.0f}",
+                    *revived,
                     f"{run['seconds'] / 60:.1f}",
                 ]
             )
     return found
 
 
-SEED_HEADINGS = ["network", "seed", "error % after SSL", "error %", "FLOP % by layer", "minutes"]
+def _counts_revived(result: Mapping[str, Any]) -> bool:
+    return any("revived" in run for row in result["rows"] for run in row["runs"])
+
+
+def _revived(run: Mapping[str, Any], layers: Sequence[str]) -> str:
+    """Add up the groups of each layer; a key is the layer and the tile of its groups."""
+    counts = run.get("revived")
+    if counts is None:
+        return ""
+    of_layer = [
+        sum(count for key, count in counts.items() if key.split()[0] == layer) for layer in layers
+    ]
+    return " - ".join(map(str, of_layer))
 
 
 def speed_rows(result: Mapping[str, Any]) -> list[list[str]]:
@@ -140,6 +189,8 @@ def readme(result: Mapping[str, Any], drawn: Sequence[str] = ()) -> str:
         f"# {result['title']}",
         f"Generated by `{result['command']}` on {result['date']}; nothing here is written by hand.",
     ]
+    if result.get("about"):
+        parts.append(result["about"].strip())
     if result["fast"]:
         parts.append("**A run of a few iterations: these figures mean nothing.**")
     parts += [
@@ -147,8 +198,10 @@ def readme(result: Mapping[str, Any], drawn: Sequence[str] = ()) -> str:
         "median error. FLOP of the fine-tuned network count each layer by its own zero rows and "
         "columns; compaction removes filters that nothing reads as well, and what reads dead ones.",
         _table(headings(result), rows(result)),
+        *_about(result),
         "## All seeds",
-        _table(SEED_HEADINGS, seed_rows(result)),
+        _table(seed_headings(result), seed_rows(result)),
+        *([REVIVED] if _counts_revived(result) else []),
         "## Times faster than the dense network",
         "Medians, dense and compacted by turns in one process. The paper times the products alone.",
         _table(SPEED_HEADINGS, speed_rows(result)),
@@ -159,11 +212,25 @@ def readme(result: Mapping[str, Any], drawn: Sequence[str] = ()) -> str:
     parts += [
         "## How",
         f"Machine: {result['machine']}. Backend {result['backend']}, threads: {result['threads']}. "
-        f"{versions}. Wall time of everything: {result['seconds'] / 60:.0f} minutes.",
+        f"{versions}. Time of all stages together: {result['seconds'] / 60:.0f} minutes.",
         "The folder of each row holds the solvers and nets as they ran, their logs, and the "
-        f"compacted network. `minissl reproduce {result['experiment']} --check` tests it again.",
+        f"compacted network. `{check_command(result)}` tests it again.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _about(result: Mapping[str, Any]) -> list[str]:
+    """Return a list of what is special about rows, where the experiment says it."""
+    told = [(row["name"], row["about"].strip()) for row in result["rows"] if row.get("about")]
+    return ["\n".join(f"- **{name}**: {about}" for name, about in told)] if told else []
+
+
+def check_command(result: Mapping[str, Any]) -> str:
+    """Return the command that tests a result again, from its own folder where it has no other."""
+    key = result["experiment"]
+    return f"minissl reproduce {key if key in NAMES else FILE} --check" + (
+        "" if key in NAMES else " --out ."
+    )
 
 
 def _table(names: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
@@ -199,14 +266,14 @@ def write_index(folder: Path) -> Path:
     ConfigError
         When one of them is damaged.
     """
-    found = [read_result(path.parent) for path in sorted(folder.glob(f"*/{RESULT}"))]
+    paths = sorted(folder.glob(f"*/{RESULT}"))
+    found = {path.parent.name: read_result(path.parent) for path in paths}
     parts = ["# Results", "What `minissl reproduce` produced; nothing here is written by hand."]
-    for result in found:
-        key = result["experiment"]
+    for name, result in found.items():
         parts += [
             f"## {result['title']}",
             _table(headings(result), rows(result)),
-            f"[All seeds, times and pictures]({key}/{README}): `{result['command']}`, "
+            f"[All seeds, times and pictures]({name}/{README}): `{result['command']}`, "
             f"{result['date']}, {result['machine']}.",
         ]
     with atomic_write(folder / README) as file:
@@ -220,24 +287,22 @@ def draw(result: Mapping[str, Any], work: Path) -> dict[str, Figure]:
     last = {name: runs[-1] for name, runs in courses.items()}
     figures = {"error-and-flop": pictures.error_over_flops(*_points(result))}
     layer = result["layers"][0]
-    if last[result["rows"][0]["name"]].weights()[layer][0].ndim == 4:
-        filters = {name: run.weights()[layer][0] for name, run in last.items()}
-        figures["filters"] = weight_pictures.first_filters(filters, layer)
+    first = {name: run.weights()[layer][0] for name, run in last.items()}  # (F, C, kh, kw), (F, K)
+    if next(iter(first.values())).ndim == 4:
+        figures["filters"] = weight_pictures.first_filters(first, layer)
         figures["shapes"] = weight_pictures.filter_shapes(
             {name: _filters(run, result["layers"]) for name, run in list(last.items())[1:]}
         )
-    else:
-        figures["inputs"] = weight_pictures.connections_per_input(
-            {name: run.matrices()[layer] for name, run in last.items()}
-        )
+    elif all(isqrt(w.shape[1]) ** 2 == w.shape[1] for w in first.values()):
+        figures["inputs"] = weight_pictures.connections_per_input(first)
     maps = {
         name: {key: w for key, w in run.matrices().items() if key in result["layers"]}
         for name, run in last.items()
     }
     figures["zero-maps"] = weight_pictures.zero_maps(maps)
     for row in result["rows"]:
-        if row["key"] != BASELINE:
-            runs = courses[row["name"]]
+        runs = [run for run in courses[row["name"]] if run.displays or run.tests]
+        if row["key"] != BASELINE and row["trainings"]:
             figures[f"{row['key']}-sparsity"] = pictures.sparsity(runs, result["layers"])
             figures[f"{row['key']}-error"] = pictures.test_error(runs)
     return figures
@@ -250,16 +315,18 @@ def _filters(run: Run, layers: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _course(row: Mapping[str, Any], work: Path) -> list[Run]:
-    """Return the training stages of a row's median run, the dense network first."""
+    """Return what a row's median run went through, from the dense network or the fillers on."""
     folder = work / f"seed{row['seed']}"
-    dense = read_run(folder / BASELINE, "dense")
+    dense = [read_run(folder / BASELINE, "dense")]
     if row["key"] == BASELINE:
-        return [dense]
-    sparse = [
-        read_run(folder / f"{row['key']}-{what}", TRAININGS.get(what, what.upper()))
+        return dense
+    own = [
+        read_run(folder / stage_name(row["key"], what), TRAININGS.get(what, what.upper()))
         for what in row["trainings"]
     ]
-    return [dense, *sparse]
+    pruned = folder / stage_name(row["key"], "prune")
+    before = [Run("pruned", pruned)] if pruned.exists() and not own else []
+    return [*(dense if row.get("start", BASELINE) == BASELINE else []), *before, *own]
 
 
 def _points(result: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
@@ -267,13 +334,15 @@ def _points(result: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
     dense = result["dense_flop"]
     whole = sum(dense[layer] for layer in result["layers"])
 
-    def point(name: str, row: Mapping[str, Any]) -> tuple[str, float, float]:
-        flop = sum(
-            one["flops_percent"] * dense[one["name"]]
-            for one in row["layers"]
-            if one["name"] in result["layers"]
-        )
-        return name, flop / whole, 100 * row["error"]
+    def points(name: str, row: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+        percent = {one["name"]: one["flops_percent"] for one in row["layers"]}
+        shares = [(dense[layer], percent.get(layer)) for layer in result["layers"]]
+        if any(share is None for _, share in shares):
+            return []
+        flop = sum(operations * share for operations, share in shares)
+        return [(name, flop / whole, 100 * row["error"])]
 
-    ours = [point(row["name"], run) for row in result["rows"] for run in row["runs"]]
-    return ours, [point(row["name"], row["paper"]) for row in result["rows"]]
+    rows = result["rows"]
+    ours = [point for row in rows for run in row["runs"] for point in points(row["name"], run)]
+    papers = [row for row in rows if row["paper"]]
+    return ours, [point for row in papers for point in points(row["name"], row["paper"])]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DEAD, ZERO, WEIGHT = "#e8e4da", "#f0a35e", "#1d4f7c"
 #: channels side by side in a picture of shapes
 _ACROSS = 10
+#: networks side by side in a picture; of zeros, more of them stand one below the other
+_SIDE_BY_SIDE = 4
 
 
 @styled
@@ -119,12 +121,13 @@ def filter_shapes(networks: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 
 @styled
 def zero_maps(networks: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Draw where the weights of every layer are: a row of the picture for each layer.
+    """Draw where the weights of every layer are, one map for each layer of each network.
 
     Parameters
     ----------
     networks : dict
-        Title -> {layer: weight matrix (R, K)}; one column of the picture for each.
+        Title -> {layer: weight matrix (R, K)}; a column of the picture for each, or a row where
+        there are many.
 
     Notes
     -----
@@ -137,11 +140,13 @@ def zero_maps(networks: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     layers = list(dict.fromkeys(name for network in networks.values() for name in network))
     if not layers:
         raise ConfigError("there are no weight matrices to draw; the run has saved no weights yet")
-    figure = empty_figure(7.2, 1.75 * len(layers) + 0.7)
-    all_axes = figure.subplots(len(layers), len(networks), squeeze=False)
-    for down, layer in enumerate(layers):
-        for across, (title, network) in enumerate(networks.items()):
-            axes = all_axes[down, across]
+    stacked = len(networks) > _SIDE_BY_SIDE
+    down, across = (networks, layers) if stacked else (layers, networks)
+    figure = empty_figure(7.2, 1.75 * len(down) + 0.7)
+    all_axes = figure.subplots(len(down), len(across), squeeze=False)
+    all_axes = all_axes.T if stacked else all_axes
+    for number, layer in enumerate(layers):
+        for axes, (title, network) in zip(all_axes[number], networks.items(), strict=True):
             axes.grid(False)
             if layer not in network:
                 axes.set_visible(False)
@@ -188,11 +193,15 @@ def connections_per_input(networks: Mapping[str, np.ndarray]) -> Figure:
     ConfigError
         When the columns are not those of a square image.
     """
-    figure = empty_figure(7.2, 3.0)
-    all_axes = figure.subplots(1, len(networks), squeeze=False)[0]
+    across = min(len(networks), _SIDE_BY_SIDE)
+    down = ceil(len(networks) / across)
+    figure = empty_figure(7.2, 2.4 * down + 0.6)
+    all_axes = figure.subplots(down, across, squeeze=False).ravel()
+    for axes in all_axes[len(networks) :]:
+        axes.set_visible(False)
     counts = {title: np.count_nonzero(matrix, axis=0) for title, matrix in networks.items()}
     largest = max(int(count.max()) for count in counts.values()) or 1
-    for axes, (title, count) in zip(all_axes, counts.items(), strict=True):
+    for axes, (title, count) in zip(all_axes[: len(counts)], counts.items(), strict=True):
         side = isqrt(count.size)
         if side * side != count.size:
             raise ConfigError(f"{count.size} inputs are no square image that could be drawn")

@@ -15,10 +15,14 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from minissl.solvers.solver import Solver
+
+class Stoppable(Protocol):
+    """A solver, or anything else that looks at these after each step."""
+
+    stop_requested: bool
+    snapshot_requested: bool
 
 
 class Caught:
@@ -34,7 +38,7 @@ class Caught:
 
 
 @contextmanager
-def catching(solver: Solver) -> Iterator[Caught]:
+def catching(solver: Stoppable) -> Iterator[Caught]:
     """Let signals stop or save a run while the block runs; the old handlers come back after it.
 
     Python delivers signals to the main thread only: in any other this does nothing.

@@ -12,5 +12,6 @@ zero_out       |w| < 1e-4 becomes exactly 0
 connectivity   masks that freeze zeros while fine-tuning
 statistics     how sparse a blob is, in every sense that is printed
 flops          what the zeros save
+random_pruning a control: as many filters and columns as another network has, by lot
 ============== ===================================================================================
 """

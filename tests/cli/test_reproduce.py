@@ -1,10 +1,14 @@
 import json
+import sys
 
 import pytest
 
+from minissl import models
+from minissl.recipes.experiments import NAMES
 from minissl.recipes.reproduce import Reproduction
 from minissl.recipes.stages import Stopped
 from tests.conftest import needs_compiler
+from tests.recipes.test_reproduce import experiment
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +65,75 @@ def test_results_are_kept_with_an_index(run, tmp_path, monkeypatch):
     run("reproduce", "mlp", "--check")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_experiment_s_file_is_shown(run, name):
+    shown = run("reproduce", name, "--show").stdout
+    assert shown == models.path(f"{name}.toml").read_text()
+
+
+def test_an_experiment_of_one_s_own(run, tmp_path, monkeypatch):
+    experiment(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    options = ["--seeds", "1", "--data", "mnist-small", "--backend", "numpy"]
+    told = run("reproduce", "digits.toml", "--fast", *options)
+    assert "runs/digits-results/result.json" in told.stdout
+    assert "seed 1, Digits 2: finetune ..." in told.stderr
+    results = tmp_path / "runs" / "digits-results"
+    assert (tmp_path / "runs" / "digits-work" / "seed1" / "digits2-ssl").is_dir()
+    assert not (tmp_path / "reference_results").exists()
+    assert (results / "experiment.toml").read_text() == (tmp_path / "digits.toml").read_text()
+    assert "as recorded" in run("reproduce", "digits.toml", "--check", "--backend", "numpy").stdout
+    # what its README says
+    monkeypatch.chdir(results)
+    arguments = ["experiment.toml", "--check", "--out", ".", "--backend", "numpy"]
+    assert "as recorded" in run("reproduce", *arguments).stdout
+
+
+def test_a_changed_experiment_repeats_what_has_changed(run, tmp_path, monkeypatch):
+    experiment(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    options = ["--fast", "--seeds", "1", "--data", "mnist-small", "--backend", "numpy"]
+    run("reproduce", "digits.toml", *options)
+    file = tmp_path / "digits.toml"
+    file.write_text(file.read_text().replace('finetune = "ft.', 'finetune = "ssl2.'))
+    told = run("reproduce", "digits.toml", *options).stderr
+    assert "Digits 2: ssl: complete already" in told
+    assert "Digits 2: finetune: starts anew, since this has changed: solver and net" in told
+
+
+def test_side_by_side(run, tmp_path, monkeypatch):
+    pytest.importorskip("distributed", reason="dask.distributed is not installed")
+    experiment(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    options = ["--fast", "--seeds", "1,2", "--data", "mnist-small", "--backend", "numpy"]
+    told = run("reproduce", "digits.toml", *options, "--parallel", "2", "--json")
+    result = json.loads(told.stdout)
+    assert [len(row["runs"]) for row in result["rows"]] == [2, 2]
+    for seed in (1, 2):
+        assert f"seed {seed}, Digits 2: finetune ..." in told.stderr
+        assert f"seed {seed}, Digits 2: measure: " in told.stderr
+
+
+def test_side_by_side_needs_dask(run, tmp_path, monkeypatch):
+    experiment(tmp_path)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.chdir(tmp_path)
+    for option in ("--parallel", "2"), ("--scheduler", "tcp://1"):
+        told = run("reproduce", "digits.toml", *option, "--backend", "numpy", code=1).stderr
+        assert "pip install 'minissl[parallel]'" in told
+
+
 def test_bad_input_is_told_in_one_sentence(run, tmp_path):
-    run("reproduce", "table3", code=2)
+    told = run("reproduce", "table3", code=2).stderr
+    assert "'table3' is no experiment; use table1, table2, mlp, variants, or a file" in told
+    assert (
+        "exclude" in run("reproduce", "mlp", "--parallel", "2", "--scheduler", "x", code=2).stderr
+    )
+    run("reproduce", "mlp", "--parallel", "0", code=2)
+    told = run("reproduce", tmp_path / "nowhere.toml", code=1).stderr
+    assert "There is no experiment file" in told
+    (tmp_path / "bad.toml").write_text('title = "x"\nlayers = [\n')
+    assert "is not TOML: " in run("reproduce", tmp_path / "bad.toml", code=1).stderr
     for seeds in ("1,1", "a", "", "-1", "1,,2", str(2**31)):
         run("reproduce", "mlp", "--seeds", seeds, "--out", tmp_path, code=2)
     told = run("reproduce", "mlp", "--check", "--out", tmp_path, code=1).stderr
@@ -70,7 +141,7 @@ def test_bad_input_is_told_in_one_sentence(run, tmp_path):
 
 
 def test_a_signal_leaves_everything_saved(run, tmp_path, monkeypatch):
-    def stopped(self, command, watcher):
+    def stopped(self, command, watcher, workers):
         raise Stopped(143)
 
     monkeypatch.setattr(Reproduction, "run", stopped)

@@ -1,20 +1,25 @@
+"""The experiments that come with minissl: their files, and the solvers these name."""
+
 import pytest
 
 from minissl import models
-from minissl.cli.reproduce import NAMES
-from minissl.errors import ConfigError
-from minissl.formats.prototxt import read_solver, read_solver_net
+from minissl.formats.prototxt import read_net, read_solver, read_solver_net, to_text
 from minissl.lint import lint_solver
 from minissl.net import Net
-from minissl.recipes.experiments import EXPERIMENTS, find
+from minissl.recipes.experiment_files import find
+from minissl.recipes.experiments import BASELINE, NAMES
+from minissl.sparsity.strength import strength_of
 
+LENET3 = "lenet3_ssl_solver.prototxt"
 DECAYS = ("block_group_decay", "breadth_decay", "kernel_shape_decay")
+EXPERIMENTS = {name: find(name) for name in NAMES}
 ROWS = [(one, row) for one in EXPERIMENTS.values() for row in one.rows]
+OF_THE_PAPER = [one for one in EXPERIMENTS.values() if one.key != "variants"]
 
 
-def built(solver_name):
+def built(experiment, solver_name):
     """The solver, and its training net without data."""
-    path = models.path(solver_name)
+    path = experiment.path(solver_name)
     solver = read_solver(path)
     return solver, Net(read_solver_net(solver, path), "TRAIN", backend="numpy")
 
@@ -23,39 +28,44 @@ def shapes(net):
     return {parameter.name: parameter.shape for parameter in net.parameters}
 
 
-def test_the_command_knows_all_experiments():
-    assert tuple(EXPERIMENTS) == NAMES
-    with pytest.raises(ConfigError, match="unknown experiment 'table3'; use one of table1, table2"):
-        find("table3")
+def test_every_file_is_known_by_its_name():
+    assert {path.stem for path in models.FOLDER.glob("*.toml")} == set(NAMES)
+    assert [one.key for one in EXPERIMENTS.values()] == list(NAMES)
 
 
-@pytest.mark.parametrize(("experiment", "row"), ROWS, ids=[row.key for _, row in ROWS])
+@pytest.mark.parametrize(
+    ("experiment", "row"), ROWS, ids=[f"{one.key}-{row.key}" for one, row in ROWS]
+)
 def test_the_stages_of_a_row_train_the_same_weights(experiment, row):
-    _, dense = built(experiment.baseline)
-    *sparse, finetune = (built(name) for name in row.trainings.values())
+    _, dense = built(experiment, experiment.solver)
     assert list(row.trainings) == [*(["ssl", "ssl2", "ssl3"][: len(row.ssl)]), "finetune"]
+    *sparse, finetune = (built(experiment, name) for name in row.trainings.values())
+    given = row.start == BASELINE
     for solver, net in (*sparse, finetune):
         assert shapes(dense) == shapes(net)
-        assert lint_solver(solver, net.param, weights_given=True) == []
-    assert all(any(getattr(solver, name) > 0 for name in DECAYS) for solver, _ in sparse)
+        assert lint_solver(solver, net.param, weights_given=given) == []
+        given = True
+    has_lasso = [any(getattr(solver, name) > 0 for name in DECAYS) for solver, _ in sparse]
+    assert all(has_lasso) or row.key == "squared"
     assert not any(getattr(finetune[0], name) > 0 for name in DECAYS)
     modes = [finetune[1].layer(name).param.connectivity_mode for name in experiment.layers]
     assert len(set(modes)) == 1 and modes[0] != 0
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=list(EXPERIMENTS))
+@pytest.mark.parametrize("experiment", OF_THE_PAPER, ids=[one.key for one in OF_THE_PAPER])
 def test_the_paper_s_rows_tell_of_the_table_s_layers(experiment):
-    _, net = built(experiment.baseline)
-    for paper in (experiment.paper, *(row.paper for row in experiment.rows)):
-        assert [layer["name"] for layer in paper["layers"]] == list(experiment.layers)
-    for layer in experiment.paper["layers"]:
+    _, net = built(experiment, experiment.solver)
+    for row in (experiment.baseline, *experiment.rows):
+        assert [layer["name"] for layer in row.paper["layers"]] == list(experiment.layers)
+        assert row.paper["name"] == row.name
+    for layer in experiment.baseline.paper["layers"]:
         filters, columns = net.layer(layer["name"]).parameters[0].matrix_shape
         assert layer["filters"] in (filters, None) and layer["columns"] in (columns, None)
         assert layer["flops_percent"] == 100
 
 
 def test_the_mlp_s_flop_are_the_products_of_their_ends():
-    for row in find("mlp").rows:
+    for row in EXPERIMENTS["mlp"].rows:
         dense = {"ip1": 784 * 500, "ip2": 500 * 300, "ip3": 300 * 10}
         for layer in row.paper["layers"]:
             percent = 100 * layer["filters"] * layer["columns"] / dense[layer["name"]]
@@ -63,8 +73,61 @@ def test_the_mlp_s_flop_are_the_products_of_their_ends():
 
 
 def test_table_2_counts_filters_that_are_read():
-    for row in find("table2").rows:
+    for row in EXPERIMENTS["table2"].rows:
         conv1, conv2 = row.paper["layers"]
         read = conv2["channels"] / 20
         assert conv1["flops_percent"] == pytest.approx(100 * conv1["columns"] / 25 * read, abs=0.05)
         assert conv2["flops_percent"] == pytest.approx(100 * conv2["columns"] / 500, abs=0.05)
+
+
+# --- variants: each differs from LeNet 3 in one thing ---
+
+
+def solver_fields(name, *but):
+    """The text of a solver without some of its fields."""
+    solver = read_solver(models.path(name))
+    for field in but:
+        solver.ClearField(field)
+    return to_text(solver)
+
+
+def test_lenet_3_is_that_of_table_1():
+    variants, table1 = EXPERIMENTS["variants"], EXPERIMENTS["table1"]
+    assert variants.solver == table1.solver
+    assert variants.row("lenet3").trainings == table1.row("lenet3").trainings
+    assert {row.finetune for row in variants.rows} == {table1.row("lenet3").finetune}
+
+
+@pytest.mark.parametrize(
+    ("solver", "changed"),
+    [
+        ("lenet3_proximal_ssl_solver.prototxt", ["group_lasso_method"]),
+        ("lenet3_scratch_ssl_solver.prototxt", ["stepvalue", "max_iter"]),
+        ("lenet3_squared_ssl_solver.prototxt", ["net", "block_group_decay"]),
+    ],
+)
+def test_solvers_differ_from_lenet_3_s_in_what_they_say(solver, changed):
+    assert solver_fields(solver, *changed) == solver_fields(LENET3, *changed)
+    for field in changed:
+        values = [getattr(read_solver(models.path(s)), field) for s in (solver, LENET3)]
+        assert values[0] != values[1]
+
+
+def test_the_square_root_is_forgotten_with_the_same_strength():
+    solver = read_solver(models.path(LENET3))
+    lasso, squared = (
+        read_net(models.path(name)).layer
+        for name in ("lenet3_ssl.prototxt", "lenet3_squared.prototxt")
+    )
+    for one, other in zip(lasso, squared, strict=True):
+        if not one.param:
+            assert one == other
+            continue
+        spec, decay = one.param[0], other.param[0].decay_mult
+        groups = [block.block_decay_mult for block in spec.block_group_lasso]
+        expected = sum(strength_of(solver.block_group_decay, multiplier) for multiplier in groups)
+        expected += strength_of(solver.weight_decay, spec.decay_mult)
+        assert strength_of(solver.weight_decay, decay) == pytest.approx(expected, rel=1e-6)
+        one.param[0].ClearField("block_group_lasso")
+        other.param[0].ClearField("decay_mult")
+        assert one == other

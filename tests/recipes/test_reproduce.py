@@ -8,7 +8,7 @@ from minissl.errors import ConfigError, WeightsError
 from minissl.formats.prototxt import read_solver
 from minissl.formats.weights import read_weights, write_weights
 from minissl.recipes.checking import check, read_result
-from minissl.recipes.experiments import Experiment, Row
+from minissl.recipes.experiment_files import read
 from minissl.recipes.reproduce import Reproduction, speed_ups
 from minissl.recipes.stages import Watcher, digest
 from tests.tiny_nets import DIGITS
@@ -17,17 +17,55 @@ SOLVER = """
 net: "digits.prototxt" base_lr: 0.05 momentum: 0.9 lr_policy: "fixed"
 test_iter: 2 test_interval: 5 display: 5 max_iter: 10 snapshot_prefix: "digits"
 """
-PAPER = {
-    "name": "Digits 1",
-    "error": 0.5,
-    "layers": [
-        {"name": name, "filters": 3, "channels": 1, "columns": None, "flops_percent": 50.0}
-        for name in ("conv1", "ip1")
-    ],
-}
+PAPER = """
+[{where}paper]
+name = "{name}"
+error = 0.5
+data = "some digits"
+layers = [
+  {{ name = "conv1", filters = 3, channels = 1, flops_percent = 50 }},
+  {{ name = "ip1", filters = 3, channels = 1, flops_percent = 50 }},
+]
+"""
+FILE = f"""
+title = "Digits"
+layers = ["conv1", "ip1"]
+[baseline]
+name = "Digits 1"
+solver = "dense.prototxt"
+{PAPER.format(where="baseline.", name="Digits 1")}
+[[rows]]
+key = "digits2"
+name = "Digits 2"
+ssl = ["ssl.prototxt", "ssl2.prototxt"]  # ssl2 takes none of what ssl has left
+finetune = "ft.prototxt"
+{PAPER.format(where="rows.", name="Digits 2")}
+"""
+#: rows that do without something
+OTHERS = """
+[[rows]]
+key = "scratch"
+name = "scratch"
+start = "fillers"
+ssl = ["ssl.prototxt"]
+[[rows]]
+key = "random"
+name = "random"
+prune_like = "digits2"
+finetune = "ft.prototxt"
+[[rows]]
+key = "cut"
+name = "cut"
+about = "pruned, and nothing else."
+prune_like = "scratch"
+[[rows]]
+key = "dense"
+name = "dense"
+finetune = "ft.prototxt"
+"""
 
 
-def experiment(folder):
+def experiment(folder, more=""):
     """A dense network, and one whose group lasso kills filters of conv1 within 10 iterations."""
     frozen = DIGITS.replace(
         'top: "conv1"\n', 'top: "conv1" connectivity_mode: DISCONNECTED_GRPWISE\n', 1
@@ -40,15 +78,13 @@ def experiment(folder):
     (folder / "ssl.prototxt").write_text(SOLVER + proximal)
     (folder / "ssl2.prototxt").write_text(SOLVER + proximal.replace("0.2", "0.001"))
     (folder / "ft.prototxt").write_text(SOLVER.replace("digits.proto", "frozen.proto"))
-    files = {name: str(folder / f"{name}.prototxt") for name in ("dense", "ssl", "ssl2", "ft")}
-    both = (files["ssl"], files["ssl2"])  # ssl2 takes none of what ssl has left
-    row = Row("digits2", {**PAPER, "name": "Digits 2"}, both, files["ft"])
-    return Experiment("digits", "Digits", files["dense"], PAPER, (row,), ("conv1", "ip1"))
+    (folder / "digits.toml").write_text(FILE + more)
+    return read(folder / "digits.toml")
 
 
-def recipe(folder, **options):
+def recipe(folder, more="", **options):
     given = {"seeds": (1, 2), "data": "mnist-small", "backend": "numpy", **options}
-    return Reproduction(experiment(folder), folder / "out", folder / "work", **given)
+    return Reproduction(experiment(folder, more), folder / "out", folder / "work", **given)
 
 
 class Listener(Watcher):
@@ -83,7 +119,7 @@ def test_rows_hold_what_a_table_tells(finished):
     result = finished[1]
     assert [row["name"] for row in result["rows"]] == ["Digits 1", "Digits 2"]
     dense, small = result["rows"]
-    assert dense["paper"] == PAPER and dense["layers"][0]["filters"] == 3
+    assert dense["paper"]["error"] == 0.5 and dense["layers"][0]["filters"] == 3
     assert small["layers"][0]["filters"] < 3  # the lasso has killed some
     assert small["layers"][0]["flops_percent"] < 70 and small["flops_percent"] < 100
     assert small["bytes"] < small["bytes_dense"] == dense["bytes"]

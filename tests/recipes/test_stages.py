@@ -4,7 +4,7 @@ import pytest
 
 from minissl.errors import ConfigError, MinisslError
 from minissl.recipes import stages
-from minissl.recipes.stages import Stopped, Watcher, Work
+from minissl.recipes.stages import Only, Stopped, Watcher, Work
 
 
 class Listener(Watcher):
@@ -128,6 +128,15 @@ def test_a_damaged_marker_is_named(tmp_path, content):
     (tmp_path / "one" / stages.MARKER).write_bytes(content.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"stage\.json cannot be read; delete"):
         stages.run(recipe(Writer("a"), Writer("b")), tmp_path)
+
+
+def test_a_watcher_may_be_told_of_some_stages_only(tmp_path):
+    listener = Listener()
+    for _ in range(2):
+        stages.run(recipe(Writer("a"), Writer("b")), tmp_path, Only(listener, ["two"]))
+    assert listener.told == [("started", "two"), ("finished", "two"), ("skipped", "two")]
+    stages.run(recipe(Writer("c"), Writer("b"), "x"), tmp_path, Only(listener, ["two"]))
+    assert listener.told[3:] == [("anew", "two", ["one/text"]), *listener.told[:2]]
 
 
 def test_two_stages_may_not_share_a_folder(tmp_path):

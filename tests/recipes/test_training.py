@@ -95,6 +95,23 @@ def test_a_stopped_stage_goes_on_to_the_same_weights_and_log(tmp_path, solver, n
     assert shape_of_log(parts) == shape_of_log(whole)
 
 
+def test_a_stage_may_be_stopped_without_a_signal(tmp_path, solver):
+    class Asker(Watcher):
+        def reporter(self, stage):
+            class Reporter(Silent):
+                def after_update(self, solver):
+                    solver.stop_requested = solver.iteration == 5
+
+            return Reporter()
+
+    with pytest.raises(Stopped) as stopped:
+        stages.run([training(solver)], tmp_path, Asker())
+    assert stopped.value.exit_code == 130
+    assert not (tmp_path / "dense" / WEIGHTS).exists()
+    stages.run([training(solver)], tmp_path)
+    assert shape_of_log(tmp_path / "dense")[-1] == (8, True)
+
+
 def test_a_killed_stage_goes_on_from_its_snapshot_without_double_lines(tmp_path, solver):
     whole = stages.run([training(solver)], tmp_path / "whole")["dense"].folder
 

@@ -130,6 +130,17 @@ def test_kinds_agree_with_their_definition(matrix):
         assert kinds[r, c] == (0 if dead else 2 if matrix[r, c] else 1)
 
 
+def test_many_networks_stand_one_below_the_other():
+    matrix = np.eye(4)
+    names = [str(number) for number in range(6)]
+    figure = weight_pictures.zero_maps({name: {"a": matrix, "b": matrix} for name in names})
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == [f"{layer}, {name}" for name in names for layer in "ab"]
+    figure = weight_pictures.connections_per_input({name: matrix for name in names})
+    shown = [axes for axes in figure.axes[:8] if axes.get_visible()]
+    assert [axes.get_title(loc="left")[0] for axes in shown] == names
+
+
 def test_a_map_of_nothing_is_refused():
     with pytest.raises(ConfigError, match="no weight matrices"):
         weight_pictures.zero_maps({"dense": {}})
@@ -180,6 +191,15 @@ def test_svg_is_one_element_that_refers_to_nothing_outside():
     assert svg.startswith("<svg") and svg.rstrip().endswith("</svg>")
     targets = re.findall(r'(?:href|src)="([^"]*)"', svg)
     assert targets and all(target.startswith(("#", "data:")) for target in targets)
+
+
+def test_a_legend_stays_within_the_picture():
+    points = [(f"a network whose name is {'very ' * 6}long, {n}", 10.0, 1.0) for n in range(3)]
+    figure = pictures.error_over_flops(points, [])
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
 
 
 def test_drawing_leaves_matplotlib_as_it_was(tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from minissl.errors import ConfigError, MinisslError
 from minissl.recipes.reproduce import Reproduction
 from minissl.report import pictures, reproduce, weight_pictures
-from tests.recipes.test_reproduce import experiment
+from tests.recipes.test_reproduce import OTHERS, experiment
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +33,14 @@ def test_rows_stand_below_the_paper_s(finished):
         "our Digits 2, compacted",
     ]
     headings = reproduce.headings(result)
-    assert headings[2] == "filters conv1-1"
+    assert headings[2] == "filters conv1 - ip1"
     cells = {row[0]: dict(zip(headings, row, strict=True)) for row in reproduce.rows(result)}
     paper, compacted = cells["paper's Digits 2"], cells["our Digits 2, compacted"]
-    assert paper["error %"] == "50.00" and paper["columns conv1-1"] == ""
-    assert paper["FLOP % conv1-1"] == "50.0 - 50.0"
+    assert paper["error %"] == "50.00" and paper["columns conv1 - ip1"] == ""
+    assert paper["FLOP % conv1 - ip1"] == "50.0 - 50.0"
     row = result["rows"][1]
     assert compacted["error %"] == f"{100 * row['error']:.2f}"
-    assert compacted["filters conv1-1"] == f"{row['layers'][0]['filters']} - 10"
+    assert compacted["filters conv1 - ip1"] == f"{row['layers'][0]['filters']} - 10"
 
 
 def test_the_page_tells_every_run_and_how_it_was_made(finished):
@@ -48,8 +49,13 @@ def test_the_page_tells_every_run_and_how_it_was_made(finished):
     assert "mean nothing" not in text
     assert text.count("| Digits 1 | ") == text.count("(kept)") == 2
     assert "![filters](pictures/filters.png)" in text
-    assert finished[1]["machine"] in text and "`minissl reproduce digits --check`" in text
+    assert (
+        finished[1]["machine"] in text
+        and "`minissl reproduce experiment.toml --check --out .`" in text
+    )
     assert "mean nothing" in reproduce.readme({**finished[1], "fast": True})
+    known = reproduce.readme({**finished[1], "experiment": "table1"})
+    assert "`minissl reproduce table1 --check`" in known
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert all(line.endswith("|") for line in lines)
 
@@ -110,6 +116,14 @@ def test_points_are_of_the_table_s_layers(finished):
     assert paper == [("x", pytest.approx((15000 + 1000) / 400), pytest.approx(1.0))]
 
 
+def test_a_paper_s_row_without_flop_is_no_point(finished):
+    result = json.loads(json.dumps(finished[1]))
+    del result["rows"][0]["paper"]["layers"][1]
+    result["rows"][1]["paper"] = None
+    ours, paper = reproduce._points(result)
+    assert len(ours) == 4 and paper == []
+
+
 def layer(name, percent):
     return {"name": name, "flops_percent": percent}
 
@@ -142,3 +156,64 @@ def test_the_map_of_inputs_counts_connections():
     assert figure.axes[1].get_title(loc="left") == "sparse: 2 pixels are read"
     with pytest.raises(ConfigError, match="15 inputs are no square image"):
         weight_pictures.connections_per_input({"x": np.ones((3, 15))})
+
+
+# --- rows of all kinds, and none of them published ---
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """The folder and the result of an experiment of one's own; not to be changed."""
+    folder = tmp_path_factory.mktemp("others")
+    mine = experiment(folder, OTHERS)
+    rows = [replace(row, paper=None) for row in (mine.baseline, *mine.rows)]
+    mine = replace(mine, baseline=rows[0], rows=tuple(rows[1:]), about="Mine alone.")
+    recipe = Reproduction(
+        mine, folder / "out", folder / "work", (2,), "mnist-small", "numpy", fast=True
+    )
+    return folder, recipe.run("minissl reproduce digits.toml")
+
+
+def test_rows_that_nobody_published_stand_alone(others):
+    assert [row[0] for row in reproduce.rows(others[1])] == [
+        "Digits 1",
+        *(f"Digits 2, {what}" for what in ("fine-tuned", "compacted")),
+        *(f"scratch, {what}" for what in ("trained", "compacted")),
+        *(f"random, {what}" for what in ("fine-tuned", "compacted")),
+        *(f"cut, {what}" for what in ("trained", "compacted")),
+        *(f"dense, {what}" for what in ("fine-tuned", "compacted")),
+    ]
+
+
+def test_the_page_says_what_is_special_and_what_came_back(others):
+    result = json.loads(json.dumps(others[1]))
+    (run,) = result["rows"][1]["runs"]
+    run["revived"] = {"conv1 25x1": 2, "ip1 1x10": 3, "ip1 3x1": 4}
+    text = reproduce.readme(result)
+    assert "\n\nMine alone.\n\n" in text and "- **cut**: pruned, and nothing else." in text
+    headings = reproduce.seed_headings(result)
+    found = {row[0]: dict(zip(headings, row, strict=True)) for row in reproduce.seed_rows(result)}
+    assert found["Digits 2"]["came back conv1 - ip1"] == "2 - 7"
+    assert found["dense"]["came back conv1 - ip1"] == found["dense"]["error % after SSL"] == ""
+    assert found["Digits 2"]["weights, kB"] == f"{run['bytes'] / 1e3:,.0f}"
+    assert reproduce.REVIVED in text
+    for row in result["rows"]:
+        row["runs"][0].pop("revived", None)
+    assert "came back" not in reproduce.readme(result).lower()
+
+
+def test_pictures_of_rows_that_leave_something_out(others, tmp_path):
+    folder, result = others
+    names = set(reproduce.draw(result, folder / "work"))
+    assert {f"{key}-error" for key in ("scratch", "random", "dense")} < names
+    assert "cut-error" not in names
+    courses = {row["key"]: reproduce._course(row, folder / "work") for row in result["rows"]}
+    assert {key: [run.name for run in runs] for key, runs in courses.items()} == {
+        "baseline": ["dense"],
+        "digits2": ["dense", "SSL", "SSL2", "fine-tuning"],
+        "scratch": ["SSL"],
+        "random": ["dense", "fine-tuning"],
+        "cut": ["dense", "pruned"],
+        "dense": ["dense", "fine-tuning"],
+    }
+    assert 0 in courses["cut"][-1].weights()["conv1"][0]

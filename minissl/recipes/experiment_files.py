@@ -1,0 +1,269 @@
+"""Experiments as TOML files: the form, and everything that may be wrong with one.
+
+===========  ======================================================================================
+title        of the table
+layers       layers that the table tells about, by their names in the net
+data         the data set; ``mnist`` where it is left out
+about        for readers of the table, like the ``about`` of each row
+[baseline]   the dense network: ``solver``, ``name``, ``paper``
+[[rows]]     the other rows in order: ``key``, ``name``, ``ssl``, ``finetune``, ``start``,
+             ``prune_like``, ``paper``, as :class:`minissl.recipes.experiments.Row` has them
+===========  ======================================================================================
+
+``paper`` names a published row (``"table1/LeNet 2"``, :mod:`minissl.recipes.paper`) or gives its
+figures: ``error`` as a fraction, and ``layers``, each with its ``name`` and those that are known of
+``filters``, ``channels``, ``columns`` and ``flops_percent``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from minissl import models
+from minissl.channels import WITH_WEIGHTS
+from minissl.data.catalogue import SOURCES
+from minissl.errors import ConfigError
+from minissl.formats.prototxt import read_solver, read_solver_net
+from minissl.formats.toml import read_toml
+from minissl.recipes.experiments import BASELINE, NAMES, STARTS, Experiment, Row
+from minissl.recipes.paper import DATA, TABLES
+
+#: what a key may look like: it becomes a part of folder names
+KEY = re.compile(r"[a-z0-9_]+")
+#: folders of a result that belong to no row
+TAKEN = (BASELINE, "pictures")
+COUNTS = ("filters", "channels", "columns")
+NEEDED = object()
+
+
+def find(name: str | Path) -> Experiment:
+    """Return an experiment that comes with minissl, or the one in a TOML file.
+
+    Raises
+    ------
+    ConfigError
+        When there is none of this name, or its file is wrong.
+    """
+    if str(name) in NAMES:
+        return read(models.path(f"{name}.toml"))
+    if Path(name).suffix != ".toml":
+        raise ConfigError(
+            f"unknown experiment '{name}'; use one of {', '.join(NAMES)}, or a TOML file"
+        )
+    return read(Path(name))
+
+
+def read(file: Path) -> Experiment:
+    """Read an experiment, and see that all its solvers and nets can be read.
+
+    Raises
+    ------
+    ConfigError
+        Names the file and the place in it.
+    """
+    table = _Table(read_toml(file, "experiment file"), str(file))
+    layers = table.texts("layers")
+    base = _Table(table.take("baseline", dict), f"{file}, [baseline]")
+    solver = base.take("solver", str)
+    experiment = Experiment(
+        key=file.stem,
+        title=table.take("title", str),
+        solver=solver,
+        baseline=_row(base, BASELINE),
+        rows=tuple(
+            _row(_Table(one, f"{file}, row {number}"))
+            for number, one in enumerate(table.take("rows", list), 1)
+        ),
+        layers=tuple(layers),
+        data=table.one_of("data", SOURCES, "mnist"),
+        about=table.take("about", str, ""),
+        file=file,
+    )
+    table.end()
+    _check_rows(experiment)
+    _check_solvers(experiment)
+    return experiment
+
+
+class _Table:
+    """A table of the file; its keys are taken out one by one, and what is left is unknown.
+
+    Parameters
+    ----------
+    content
+        What TOML gave, which may be no table at all.
+    where : str
+        For messages.
+    """
+
+    def __init__(self, content: Any, where: str):
+        if not isinstance(content, Mapping):
+            raise ConfigError(f"{where} is no table of keys and values")
+        self.left = dict(content)
+        self.where = where
+        self.known: list[str] = []
+
+    def take(self, key: str, kind: type | tuple[type, ...], default: Any = NEEDED) -> Any:
+        """Return the value of a key, which must be of this kind."""
+        self.known.append(key)
+        value = self.left.pop(key, default)
+        if value is NEEDED:
+            raise ConfigError(f"{self.where}: '{key}' is missing")
+        if value is default:
+            return value
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise self.wrong(key, value, _in_words(kind))
+        return value
+
+    def texts(self, key: str, default: Any = NEEDED) -> list[str]:
+        """Return a list of texts."""
+        values = self.take(key, list, default)
+        if not all(isinstance(value, str) for value in values) or (
+            default is NEEDED and not values
+        ):
+            raise self.wrong(key, values, 'a list of texts, such as ["a", "b"]')
+        return list(values)
+
+    def one_of(self, key: str, choices: Sequence[str], default: str) -> str:
+        """Return one of several texts."""
+        value: str = self.take(key, str, default)
+        if value not in choices:
+            raise self.wrong(key, value, f"one of {', '.join(choices)}")
+        return value
+
+    def end(self) -> None:
+        """Refuse keys that nobody has asked for."""
+        for key in self.left:
+            close = get_close_matches(key, self.known, 1)
+            hint = f"did you mean '{close[0]}'?" if close else f"use {', '.join(self.known)}"
+            raise ConfigError(f"{self.where}: unknown key '{key}'; {hint}")
+
+    def wrong(self, key: str, value: Any, wanted: str) -> ConfigError:
+        """Return the error for a value that is not what it should be."""
+        return ConfigError(f"{self.where}: '{key}' is {value!r}; make it {wanted}")
+
+
+def _in_words(kind: type | tuple[type, ...]) -> str:
+    words = {str: "a text", list: "a list", dict: "a table", int: "a whole number"}
+    return " or ".join(words[one] for one in kind) if isinstance(kind, tuple) else words[kind]
+
+
+def _row(table: _Table, key: str = "") -> Row:
+    """Read a row, or the baseline, whose key is given and which has no stages."""
+    options: dict[str, Any] = {}
+    if not key:
+        key = table.take("key", str)
+        if not KEY.fullmatch(key) or key in TAKEN:
+            taken = " or ".join(TAKEN)
+            raise table.wrong("key", key, f"small letters, digits and _, and not {taken}")
+        table.where = table.where.rpartition(" ")[0] + f" '{key}'"
+        options = {
+            "ssl": tuple(table.texts("ssl", [])),
+            "finetune": table.take("finetune", str, None),
+            "start": table.one_of("start", STARTS, BASELINE),
+            "prune_like": table.take("prune_like", str, None),
+        }
+    row = Row(
+        key,
+        name=table.take("name", str),
+        about=table.take("about", str, ""),
+        paper=_paper(table),
+        **options,
+    )
+    table.end()
+    return row
+
+
+def _paper(table: _Table) -> dict[str, Any] | None:
+    """Return the published row that a row refers to, or whose figures it gives."""
+    given = table.take("paper", (str, dict), None)
+    if isinstance(given, str):
+        name, _, row = given.partition("/")
+        rows = {one["name"]: one for one in TABLES.get(name, [])}
+        if row not in rows:
+            known = [f"{table}/{one['name']}" for table, rows in TABLES.items() for one in rows]
+            raise table.wrong("paper", given, f"one of {', '.join(known)}, or a table of figures")
+        return rows[row]
+    return given and _figures(_Table(given, f"{table.where}, paper"), table)
+
+
+def _figures(table: _Table, row: _Table) -> dict[str, Any]:
+    """Read published figures; what is left out is None."""
+    layers = []
+    for number, one in enumerate(table.take("layers", list), 1):
+        layer = _Table(one, f"{table.where}, layer {number}")
+        counts: dict[str, Any] = {key: layer.take(key, int, None) for key in COUNTS}
+        percent = layer.take("flops_percent", (int, float), None)
+        name = layer.take("name", str)
+        layers.append({"name": name, **counts, "flops_percent": percent and float(percent)})
+        layer.end()
+    error = table.take("error", (int, float))
+    if not 0 <= error <= 1:
+        raise table.wrong("error", error, "a fraction between 0 and 1")
+    found = {
+        "name": table.take("name", str, None),
+        "error": float(error),
+        "layers": layers,
+        "data": table.take("data", str, DATA),
+    }
+    table.end()
+    return found
+
+
+def _check_rows(experiment: Experiment) -> None:
+    """Refuse rows that cannot stand beside each other, or do nothing."""
+    where = experiment.file
+    earlier: dict[str, Row] = {}
+    names = [experiment.baseline.name]
+    for row in experiment.rows:
+        if row.key in earlier:
+            raise ConfigError(f"{where}: two rows have the key '{row.key}'; give each its own")
+        if row.name in names:
+            raise ConfigError(f"{where}: two rows have the name '{row.name}'; give each its own")
+        _check_stages(row, earlier, f"{where}, row '{row.key}'")
+        earlier[row.key] = row
+        names.append(row.name)
+
+
+def _check_stages(row: Row, earlier: Mapping[str, Row], where: str) -> None:
+    if not row.trainings and not row.prune_like:
+        raise ConfigError(f"{where} does nothing; give it 'ssl', 'finetune' or 'prune_like'")
+    if row.prune_like is None:
+        return
+    if row.ssl or row.start != BASELINE:
+        raise ConfigError(
+            f"{where}: 'prune_like' prunes the dense network; leave out 'ssl' and 'start'"
+        )
+    if row.prune_like not in earlier or earlier[row.prune_like].prune_like:
+        raise ConfigError(
+            f"{where}: 'prune_like' is '{row.prune_like}', which is no trained row above it"
+        )
+
+
+def _check_solvers(experiment: Experiment) -> None:
+    """Read every solver with its net now, rather than hours later."""
+    for row in (experiment.baseline, *experiment.rows):
+        for name in experiment.trainings(row.key).values():
+            path = experiment.path(name)
+            if not path.is_file():
+                raise ConfigError(
+                    f"{experiment.file}, row '{row.key}': there is no solver '{name}', neither in "
+                    f"the folder {experiment.file.parent} nor among those that come with minissl"
+                )
+            net: Any = read_solver_net(read_solver(path), path)
+            if row is experiment.baseline:
+                _check_layers(experiment, net)
+
+
+def _check_layers(experiment: Experiment, net: Any) -> None:
+    there = list(dict.fromkeys(one.name for one in net.layer if one.type in WITH_WEIGHTS))
+    for name in experiment.layers:
+        if name not in there:
+            raise ConfigError(
+                f"{experiment.file}: 'layers' names '{name}', but the layers with weights of "
+                f"{experiment.solver} are {', '.join(there)}"
+            )

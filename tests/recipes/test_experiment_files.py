@@ -1,0 +1,156 @@
+"""An experiment's file is read, or refused in one sentence."""
+
+import re
+
+import pytest
+
+from minissl import models
+from minissl.errors import ConfigError
+from minissl.recipes.experiment_files import find, read
+from minissl.recipes.paper import LENET_TABLE_1
+
+BASE = """
+title = "Mine"
+layers = ["conv1", "ip1"]
+[baseline]
+name = "LeNet"
+solver = "lenet_solver.prototxt"
+"""
+ROW = """
+[[rows]]
+key = "small"
+name = "small LeNet"
+ssl = ["lenet3_ssl_solver.prototxt"]
+finetune = "lenet3_ft_solver.prototxt"
+"""
+
+
+def written(folder, text):
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_is_read(tmp_path):
+    text = BASE.replace("title", 'about = "What for."\ndata = "mnist-small"\ntitle')
+    text += ROW + 'start = "fillers"\nabout = "From scratch."\npaper = "table1/LeNet 2"\n'
+    text += '[[rows]]\nkey = "r2"\nname = "by chance"\nprune_like = "small"\n'
+    mine = find(written(tmp_path, text))
+    assert (mine.key, mine.title, mine.data, mine.about) == (
+        "mine",
+        "Mine",
+        "mnist-small",
+        "What for.",
+    )
+    assert mine.layers == ("conv1", "ip1") and mine.file == tmp_path / "mine.toml"
+    small, chance = mine.rows
+    assert small.trainings == {
+        "ssl": "lenet3_ssl_solver.prototxt",
+        "finetune": "lenet3_ft_solver.prototxt",
+    }
+    assert small.start == "fillers" and small.about == "From scratch."
+    assert small.paper == LENET_TABLE_1[1] and mine.baseline.paper is None
+    assert chance.prune_like == "small" and chance.trainings == {} and chance.start == "baseline"
+    assert mine.trainings("baseline") == {"baseline": "lenet_solver.prototxt"}
+    assert mine.data == "mnist-small" and read(written(tmp_path, BASE + ROW)).data == "mnist"
+
+
+def test_solvers_are_found_beside_the_file_first(tmp_path):
+    own = (models.FOLDER / "lenet_solver.prototxt").read_text()
+    (tmp_path / "lenet_solver.prototxt").write_text(own)
+    mine = read(written(tmp_path, BASE + ROW))
+    assert mine.path("lenet_solver.prototxt") == tmp_path / "lenet_solver.prototxt"
+    assert mine.path("lenet3_ft_solver.prototxt") == models.path("lenet3_ft_solver.prototxt")
+
+
+def test_published_figures_may_stand_in_the_file(tmp_path):
+    text = (
+        ROW
+        + """
+    [rows.paper]
+    error = 0.01
+    layers = [{ name = "conv1", filters = 3, flops_percent = 15 }]
+    """
+    )
+    (row,) = read(written(tmp_path, BASE + text)).rows
+    assert row.paper["error"] == 0.01 and row.paper["name"] is None
+    conv1 = {
+        "name": "conv1",
+        "filters": 3,
+        "channels": None,
+        "columns": None,
+        "flops_percent": 15.0,
+    }
+    assert row.paper["layers"] == [conv1]
+
+
+def test_a_name_that_is_none():
+    with pytest.raises(ConfigError, match="unknown experiment 'table3'; use one of table1, table2"):
+        find("table3")
+    with pytest.raises(ConfigError, match=r"There is no experiment file nowhere\.toml"):
+        find("nowhere.toml")
+
+
+CHANGES = [
+    # what is replaced, by what, and the sentence
+    ("title =", "titel =", "'title' is missing"),
+    ("[baseline]", "[base]", "'baseline' is missing"),
+    ('title = "Mine"', "title = 3", "'title' is 3; make it a text"),
+    ('title = "Mine"', 'title = ""\ncolour = 1', "unknown key 'colour'; use layers, baseline"),
+    ('["conv1", "ip1"]', "[]", "'layers' is []; make it a list of texts"),
+    ('["conv1", "ip1"]', "[1]", "'layers' is [1]; make it a list of texts"),
+    ('["conv1", "ip1"]', '["conv3"]', "'layers' names 'conv3', but the layers with weights of "),
+    ("finetune =", "fintune =", "row 'small': unknown key 'fintune'; did you mean 'finetune'?"),
+    ("[[rows]]", "[rows]", "'rows' is {"),
+    ("ssl = [", "ssl = 1 #", "row 'small': 'ssl' is 1; make it a list"),
+    ('key = "small"', "key = true", "row 1: 'key' is True; make it a text"),
+    ('key = "small"', 'key = "a-b"', "'key' is 'a-b'; make it small letters, digits and _"),
+    ('key = "small"', 'key = "baseline"', "and not baseline or pictures"),
+    ('name = "small LeNet"', "", "row 'small': 'name' is missing"),
+    ('name = "small LeNet"', 'name = "LeNet"', "two rows have the name 'LeNet'"),
+    (
+        "lenet3_ft_solver",
+        "nowhere",
+        "row 'small': there is no solver 'nowhere.prototxt', neither in",
+    ),
+    ("ssl = [", 'start = "zero"\nssl = [', "'start' is 'zero'; make it one of baseline, fillers"),
+    ("ssl = [", 'data = "mnits"\nssl = [', "unknown key 'data'"),
+    (
+        "ssl = [",
+        'paper = "table1/LeNet 9"\nssl = [',
+        "'paper' is 'table1/LeNet 9'; make it one of ",
+    ),
+    ("ssl = [", "paper = { error = 1.5, layers = [] }\nssl = [", "a fraction between 0 and 1"),
+    ("ssl = [", "paper = { layers = [] }\nssl = [", "row 'small', paper: 'error' is missing"),
+    ("ssl = [", "paper = { error = 0, layers = [1] }\nssl = [", "layer 1 is no table of keys"),
+    ("ssl = [", 'prune_like = "small"\nssl = [', "leave out 'ssl' and 'start'"),
+    (
+        ROW,
+        "[[rows]]\nkey = 'a'\nname = 'A'\n",
+        "row 'a' does nothing; give it 'ssl', 'finetune' or",
+    ),
+    (
+        ROW,
+        "[[rows]]\nkey = 'a'\nname = 'A'\nprune_like = 'b'",
+        "'b', which is no trained row above",
+    ),
+    ("title = ", 'data = "mnits"\ntitle = ', "'data' is 'mnits'; make it one of mnist"),
+    (ROW, ROW + ROW, "two rows have the key 'small'; give each its own"),
+    ("[baseline]", "[baseline", "is not TOML: "),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "said"), CHANGES, ids=[said for _, _, said in CHANGES])
+def test_bad_files_are_told_in_one_sentence(tmp_path, old, new, said):
+    text = BASE + ROW
+    assert old in text
+    with pytest.raises(ConfigError, match=re.escape(said)) as caught:
+        read(written(tmp_path, text.replace(old, new, 1)))
+    told = str(caught.value)
+    assert "\n" not in told and str(tmp_path / "mine.toml") in told
+
+
+def test_a_solver_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "bad.prototxt").write_text("base_lr: much")
+    with pytest.raises(ConfigError, match=r"bad\.prototxt"):
+        read(written(tmp_path, BASE + ROW.replace("lenet3_ft_solver", "bad")))
