@@ -5,6 +5,11 @@ stages       what a recipe is made of; runs stages one after the other, skips fi
 training     the stage that trains a network as a solver says, and goes on where it was stopped
 measuring    what a table says about a network: error, structure, FLOP, time
 decays       which strength of group lasso to begin with
+search       the decay that leaves so many FLOP, or keeps an error, by short runs
+bisection    ... how the next decay is chosen
+targets      ... what is aimed at, and whether a trial reaches it
+trials       ... the stage that makes one short run and measures what it left
+trial_length ... how short it may be
 demo         the main job: LeNet on the digits inside the package
 experiments  the paper's tables: which files train which row
 reproduce    a table of the paper, with several seeds; the median run is kept
