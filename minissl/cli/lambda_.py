@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,8 +171,18 @@ def _search(search: Search, as_json: bool) -> None:
     click.echo(f"\n{result['outcome']}")
     for note in result["notes"]:
         click.echo(f"note: {note}")
-    values = " ".join(f"--set {name}={x:g}" for name, x in result["chosen"]["decays"].items())
-    click.echo(f"to train with it: minissl train --solver {search.solver} {values} ...")
+    click.echo(f"to train with it: {_training_command(search, result['chosen']['decays'])}")
+
+
+def _training_command(search: Search, decays: Mapping[str, float]) -> str:
+    """Write the command that trains with some decays as the trials were trained."""
+    words = ["minissl", "train", "--solver", str(search.solver)]
+    if search.weights:
+        words += ["--weights", str(search.weights)]
+    if search.data:
+        words += ["--data", search.data]
+    fields = [*search.changes, *(f"{name}={value:g}" for name, value in decays.items())]
+    return shlex.join([*words, *(word for field in fields for word in ("--set", field))])
 
 
 def _suggest(
