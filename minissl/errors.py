@@ -27,5 +27,21 @@ class NonFiniteError(MinisslError):
     """A loss, gradient or weight became NaN or infinite."""
 
 
+class CollapseError(MinisslError):
+    """Group lasso has taken all groups of a layer within the first epoch.
+
+    Attributes
+    ----------
+    layer : str
+    iteration : int
+        Updates made by then.
+    """
+
+    def __init__(self, message: str, layer: str, iteration: int):
+        super().__init__(message)
+        self.layer = layer
+        self.iteration = iteration
+
+
 class DependencyError(MinisslError):
     """An optional library or device is not there."""

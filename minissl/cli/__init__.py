@@ -37,7 +37,7 @@ COMMANDS = {
     "convert": "Convert weights between file formats.",
     "plot": "Draw the pictures of a run.",
     "report": "Write one self-contained HTML page about a run.",
-    "lambda": "Suggest decays for group lasso, from the weights and the data.",
+    "lambda": "Suggest decays for group lasso, or search for the one that reaches a target.",
     "lint": "Find the usual mistakes in a net or a solver.",
     "doctor": "Check this machine and the libraries minissl stands on.",
 }

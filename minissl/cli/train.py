@@ -76,6 +76,11 @@ the iteration and saves; a second one leaves at once.
 @click.option(
     "--no-zero-out", is_flag=True, help="Leave weights below 0.0001 as they are after an update."
 )
+@click.option(
+    "--no-collapse-check",
+    is_flag=True,
+    help="Go on when a layer loses all of its groups within the first epoch.",
+)
 @options.backend_option
 @options.dtype_option
 @options.threads_option
@@ -92,6 +97,7 @@ def command(
     shuffle: bool,
     original: bool,
     no_zero_out: bool,
+    no_collapse_check: bool,
     backend: str,
     dtype: str,
     threads: int | None,
@@ -127,6 +133,7 @@ def command(
         data={"shuffle": shuffle},
         original=original,
         zero_out=not no_zero_out,
+        collapse_check=not no_collapse_check,
         run=run,
     )
     _warn(solver, weights_given=weights is not None or snapshot is not None)
@@ -207,6 +214,7 @@ def _record(
         "threads": threads,
         "original": solver.original,
         "zero_out": solver.zero_out_enabled,
+        "collapse_check": solver.collapse is not None,
         "versions": doctor.versions(),
         "machine": doctor.machine_in_words(),
     }

@@ -121,6 +121,12 @@ class Layer:
         """Compute gradients of the bottoms and of the parameters from ``top[i].diff``."""
         raise NotImplementedError
 
+    # --- a data layer's records ---
+
+    def batches_per_epoch(self) -> int | None:
+        """Return how many batches hold every record once; None where nobody knows."""
+        return None
+
     # --- state between iterations ---
 
     def state(self) -> dict[str, Any]:

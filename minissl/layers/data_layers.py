@@ -5,6 +5,7 @@ Dimensions: N images of a batch, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any, ClassVar
 
 import numpy as np
@@ -96,6 +97,10 @@ class Data(_Source):
             if self.param.data_param.rand_skip:
                 self._reader.skip_up_to(self.param.data_param.rand_skip)
         return self._reader
+
+    def batches_per_epoch(self) -> int | None:
+        """Return how many batches hold every record once."""
+        return ceil(len(self.reader.dataset) / self._batch_size)
 
     def state(self) -> dict[str, Any]:
         """Return the number of records read and the seed of their order."""
@@ -206,6 +211,10 @@ class MemoryData(_Source):
         if len(top) > 1:
             top[1].data[...] = self._labels[batch]
         self._position = batch.stop % len(self._images)
+
+    def batches_per_epoch(self) -> int | None:
+        """Return how many batches hold every record once; None before ``set_arrays``."""
+        return None if self._images is None else len(self._images) // self._batch_size
 
     def state(self) -> dict[str, Any]:
         """Return the number of the next record."""

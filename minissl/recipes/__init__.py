@@ -1,5 +1,6 @@
 """Experiments end to end: stages that train, compact and measure, and the tables they fill.
 
+<<<<<<< HEAD
 ================ =================================================================================
 stages           what a recipe is made of; runs stages one after the other, skips finished ones
 training         the stage that trains a network as a solver says, and goes on where it was stopped
@@ -15,4 +16,22 @@ reproduce        an experiment with several seeds; the median run is kept
 checking         whether a kept result still says what its weights do
 paper            the published rows to compare with
 ================ =================================================================================
+=======
+============ =====================================================================================
+stages       what a recipe is made of; runs stages one after the other, skips finished ones
+training     the stage that trains a network as a solver says, and goes on where it was stopped
+measuring    what a table says about a network: error, structure, FLOP, time
+decays       which strength of group lasso to begin with
+search       the decay that leaves so many FLOP, or keeps an error, by short runs
+bisection    ... how the next decay is chosen
+targets      ... what is aimed at, and whether a trial reaches it
+trials       ... the stage that makes one short run and measures what it left
+trial_length ... how short it may be
+demo         the main job: LeNet on the digits inside the package
+experiments  the paper's tables: which files train which row
+reproduce    a table of the paper, with several seeds; the median run is kept
+checking     whether a kept result still says what its weights do
+paper        the published rows to compare with
+============ =====================================================================================
+>>>>>>> 17613f4f1999b0bda53255d06d44540690483836
 """

@@ -31,14 +31,13 @@ import numpy as np
 from minissl import backend as backends
 from minissl.blob import Parameter
 from minissl.errors import ConfigError
+from minissl.formats import proto
 from minissl.formats.prototxt import read_solver, set_fields
 from minissl.net import Net
 from minissl.solvers.nets import train_net
+from minissl.solvers.regularizer import DECAYS, lasso_by_decay
 from minissl.sparsity import group_lasso, weight_decay
 from minissl.sparsity.groups import Tile
-
-#: the decays of a solver, in the order in which their terms act
-DECAYS = ("kernel_shape_decay", "breadth_decay", "block_group_decay")
 
 
 @dataclass(frozen=True)
@@ -101,6 +100,18 @@ class Suggestion:
     equal_to_l2: float | None
     equal_to_loss: float | None
     decay_max: float | None
+
+    @property
+    def middle(self) -> float | None:
+        """Where to begin a search: between the marks, at the geometric mean.
+
+        It is that of the last mark and the larger of the first two; one alone is taken as it is.
+        None without any.
+        """
+        below = max((mark for mark in (self.equal_to_l2, self.equal_to_loss) if mark), default=None)
+        if below and self.decay_max:
+            return math.sqrt(below * self.decay_max)
+        return below or self.decay_max
 
 
 @dataclass(frozen=True)
@@ -173,13 +184,7 @@ def suggest(
     )
     if weights is not None:
         net.load(weights)
-    every = [(parameter, _unit_terms(parameter)) for parameter in net.parameters]
-    asked = [(parameter, found) for parameter, found in every if found]
-    if not asked:
-        raise ConfigError(
-            f"net '{net.name}' asks for no group lasso; add block_group_lasso, "
-            "kernel_shape_decay_mult or breadth_decay_mult to the param of a layer"
-        )
+    asked = asked_for(net)
     loss = _mean_loss(net, batches)
     tilings = [
         tiling for parameter, found in asked for tiling in _tilings(net, parameter, found, batches)
@@ -187,22 +192,25 @@ def suggest(
     return Suggestions(loss, batches, tilings, _marks(param, loss, tilings, asked))
 
 
-def _unit_terms(parameter: Parameter) -> list[tuple[str, group_lasso.GroupTerm]]:
-    """Return the terms a parameter would have if every decay were 1, each with its decay."""
-    from minissl.formats import proto
+def asked_for(net: Net) -> list[tuple[Parameter, list[tuple[str, group_lasso.GroupTerm]]]]:
+    """Return the parameters with group lasso, each with the terms it has where every decay is 1.
 
-    found = []
-    for decay in DECAYS:
-        unit = proto.SolverParameter(**{decay: 1.0})
-        terms = group_lasso.terms_of(
-            parameter.spec,
-            unit,
-            parameter.shape,
-            parameter.conv_groups,
-            f"layer '{parameter.layer_name}', blob {parameter.index}",
+    A term stands beside the name of the solver's decay that acts on it.
+
+    Raises
+    ------
+    ConfigError
+        When the net asks for no groups.
+    """
+    unit = proto.SolverParameter(**dict.fromkeys(DECAYS, 1.0))
+    every = [(parameter, lasso_by_decay(parameter, unit)) for parameter in net.parameters]
+    asked = [(parameter, found) for parameter, found in every if found]
+    if not asked:
+        raise ConfigError(
+            f"net '{net.name}' asks for no group lasso; add block_group_lasso, "
+            "kernel_shape_decay_mult or breadth_decay_mult to the param of a layer"
         )
-        found += [(decay, term) for term in terms]
-    return found
+    return asked
 
 
 def _mean_loss(net: Net, batches: int) -> float:

@@ -6,7 +6,7 @@ Dimensions: N images of a batch, F filters, C input channels, K columns of the w
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,10 +130,15 @@ def structured_percent(net: Net, dense: Mapping[str, int]) -> dict[str, float]:
     return {one.name: 100.0 * one.structured / dense[one.name] for one in counted}
 
 
-def total_flops_percent(net: Net, dense: Mapping[str, int]) -> float:
-    """Return the FLOP of the whole network, in percent of the original's."""
-    counted = flops.count(layer_shapes(net))
-    return 100.0 * sum(one.propagated for one in counted) / sum(dense.values())
+def total_flops_percent(
+    net: Net, dense: Mapping[str, int], layers: Collection[str] | None = None
+) -> float:
+    """Return the FLOP of the whole network, or of some layers, in percent of the original's."""
+    counted = [
+        one for one in flops.count(layer_shapes(net)) if layers is None or one.name in layers
+    ]
+    left = sum(one.propagated for one in counted)
+    return 100.0 * left / sum(dense[one.name] for one in counted)
 
 
 def time_side_by_side(

@@ -1,4 +1,4 @@
-"""The stage that trains: a solver, its network, and the stage whose weights it starts from.
+"""The stage that trains: a solver, its network, and the weights it starts from.
 
 It writes into its folder what ``minissl train`` writes into a run folder::
 
@@ -37,7 +37,7 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Training:
-    """Train as a solver file says, from the weights of an earlier stage or from the fillers.
+    """Train as a solver file says, from the weights of a stage or a file, or from the fillers.
 
     Attributes
     ----------
@@ -51,6 +51,8 @@ class Training:
         Name of the data set that every Data layer reads instead of its own source.
     backend, dtype : str
         See :class:`minissl.net.Net`.
+    weights : Path, optional
+        File to start from, where no stage is.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Training:
     data: str | None = None
     backend: str = "auto"
     dtype: str = "float32"
+    weights: Path | None = None
 
     def read(self) -> Any:
         """Return the message of the solver, as changed, with its net inside."""
@@ -70,11 +73,12 @@ class Training:
 
     def settings(self, done: Done) -> dict[str, str]:
         """Solver with its net, arithmetic and initial weights."""
+        start = self._start_weights(done)
         return {
             "solver and net": digest(to_text(self.read())),
             "backend": backends.name_of(backends.get(self.backend)),
             "dtype": self.dtype,
-            "initial weights": digest(self._start_weights(done)) if self.start else "",
+            "initial weights": digest(start) if start else "",
         }
 
     def run(self, folder: Path, done: Done, watcher: Watcher) -> dict[str, Any]:
@@ -104,8 +108,10 @@ class Training:
         revived = revivals.counts()
         return {**figures, "revived": revived} if revived else figures
 
-    def _start_weights(self, done: Done) -> Path:
-        if self.start is None or self.start not in done:
+    def _start_weights(self, done: Done) -> Path | None:
+        if self.start is None:
+            return self.weights
+        if self.start not in done:
             raise ConfigError(
                 f"stage '{self.name}' starts from '{self.start}', which is no earlier stage"
             )
@@ -114,7 +120,7 @@ class Training:
     def _solver(self, param: Any, folder: Path, done: Done) -> Solver:
         """Return a solver that stands where an earlier run stopped, if one did."""
         snapshot = run_folder.newest_snapshot(folder)
-        weights = self._start_weights(done) if self.start and not snapshot else None
+        weights = None if snapshot else self._start_weights(done)
         return Solver(param, weights, snapshot, self.backend, self.dtype, run=folder)
 
 

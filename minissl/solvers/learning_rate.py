@@ -44,6 +44,38 @@ def check(solver: Any) -> None:
         raise ConfigError("lr_policy 'multistep' needs at least one stepvalue")
 
 
+def course(solver: Any) -> list[float]:
+    """Return the rate of every iteration up to ``max_iter``."""
+    passed, rates = 0, []
+    for iteration in range(solver.max_iter):
+        passed = steps_passed(solver, iteration, passed)
+        rates.append(rate(solver, iteration, passed))
+    return rates
+
+
+def compress(solver: Any, iterations: int) -> None:
+    """Let a solver run through the whole course of its rates in fewer iterations (or more).
+
+    With r = iterations / max_iter, iteration r * i then has the rate that iteration i had, but for
+    the rounding of steps to whole iterations; each rate of ``multistep`` keeps one iteration at
+    least. Changes ``max_iter`` and the fields that the policy reads.
+    """
+    whole = solver.max_iter
+    ratio = iterations / whole
+    solver.max_iter = iterations
+    latest = iterations - 1
+    for number, value in reversed(list(enumerate(solver.stepvalue))):
+        solver.stepvalue[number] = max(1, round(value * ratio))
+        if value < whole:
+            solver.stepvalue[number] = max(0, min(solver.stepvalue[number], latest))
+            latest = solver.stepvalue[number] - 1
+    solver.stepsize = max(1, round(solver.stepsize * ratio)) if solver.stepsize else 0
+    if solver.lr_policy in ("inv", "sigmoid"):
+        solver.gamma /= ratio
+    elif solver.lr_policy == "exp":
+        solver.gamma **= 1 / ratio
+
+
 def steps_passed(solver: Any, iteration: int, passed: int) -> int:
     """Count the stepvalues passed, given those passed so far: at most one more per iteration."""
     values = solver.stepvalue

@@ -16,7 +16,11 @@ from typing import Any
 
 from minissl.blob import Parameter
 from minissl.errors import ConfigError
+from minissl.formats import proto
 from minissl.sparsity import group_lasso, groups, proximal, weight_decay
+
+#: the decays of group lasso, in the order in which their terms act
+DECAYS = ("kernel_shape_decay", "breadth_decay", "block_group_decay")
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,25 @@ def terms_of(parameter: Parameter, solver: Any, kernels: Any) -> ParameterTerms:
         tiles=groups.block_tiles(spec, parameter.shape, where),
         proximal=proximal.is_proximal(solver.group_lasso_method),
     )
+
+
+def lasso_by_decay(parameter: Parameter, solver: Any) -> list[tuple[str, group_lasso.GroupTerm]]:
+    """Return the group-lasso terms of a parameter, each with the decay of the solver it is from.
+
+    Raises
+    ------
+    ConfigError
+        As :func:`terms_of`.
+    """
+    where = f"layer '{parameter.layer_name}', blob {parameter.index}"
+    found = []
+    for decay in DECAYS:
+        alone = proto.SolverParameter(**{decay: getattr(solver, decay)})
+        terms = group_lasso.terms_of(
+            parameter.spec, alone, parameter.shape, parameter.conv_groups, where
+        )
+        found += [(decay, term) for term in terms]
+    return found
 
 
 def penalty(parameter: Parameter, terms: ParameterTerms, kernels: Any) -> float:

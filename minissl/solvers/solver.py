@@ -18,6 +18,7 @@ from minissl.blob import Parameter
 from minissl.errors import ConfigError, NonFiniteError
 from minissl.net import Net
 from minissl.solvers import learning_rate, regularizer, snapshot, update_rules
+from minissl.solvers.collapse import Watch
 from minissl.solvers.display import Silent
 from minissl.solvers.nets import test_nets, train_net
 from minissl.sparsity import zero_out as zeroing
@@ -40,6 +41,9 @@ class Solver:
         Reproduce the published program's quirks that change numbers: zero-out of biases too.
     zero_out : bool
         Whether small weights become exactly zero after each update.
+    collapse_check : bool
+        Whether :meth:`solve` stops when a layer loses all of its groups within the first epoch
+        (:mod:`minissl.solvers.collapse`); it never does with ``original``.
     reporter : Reporter, optional
         Told of everything that happens; writes the log (:mod:`minissl.solvers.display`).
     run : str or Path, optional
@@ -68,6 +72,7 @@ class Solver:
         data: Mapping[str, Any] | None = None,
         original: bool = False,
         zero_out: bool = True,
+        collapse_check: bool = True,
         reporter: Any = None,
         run: str | Path | None = None,
     ):
@@ -90,6 +95,7 @@ class Solver:
         self.kernels = self.net.kernels
         self.original = original
         self.zero_out_enabled = zero_out
+        self.collapse = Watch() if collapse_check and not original else None
         self.rule = update_rules.create(param, self.kernels)
         self.terms = [
             regularizer.terms_of(parameter, param, self.kernels)
@@ -250,11 +256,18 @@ class Solver:
         """Train up to ``max_iter``, or for some iterations; test, display and save on the way.
 
         Ends early, after a whole iteration and with a snapshot, when ``stop_requested`` was set.
+
+        Raises
+        ------
+        CollapseError
+            When a layer loses all of its groups within the first epoch; a snapshot is saved.
         """
         last = self.param.max_iter
         if iterations is not None:
             last = min(last, self.iteration + iterations)
         self.reporter.begin(self, last)
+        if self.collapse:
+            self.collapse.begin(self)
         while self.iteration < last and not self.stop_requested:
             if self._tests_now():
                 self.test()
@@ -262,6 +275,8 @@ class Solver:
             self.reporter.after_update(self)
             if self.run is not None and self._saves_now():
                 self.snapshot()
+            if self.collapse:
+                self.collapse.check(self)
         self._finish()
         self.reporter.end(self)
 

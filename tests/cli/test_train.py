@@ -175,6 +175,34 @@ def test_nets_inside_the_solver_and_separate_test_nets(train, solver_file, net_f
     same_tensors("a/digits_iter_4.safetensors", "b/digits_iter_4.safetensors")
 
 
+# --- too large a decay ---
+
+LETHAL = ("--max-iter", 20, "--set", "block_group_decay=50")
+
+
+def test_a_lost_layer_ends_the_run_with_advice_and_a_snapshot(train):
+    told = train("--run", "r", *LETHAL, code=1).stderr
+    for words in ("iteration 10", "'conv1'", "block_group_decay 50", "halve it", "minissl lambda"):
+        assert words in told
+    assert "r/digits_iter_10.safetensors" in told
+    assert Path("r/digits_iter_10.safetensors").is_file()
+    record = json.loads(Path("r/run.json").read_text())
+    assert "'conv1'" in record["error"] and record["collapse_check"]
+
+
+def test_the_check_can_be_switched_off_before_or_after(train):
+    train("--run", "whole", *LETHAL, "--no-collapse-check")
+    assert not json.loads(Path("whole/run.json").read_text())["collapse_check"]
+    train("--run", "parts", *LETHAL, code=1)
+    train("--run", "parts", *LETHAL, "--resume", "last", "--no-collapse-check")
+    same_tensors("whole/digits_iter_20.safetensors", "parts/digits_iter_20.safetensors")
+
+
+def test_the_original_never_stopped(train):
+    train("--run", "r", *LETHAL, "--original")
+    assert Path("r/digits_iter_20.safetensors").is_file()
+
+
 # --- what goes wrong ---
 
 

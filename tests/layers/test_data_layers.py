@@ -40,6 +40,14 @@ def test_they_are_registered_as_data_layers():
     assert all(kind.is_data and kind.n_bottoms == (0, 0) for kind in (Data, MemoryData, Input))
 
 
+@pytest.mark.parametrize(("size", "batches"), [(64, 79), (1000, 5), (5000, 1), (6000, 1)])
+def test_how_many_batches_hold_every_digit(size, batches):
+    layer, _ = build(Data, SMALL.replace("64", str(size)))
+    assert layer.batches_per_epoch() == batches
+    shape = "input_param { shape { dim: 2 dim: 1 dim: 4 dim: 4 } shape { dim: 2 } }"
+    assert build(Input, shape)[0].batches_per_epoch() is None
+
+
 # --- Data ---------------------------------------------------------------------------------------
 
 

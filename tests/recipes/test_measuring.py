@@ -58,6 +58,10 @@ def test_the_paper_s_lenet_2_is_counted_as_the_paper_does():
     # the fifth filter of conv1 is not zero, but nothing reads it
     assert rows["conv1"]["flops_percent"] == pytest.approx(20)
     assert rows["ip1"]["flops_percent"] == pytest.approx(38)
+    convolutions = (0.2 * dense["conv1"] + 0.076 * dense["conv2"]) / (
+        dense["conv1"] + dense["conv2"]
+    )
+    assert total_flops_percent(net, dense, ["conv1", "conv2"]) == pytest.approx(100 * convolutions)
 
 
 def test_compaction_leaves_what_was_counted():

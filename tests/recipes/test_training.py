@@ -8,7 +8,7 @@ import pytest
 from minissl.errors import ConfigError
 from minissl.formats.weights import read_weights
 from minissl.recipes import stages
-from minissl.recipes.stages import Stopped, Watcher
+from minissl.recipes.stages import Stopped, Watcher, digest
 from minissl.recipes.training import LOG, WEIGHTS, Training
 from minissl.solvers.display import Silent
 from tests.tiny_nets import DIGITS
@@ -156,6 +156,17 @@ def test_a_stage_starts_from_the_weights_of_another(tmp_path, solver):
     ]
     done = stages.run(both, tmp_path / "out")
     assert_same(weights_in(done["dense"].folder), weights_in(done["next"].folder))
+
+
+def test_a_stage_starts_from_a_file(tmp_path, solver):
+    dense = stages.run([training(solver)], tmp_path / "out")["dense"].folder / WEIGHTS
+    still = ["max_iter=1", "base_lr=0", "block_group_decay=0"]
+    stage = Training("file", "", solver, changes=still, backend="numpy", weights=dense)
+    done = stages.run([stage], tmp_path / "out")["file"]
+    assert_same(weights_in(done.folder), read_weights(dense))
+    assert stage.settings({})["initial weights"] == digest(dense)
+    without = Training("file", "", solver, changes=still, backend="numpy")
+    assert without.settings({})["initial weights"] == ""
 
 
 def test_changed_settings_are_seen(tmp_path, solver):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from minissl.errors import ConfigError
 from minissl.formats.prototxt import parse_solver
@@ -89,3 +91,44 @@ def test_solver_counts_the_steps():
 def test_missing_fields(text, words):
     with pytest.raises(ConfigError, match=words):
         learning_rate.check(solver(text))
+
+
+# --- the same course in other many iterations ---
+
+POLICY_FIELDS = {
+    "fixed": "",
+    "step": "gamma: 0.5 stepsize: 40",
+    "exp": "gamma: 0.99",
+    "inv": "gamma: 0.01 power: 0.75",
+    "multistep": "gamma: 0.1 stepvalue: 120 stepvalue: 200",
+    "poly": "power: 2",
+    "sigmoid": "gamma: -0.05 stepsize: 120",
+}
+
+
+@pytest.mark.parametrize("policy", learning_rate.POLICIES)
+@pytest.mark.parametrize("times", [2, 5, 8])
+def test_a_compressed_course_takes_every_so_many_th_rate(policy, times):
+    param = solver(f'lr_policy: "{policy}" base_lr: 0.5 max_iter: 240 {POLICY_FIELDS[policy]}')
+    whole = learning_rate.course(param)
+    learning_rate.compress(param, 240 // times)
+    assert param.max_iter == 240 // times
+    assert learning_rate.course(param) == pytest.approx(whole[::times], rel=1e-5)
+
+
+@settings(deadline=None)
+@given(
+    steps=st.lists(st.integers(1, 500), min_size=1, max_size=4),
+    whole=st.integers(2, 500),
+    share=st.floats(0, 1),
+)
+def test_the_last_rate_is_not_left_out(steps, whole, share):
+    values = " ".join(f"stepvalue: {value}" for value in sorted(steps))
+    text = f'lr_policy: "multistep" base_lr: 1 gamma: 0.5 max_iter: {whole} {values}'
+    param, short = solver(text), solver(text)
+    learning_rate.compress(short, max(len(steps) + 1, round(share * whole)))
+    reached = sum(value < whole for value in steps)
+    assume(
+        learning_rate.course(param)[-1] == 0.5**reached
+    )  # two steps at once are taken one after the other
+    assert learning_rate.course(short)[-1] == 0.5**reached
