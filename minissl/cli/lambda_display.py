@@ -34,7 +34,7 @@ class TrialBar(DemoDisplay):
         """Take it away again: rows are printed where it was."""
         if self.bar:
             self.bar.stop()
-            self.bar.remove_task(self._task)
+            self.bar.remove_task(self._tasks.pop(stage.title))
 
 
 class TrialTable:
