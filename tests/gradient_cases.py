@@ -165,6 +165,25 @@ POOLING = [
 ]
 
 
+def _lrn(name: str, shape: tuple[int, ...], options: str) -> Case:
+    text = f'name: "n" type: "LRN" bottom: "x" top: "y" lrn_param {{ {options} }}'
+    return Case(f"lrn, {name}", text, (normal(shape),))
+
+
+NORMALIZATION = [
+    _lrn("across", (2, 7, 2, 3), "alpha: 2"),
+    _lrn("across, k and beta", (1, 4, 2, 2), "local_size: 3 alpha: 3 beta: 0.4 k: 2"),
+    _lrn("across, window beyond the channels", (1, 3, 2, 2), "local_size: 9 alpha: 5"),
+    _lrn("across, one channel wide", (1, 3, 2, 2), "local_size: 1 alpha: 0.5"),
+    _lrn("within", (2, 2, 4, 5), "norm_region: WITHIN_CHANNEL local_size: 3 alpha: 4"),
+    _lrn(
+        "within, beta",
+        (1, 2, 3, 2),
+        "norm_region: WITHIN_CHANNEL local_size: 5 alpha: 4 beta: 1.2 k: 7",
+    ),
+]
+
+
 def _softmax(name: str, shape: tuple[int, ...], options: str = "") -> Case:
     text = f'name: "s" type: "Softmax" bottom: "x" top: "y" {options}'
     return Case(f"softmax, {name}", text, (normal(shape),))
@@ -292,6 +311,7 @@ INNER_PRODUCTS = [
 CASES = [
     *ACTIVATIONS,
     *POOLING,
+    *NORMALIZATION,
     *LOSSES,
     *SHAPING,
     *CONVOLUTIONS,

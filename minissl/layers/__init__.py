@@ -16,6 +16,7 @@ from minissl.layers.data_layers import Data, Input, MemoryData
 from minissl.layers.dropout import Dropout
 from minissl.layers.flatten import Flatten
 from minissl.layers.inner_product import InnerProduct
+from minissl.layers.lrn import LRN
 from minissl.layers.pooling import Pooling
 from minissl.layers.relu import ReLU
 from minissl.layers.sigmoid import Sigmoid
@@ -26,6 +27,7 @@ from minissl.layers.tanh import TanH
 
 __all__ = [
     "LAYERS",
+    "LRN",
     "Accuracy",
     "Context",
     "Convolution",

@@ -27,6 +27,24 @@ def convolve(x, w, b, stride, pad, dilation, groups):
     return y
 
 
+def normalize(x, window, alpha, beta, k):
+    """y = x / (k + alpha / |window| * sum of x^2 over the window around it)^beta."""
+    C, H, W = x.shape[1:]
+    depth, height, width = (length // 2 for length in window)
+    y = np.zeros_like(x)
+    for n, c, h, v in np.ndindex(x.shape):
+        energy = 0.0
+        for i, j, m in itertools.product(
+            range(c - depth, c + depth + 1),
+            range(h - height, h + height + 1),
+            range(v - width, v + width + 1),
+        ):
+            if 0 <= i < C and 0 <= j < H and 0 <= m < W:
+                energy += x[n, i, j, m] ** 2
+        y[n, c, h, v] = x[n, c, h, v] / (k + alpha / np.prod(window) * energy) ** beta
+    return y
+
+
 def pool(x, kernel, stride, pad, P, Q, method):
     """Maximum or mean of each window, Caffe's rules."""
     N, C, H, W = x.shape

@@ -242,6 +242,25 @@ def test_pooling(data):
 
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
+def test_normalization_across_channels(data):
+    """Its window is as wide, and beyond the first and last channel it counts zeros too."""
+    shape = tuple(data.draw(st.integers(1, high)) for high in (2, 9, 4, 4))
+    size = data.draw(st.sampled_from([1, 3, 5, 7]))
+    alpha, k = data.draw(st.sampled_from([1e-4, 0.5, 4])), data.draw(st.sampled_from([1.0, 2.0]))
+    beta = data.draw(st.sampled_from([0.75, 0.5, 1.25]))
+    net = layer_net(
+        shape,
+        f"""type: "LRN" lrn_param {{ local_size: {size} alpha: {alpha} beta: {beta} k: {k} }}""",
+    )
+    check_layer(
+        net,
+        lambda x: F.local_response_norm(x, size, float(np.float32(alpha)), beta, k),
+        data.draw(st.integers(0, 99)),
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
 def test_inner_product(data):
     n, c, h, outputs = (data.draw(st.integers(1, 5)) for _ in range(4))
     bias = data.draw(st.booleans())

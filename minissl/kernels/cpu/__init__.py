@@ -30,6 +30,7 @@ from minissl.kernels.cpu.inner_product import (
     inner_product_forward,
 )
 from minissl.kernels.cpu.lowering import col2im, im2col, lower_columns
+from minissl.kernels.cpu.normalization import lrn_backward, lrn_forward
 from minissl.kernels.cpu.packed_gradients import (
     conv_ccnmm_backward_input,
     conv_ccnmm_backward_weights,
@@ -83,6 +84,8 @@ __all__ = [
     "inner_product_backward_weights",
     "inner_product_forward",
     "lower_columns",
+    "lrn_backward",
+    "lrn_forward",
     "max_pool_backward",
     "max_pool_forward",
     "nesterov_update",

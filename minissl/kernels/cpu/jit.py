@@ -19,6 +19,7 @@ __all__ = [
     "config",
     "get_thread_id",
     "kernel",
+    "lines",
     "parallel_kernel",
     "prange",
     "scratch",
@@ -55,7 +56,12 @@ _FOLDER = config.CACHE_DIR or _cache_folder()
 
 
 def _compiler(**options) -> Callable:
-    """Return a decorator that compiles with these options and caches in our folder."""
+    """Return a decorator that compiles with these options and caches in our folder.
+
+    A division by zero gives infinity or NaN, as in NumPy: a loop that had to look out for an
+    exception would not become vector code.
+    """
+    options["error_model"] = "numpy"
 
     def compile_cached(function: Callable) -> Callable:
         before, config.CACHE_DIR = config.CACHE_DIR, _FOLDER
@@ -88,6 +94,15 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     if buffer is None or buffer.size < size:
         buffer = buffers[name, dtype] = np.empty(size, dtype)
     return buffer[:size].reshape(shape)
+
+
+def lines(name: str, length: int, dtype: np.dtype, each: int = 1) -> np.ndarray:
+    """Return scratch of every thread for lines of numbers: (threads, each, length or more).
+
+    The room behind a line keeps two threads from writing to one cache line.
+    """
+    room = 128 // np.dtype(dtype).itemsize
+    return scratch(name, (config.NUMBA_NUM_THREADS, each, length + room), dtype)
 
 
 def step(n: int, parts: int = PARTS) -> int:
