@@ -344,7 +344,7 @@ def inner_product_backward_bias(d_y: Array, d_b: Array) -> None:
 
 
 def max_pool_forward(
-    x: Array, kernel: Pair, stride: Pair, pad: Pair, y: Array, argmax: Array
+    x: Array, kernel: Pair, stride: Pair, pad: Pair, y: Array, argmax: Array | None
 ) -> None:
     """Largest value of each window; ``argmax`` keeps where it was, as h * W + w.
 
@@ -355,7 +355,7 @@ def max_pool_forward(
     ----------
     x : (N, C, H, W)
     y : (N, C, P, Q), written
-    argmax : int32 (N, C, P, Q), written
+    argmax : int32 (N, C, P, Q) or None, written; only the backward pass needs it
     """
     N, C, H, W = x.shape
     images, channels = np.ogrid[:N, :C]
@@ -366,9 +366,10 @@ def max_pool_forward(
             top, left = max(top, 0), max(left, 0)
             window = x[:, :, top:bottom, left:right].reshape(N, C, -1)
             winner = window.argmax(axis=2)  # (N, C)
-            row, column = np.divmod(winner, right - left)
-            argmax[:, :, p, q] = (top + row) * W + left + column
             y[:, :, p, q] = window[images, channels, winner]
+            if argmax is not None:
+                row, column = np.divmod(winner, right - left)
+                argmax[:, :, p, q] = (top + row) * W + left + column
 
 
 def max_pool_backward(d_y: Array, argmax: Array, d_x: Array) -> None:

@@ -23,7 +23,8 @@ class Pooling(Layer):
 
     * MAX: ``y = max`` over the pixels of the window inside the image; the gradient goes to the
       first of equal maxima in reading order. A second top receives the position ``h * W + w`` of
-      each maximum, as floating-point numbers.
+      each maximum, as floating-point numbers. Without one, a network that only tests looks for no
+      positions, which is faster.
     * AVE: ``y = sum / area``, where the area is that of the window clipped at ``H + pad``: padding
       counts as zeros, what hangs over beyond it does not count.
 
@@ -61,7 +62,7 @@ class Pooling(Layer):
     def workspace_bytes(self) -> int:
         """Positions of the maxima, int32."""
         n, c, oh, ow = self.top_shape
-        return 4 * n * c * oh * ow if self.method == MAX else 0
+        return 4 * n * c * oh * ow if self.keeps_positions else 0
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Pool every window."""
@@ -69,11 +70,17 @@ class Pooling(Layer):
         if self.method == AVE:
             self.kernels.ave_pool_forward(x, self.kernel, self.stride, self.pad, y)
             return
-        if self._argmax is None:
+        if self.keeps_positions and self._argmax is None:
             self._argmax = self.kernels.xp.empty(self.top_shape, "int32")
         self.kernels.max_pool_forward(x, self.kernel, self.stride, self.pad, y, self._argmax)
         if len(top) > 1:
             top[1].data[...] = self._argmax
+
+    @property
+    def keeps_positions(self) -> bool:
+        """Whether the maxima are needed with their places: to train, or for a second top."""
+        has_mask = len(self.param.top) > 1
+        return self.method == MAX and (self.phase == "TRAIN" or has_mask)
 
     def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
         """Send each window's gradient to its maximum, or spread it evenly."""
@@ -82,8 +89,13 @@ class Pooling(Layer):
         d_y, d_x = top[0].diff, bottom[0].diff
         if self.method == AVE:
             self.kernels.ave_pool_backward(d_y, self.kernel, self.stride, self.pad, d_x)
-        else:
-            self.kernels.max_pool_backward(d_y, self._argmax, d_x)
+            return
+        argmax = self._argmax
+        if argmax is None:  # phase TEST kept none
+            argmax = self.kernels.xp.empty(d_y.shape, "int32")
+            x, y = bottom[0].data, self.kernels.xp.empty_like(d_y)
+            self.kernels.max_pool_forward(x, self.kernel, self.stride, self.pad, y, argmax)
+        self.kernels.max_pool_backward(d_y, argmax, d_x)
 
     # --- reading pooling_param ---
 

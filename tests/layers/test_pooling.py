@@ -102,6 +102,9 @@ def test_pooling_equals_naive_loops(data, h, w, name):
     assert np.array_equal(y, expected)
     assert np.array_equal(positions, expected_positions)
 
+    (y,) = forward(text(options), kernels, x, phase="TEST")  # without positions
+    assert np.array_equal(y, expected)
+
     (y,) = forward(text("pool: AVE " + options), kernels, x)
     assert y.shape == expected.shape
     assert np.allclose(y, naive_ave(x, kernel, stride, pad), rtol=1e-12, atol=0)
@@ -205,6 +208,30 @@ def test_bottom_without_four_axes(shape, kernels):
 def test_window_that_does_not_fit(kernels):
     with pytest.raises(ShapeError, match="no 9x9 window fits an input of 2x4"):
         make_layer(text("kernel_size: 9 stride: 1"), kernels).setup([(1, 1, 2, 4)])
+
+
+def test_testing_looks_for_no_positions_and_finds_them_for_a_gradient(kernels):
+    x = np.random.default_rng(2).permutation(2 * 7 * 7).reshape(1, 2, 7, 7)
+    gradients = {}
+    for phase in ("TRAIN", "TEST"):
+        options = text("kernel_size: 3 stride: 2")
+        layer, bottom, top = set_up(options, kernels, x, phase=phase)
+        assert bool(layer.workspace_bytes()) == (phase == "TRAIN")
+        layer.forward(bottom, top)
+        top[0].diff[...] = np.arange(1, 19).reshape(1, 2, 3, 3)
+        layer.backward(top, [True], bottom)
+        gradients[phase] = bottom[0].diff
+    assert np.array_equal(gradients["TRAIN"], gradients["TEST"])
+    assert gradients["TEST"].sum() == 171
+
+
+def test_testing_gives_the_second_top_all_the_same(kernels):
+    x = np.random.default_rng(3).permutation(16).reshape(1, 1, 4, 4)
+    options = text("kernel_size: 3 stride: 1", 'top: "mask"')
+    train = forward(options, kernels, x, phase="TRAIN")
+    test = forward(options, kernels, x, phase="TEST")
+    assert all(np.array_equal(a, b) for a, b in zip(train, test, strict=True))
+    assert len(test) == 2 and test[1].max() > 0
 
 
 def test_workspace_of_max_pooling_are_the_positions(kernels):
