@@ -15,7 +15,8 @@ class Blob:
     """An activation: its values (``data``) and the gradient of the loss with respect to them.
 
     Both arrays are C-contiguous and are allocated on first use, so a network that only runs
-    forward never pays for gradients.
+    forward never pays for gradients. Values that a fused step passed over (``deferred``) are
+    computed when somebody asks for them.
 
     Parameters
     ----------
@@ -36,6 +37,7 @@ class Blob:
         self._xp = xp
         self._data: Any = None
         self._diff: Any = None
+        self.deferred: Callable[[], None] | None = None
 
     @property
     def size(self) -> int:
@@ -45,12 +47,16 @@ class Blob:
     @property
     def data(self) -> Any:
         """The values."""
+        if self.deferred is not None:
+            compute, self.deferred = self.deferred, None
+            compute()
         if self._data is None:
             self._data = self._xp.zeros(self.shape, self.dtype)
         return self._data
 
     @data.setter
     def data(self, array: Any) -> None:
+        self.deferred = None
         self._data = array
 
     @property

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minissl import backend as backends
-from minissl import graph, memory
+from minissl import fusion, graph, memory
 from minissl.blob import Blob, Parameter, Shape
 from minissl.errors import ConfigError, NonFiniteError, WeightsError
 from minissl.layers import Context, Layer, create
@@ -43,6 +43,8 @@ class Net:
     share : Net, optional
         A network whose parameters this one uses, matched by layer name (as a test network uses
         those of the network being trained).
+    fuse : bool
+        Run chains of layers as one step (:mod:`minissl.fusion`), in phase TEST only.
 
     Attributes
     ----------
@@ -52,6 +54,8 @@ class Net:
         Every learnable blob once, in net order.
     outputs : list of str
         Names of the blobs that no layer reads.
+    steps : list of Step
+        What runs, in order: layers, or chains of layers that were fused.
     watcher : callable, optional
         Called with ``"Forward"`` or ``"Backward"`` and the layer that has just run; None at first.
 
@@ -73,6 +77,7 @@ class Net:
         level: int = 0,
         stages: Sequence[str] = (),
         share: Net | None = None,
+        fuse: bool = True,
     ):
         if isinstance(param, (str, Path)):
             from minissl.formats.prototxt import read_net
@@ -99,6 +104,9 @@ class Net:
         memory.check(self.bytes_needed(), f"net '{self.name}'")
         self._fill(share)
         self.outputs = _unread(chosen)
+        graph_of_layers = self.layers, self._bottoms, self._tops
+        self.steps = fusion.plan(*graph_of_layers, fuse=fuse and phase == "TEST")
+        self._single_steps = fusion.plan(*graph_of_layers, fuse=False)
         self.watcher: Callable[[str, Layer], None] | None = None
 
     # --- set-up ---
@@ -223,19 +231,32 @@ class Net:
     def forward(self, inputs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Run all layers; return the outputs by name (arrays owned by the network).
 
+        Where somebody watches, each layer runs by itself.
+
         Parameters
         ----------
         inputs : dict, optional
             Values for blobs of Input layers.
         """
+        self.forget()
         for name, value in (inputs or {}).items():
             self._blob(name).data[...] = value
         with backends.single_threaded_blas():
-            for layer, bottom, top in zip(self.layers, self._bottoms, self._tops, strict=True):
-                layer.forward(bottom, top)
+            for step in self._single_steps if self.watcher else self.steps:
+                step.forward()
                 if self.watcher:
-                    self.watcher("Forward", layer)
+                    self.watcher("Forward", step.layer)
         return {name: self.blobs[name].data for name in self.outputs}
+
+    def forget(self) -> None:
+        """Drop what fused steps have left to be computed on demand."""
+        for step in self.steps:
+            step.forget()
+
+    @property
+    def fused(self) -> dict[str, str]:
+        """The layers that run within the step of another: {"relu1": "conv1", ...}."""
+        return {layer.name: step.layer.name for step in self.steps for layer in step.layers[1:]}
 
     def loss(self) -> float:
         """Return the weighted sum of all loss tops of the last forward pass."""

@@ -32,6 +32,8 @@ class LayerSummary:
         Per image, a multiply-add counted as 2; layers without weights count as 0.
     bytes : int
         Of its tops (an in-place layer has none of its own) and parameters, without gradients.
+    fused_into : str or None
+        The layer in whose step this one runs (:mod:`minissl.fusion`).
     """
 
     name: str
@@ -42,6 +44,7 @@ class LayerSummary:
     nonzero: int
     flop: int
     bytes: int
+    fused_into: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the values as they are reported."""
@@ -73,6 +76,7 @@ def summarize(net: Net) -> list[LayerSummary]:
                 nonzero=sum(int(np.count_nonzero(parameter.data)) for parameter in own),
                 flop=flop_per_image(net, layer),
                 bytes=(size + of_tops) * net.dtype.itemsize,
+                fused_into=net.fused.get(layer.name),
             )
         )
     return rows

@@ -5,7 +5,11 @@ stage of a convolution one after the other, so that a disturbance of the machine
 alike. What is reported is the median over the rounds.
 
 The stages of a convolution are lowering (im2col), the product (GEMM or its sparse counterpart) and
-the rest (bias and scattering to filters). Published speed-ups often count the product alone.
+the rest (bias and scattering to filters, and the layers fused to it). Published speed-ups often
+count the product alone.
+
+What is timed is what the network runs: layers that are fused (:mod:`minissl.fusion`) are one
+measurement, reported for the first of them.
 
 Dimensions: N images of a batch, F filters, K columns, P x Q output pixels.
 """
@@ -29,6 +33,7 @@ from minissl.channels import dense_weights
 from minissl.conv_modes import MODES, Prepared, prepare
 from minissl.errors import ConfigError, WeightsError
 from minissl.formats.matrix_market import read_matrix
+from minissl.fusion import Step
 from minissl.layers import Layer
 from minissl.net import Net
 from minissl.summary import flop_per_image
@@ -57,6 +62,10 @@ class LayerTime:
         For the whole batch: of the dense layer, and what the mode really executes.
     timed : bool
         False for data layers, which are fed with random numbers instead.
+    fused : tuple of str
+        Layers that run in the same step; their time is part of ``total_ms``.
+    fused_into : str or None
+        The layer in whose step this one runs; its own ``total_ms`` is then 0.
     """
 
     name: str
@@ -69,6 +78,8 @@ class LayerTime:
     dense_flop: int
     executed_flop: int
     timed: bool = True
+    fused: tuple[str, ...] = ()
+    fused_into: str | None = None
 
     @property
     def effective_gflops(self) -> float | None:
@@ -103,6 +114,8 @@ class LayerTime:
             "effective_gflops": self.effective_gflops,
             "real_gflops": self.real_gflops,
             "timed": self.timed,
+            "fused": list(self.fused),
+            "fused_into": self.fused_into,
         }
 
 
@@ -253,7 +266,8 @@ def time_net(
     Returns
     -------
     list of LayerTime
-        In net order, one entry for each mode of a convolution. Split layers are part of it.
+        In the order of the steps, one entry for each mode of a convolution. Split layers are part
+        of it, and so are layers fused to another.
 
     Raises
     ------
@@ -267,13 +281,19 @@ def time_net(
         for round_number in range(iterations + 1):
             if round_number == 1:
                 watch.forget()
+            net.forget()
             for step in steps:
                 step.run(watch)
             if backward:
                 _run_backward(net, watch)
             if tick:
                 tick()
-    return [step.result(watch) for step in steps]
+    measured = []
+    for timed, following in zip(steps, [*steps[1:], None], strict=True):
+        measured.append(timed.result(watch))
+        if following is None or following.step is not timed.step:  # the last of its modes
+            measured += timed.fused_results(watch)
+    return measured
 
 
 def modes_to_time(asked: str | None, own: dict[str, str]) -> dict[str, tuple[str, ...]]:
@@ -334,60 +354,73 @@ class _Stopwatch:
         return 1e3 * statistics.median(self.seconds[key]) if key in self.seconds else None
 
 
-class _Step:
-    """The forward pass of one layer."""
+class _Timed:
+    """The forward pass of one step: a layer, or layers that are fused."""
 
-    def __init__(self, net: Net, layer: Layer):
-        self.net, self.layer = net, layer
-        self.bottom, self.top = net.bottoms_and_tops(layer)
+    def __init__(self, net: Net, step: Step):
+        self.net, self.step, self.layer = net, step, step.layer
+        self.fused = tuple(layer.name for layer in step.layers[1:])
 
     def run(self, watch: _Stopwatch) -> None:
         if not self.layer.is_data:
             with watch.measure((self.layer.name, "forward")):
-                self.layer.forward(self.bottom, self.top)
+                self.step.forward()
 
     def result(self, watch: _Stopwatch) -> LayerTime:
-        images = self.top[0].shape[0] if self.top and self.top[0].shape else 1
-        flop = images * flop_per_image(self.net, self.layer)
+        total = watch.median_ms((self.layer.name, "forward")) or 0.0
+        return self._result(self.layer, watch, total, fused=self.fused)
+
+    def fused_results(self, watch: _Stopwatch) -> list[LayerTime]:
+        """Return one entry for each layer that has no time of its own."""
+        return [
+            self._result(layer, watch, 0.0, fused_into=self.layer.name)
+            for layer in self.step.layers[1:]
+        ]
+
+    def _result(self, layer: Layer, watch: _Stopwatch, total: float, **fusion: Any) -> LayerTime:
+        top = self.net.bottoms_and_tops(layer)[1]
+        images = top[0].shape[0] if top and top[0].shape else 1
+        flop = images * flop_per_image(self.net, layer)
         return LayerTime(
-            name=self.layer.name,
-            type=self.layer.type_name,
+            name=layer.name,
+            type=layer.type_name,
             conv_mode=None,
             lowering_ms=None,
             product_ms=None,
-            total_ms=watch.median_ms((self.layer.name, "forward")) or 0.0,
-            backward_ms=watch.median_ms((self.layer.name, "backward")),
+            total_ms=total,
+            backward_ms=watch.median_ms((layer.name, "backward")),
             dense_flop=flop,
             executed_flop=flop,
-            timed=not self.layer.is_data,
+            timed=not layer.is_data,
+            **fusion,
         )
 
 
-class _ConvolutionStep(_Step):
-    """The forward pass of one convolution in one mode, whole and by stages."""
+class _TimedConvolution(_Timed):
+    """The forward pass of a convolution in one mode, whole and by stages."""
 
-    def __init__(self, net: Net, layer: Any, mode: str):
-        super().__init__(net, layer)
+    def __init__(self, net: Net, step: Step, mode: str):
+        super().__init__(net, step)
         self.mode = mode
+        layer: Any = step.layer
         bias = layer.parameters[1].data if layer.has_bias else None
         weights = net.kernels.xp.asarray(dense_weights(layer))
         self.prepared: Prepared = prepare(mode, layer.shape, weights, bias, net.kernels)
         self.stages = _stages_of(net.kernels)
 
     def run(self, watch: _Stopwatch) -> None:
-        x, y = self.bottom[0].data, self.top[0].data
         key = self.layer.name, self.mode
         # in this order: the product alone multiplies what the lowering has left
         for stage, bit in self.stages.items():
             with watch.measure((*key, stage)):
-                self.prepared.forward(x, y, stages=bit)
+                self.step.forward(self.prepared, stages=bit)
         with watch.measure((*key, "forward")):
-            self.prepared.forward(x, y)
+            self.step.forward(self.prepared)
 
     def result(self, watch: _Stopwatch) -> LayerTime:
         shape: Any = self.layer.shape  # type: ignore[attr-defined]
         key = self.layer.name, self.mode
-        positions = self.top[0].shape[0] * prod(shape.output)  # N * P * Q
+        positions = self.step.top[0].shape[0] * prod(shape.output)  # N * P * Q
         return LayerTime(
             name=self.layer.name,
             type=self.layer.type_name,
@@ -398,12 +431,14 @@ class _ConvolutionStep(_Step):
             backward_ms=watch.median_ms((self.layer.name, "backward")),
             dense_flop=2 * shape.filters * shape.columns * positions,
             executed_flop=2 * self.prepared.multiply_adds * positions,
+            fused=self.fused,
         )
 
 
-def _forward_steps(net: Net, modes: Mapping[str, Sequence[str]]) -> list[_Step]:
-    steps: list[_Step] = []
-    for layer in net.layers:
+def _forward_steps(net: Net, modes: Mapping[str, Sequence[str]]) -> list[_Timed]:
+    steps: list[_Timed] = []
+    for step in net.steps:
+        layer = step.layer
         if layer.type_name == "Convolution":
             wanted = modes.get(layer.name, (BASELINE,))
             unknown = [mode for mode in wanted if mode not in MODES]
@@ -412,9 +447,9 @@ def _forward_steps(net: Net, modes: Mapping[str, Sequence[str]]) -> list[_Step]:
                     f"layer '{layer.name}': conv_mode {unknown[0]} cannot be timed; "
                     f"choose one of {', '.join(MODES)}"
                 )
-            steps += [_ConvolutionStep(net, layer, mode) for mode in wanted]
+            steps += [_TimedConvolution(net, step, mode) for mode in wanted]
         else:
-            steps.append(_Step(net, layer))
+            steps.append(_Timed(net, step))
     return steps
 
 

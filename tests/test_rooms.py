@@ -17,6 +17,7 @@ ORDER = [
     ["formats"],
     ["data"],
     ["layers", "graph"],
+    ["fusion"],
     ["gradient_check", "net"],
     ["channels", "solvers"],
     ["compaction", "models"],

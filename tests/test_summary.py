@@ -28,6 +28,13 @@ def test_in_place_layers_take_no_memory_and_splits_are_left_out():
     assert not any("split" in name for name in rows)
 
 
+def test_layers_that_run_in_the_step_of_another_say_so():
+    into = {row.name: row.fused_into for row in summarize(tiny())}
+    assert into["relu1"] == into["pool1"] == "conv1" and into["relu2"] == "ip1"
+    assert into["conv1"] is into["ip2"] is into["loss"] is None
+    assert not any(row.fused_into for row in summarize(tiny("TRAIN")))
+
+
 def test_zeros_are_not_counted_as_nonzero():
     net = tiny()
     net.layer("conv1").parameters[0].data[...] = 1

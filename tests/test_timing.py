@@ -15,8 +15,8 @@ from tests.tiny_nets import net_text
 MODES = ("LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM")
 
 
-def tiny(backend="numpy", phase="TEST", **parts):
-    net = Net(parse_net(net_text(**parts)), phase, backend=backend, seed=5)
+def tiny(backend="numpy", phase="TEST", fuse=True, **parts):
+    net = Net(parse_net(net_text(**parts)), phase, backend=backend, seed=5, fuse=fuse)
     w = net.layer("conv1").parameters[0].data
     w[...] = np.arange(1, 37).reshape(w.shape)
     w[0] = 0  # a dead filter: 9 of 36 weights
@@ -34,8 +34,19 @@ def test_every_layer_and_mode_has_an_entry(backend):
         ("conv1", mode) for mode in MODES
     ]
     assert {"data", "relu1", "pool1", "ip1", "ip2", "accuracy", "loss"} <= {t.name for t in times}
-    assert all(t.total_ms > 0 for t in times if t.timed)
+    assert all(t.total_ms > 0 for t in times if t.timed and not t.fused_into)
+    assert all(t.fused == ("relu1", "pool1") for t in times if t.name == "conv1")
+    of_conv1 = [t.name for t in times if t.fused_into == "conv1"]
+    assert of_conv1 == ["relu1", "pool1"]  # once, not for each mode
+    assert all(t.total_ms == 0 for t in times if t.fused_into)
     assert [t.name for t in times if not t.timed] == ["data"]
+
+
+def test_layers_are_timed_by_themselves_where_nothing_is_fused(backend):
+    times = timing.time_net(tiny(backend, fuse=False), iterations=1)
+    assert all(t.total_ms > 0 for t in times if t.timed)
+    assert not any(t.fused or t.fused_into for t in times)
+    assert [t.name for t in times][:4] == ["data", "label_data_1_split", "conv1", "relu1"]
 
 
 def test_operations_of_a_batch(backend):

@@ -119,6 +119,12 @@ dtype_option = click.option(
 threads_option = click.option(
     "--threads", type=POSITIVE, help="Number of threads.  [default: all cores]"
 )
+fuse_option = click.option(
+    "--fuse/--no-fuse",
+    default=True,
+    show_default=True,
+    help="Run chains such as Convolution, ReLU, Pooling as one step, in phase TEST.",
+)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead of a table."
 )

@@ -29,6 +29,7 @@ Examples:
 )
 @options.data_option
 @options.batch_size_option
+@options.fuse_option
 @options.json_option
 def command(
     model: Path,
@@ -36,13 +37,17 @@ def command(
     phase: str,
     data: str | None,
     batch_size: int | None,
+    fuse: bool,
     as_json: bool,
 ) -> None:
-    """Show the layers of NET with their shapes, parameters, operations and memory."""
+    """Show the layers of NET with their shapes, parameters, operations and memory.
+
+    In phase TEST also which layers run in the step of another ("fused into").
+    """
     from minissl.net import Net
     from minissl.summary import summarize
 
-    net = Net(model, phase, data=options.data_options(data, batch_size))
+    net = Net(model, phase, data=options.data_options(data, batch_size), fuse=fuse)
     if weights is not None:
         net.load(weights)
     layers = [layer.to_json() for layer in summarize(net)]
@@ -65,15 +70,19 @@ def command(
 def _show(result: dict[str, Any], with_weights: bool) -> None:
     from minissl.memory import readable
 
+    is_fused = any(layer["fused_into"] for layer in result["layers"])
+
     def cells(one: dict[str, Any]) -> list[Any]:
         row = [one["parameters"], one["flop"], readable(one["bytes"])]
         return [*row, one["nonzero"]] if with_weights else row
 
-    headings = ["layer", "type", "output", "weights", "parameters", "FLOP/image", "memory"]
+    names = ["layer", "type", *(["fused into"] if is_fused else []), "output", "weights"]
+    headings = ["parameters", "FLOP/image", "memory", *(["not zero"] if with_weights else [])]
     rows = [
         [
             layer["name"],
             layer["type"],
+            *([layer["fused_into"]] if is_fused else []),
             ", ".join(options.cell(shape) for shape in layer["tops"].values()),
             layer["weights"],
             *cells(layer),
@@ -83,10 +92,10 @@ def _show(result: dict[str, Any], with_weights: bool) -> None:
     total = result["total"]
     options.show_table(
         options.table(
-            [*headings, "not zero"] if with_weights else headings,
+            [*names, *headings],
             rows,
-            ["total", "", "", "", *cells(total)],
-            names=4,
+            ["total", *[""] * (len(names) - 1), *cells(total)],
+            names=len(names),
         )
     )
     click.echo(

@@ -35,6 +35,7 @@ Examples:
 @options.backend_option
 @options.dtype_option
 @options.threads_option
+@options.fuse_option
 @options.json_option
 def command(
     model: Path,
@@ -45,6 +46,7 @@ def command(
     backend: str,
     dtype: str,
     threads: int | None,
+    fuse: bool,
     as_json: bool,
 ) -> None:
     """Run a network over a test set and print the mean of every output.
@@ -56,7 +58,8 @@ def command(
     from minissl.solvers.solver import mean_outputs
 
     options.use_threads(threads, backend)
-    net = Net(model, "TEST", backend, dtype, data=options.data_options(data, batch_size))
+    data_options = options.data_options(data, batch_size)
+    net = Net(model, "TEST", backend, dtype, data=data_options, fuse=fuse)
     net.load(weights)
     batches, images = _batches(net, iterations)
     start = time.perf_counter()

@@ -25,7 +25,8 @@ Examples:
 
 \b
 Columns, in milliseconds for one batch (medians of interleaved rounds):
-  lowering, product, rest   the stages of a convolution; total is the whole layer
+  lowering, product, rest   the stages of a convolution; total is the whole layer, with what is
+                            fused to it ("in conv1"); --no-fuse times each layer by itself
   GFLOP/s eff.              operations of the dense layer / time
   GFLOP/s real              operations that the mode executes / time
   speed-up                  LOWERED_GEMM's time / this time, of the product alone and of the
@@ -58,6 +59,7 @@ Columns, in milliseconds for one batch (medians of interleaved rounds):
 @options.backend_option
 @options.dtype_option
 @options.threads_option
+@options.fuse_option
 @options.json_option
 def command(
     model: Path,
@@ -71,6 +73,7 @@ def command(
     backend: str,
     dtype: str,
     threads: int | None,
+    fuse: bool,
     as_json: bool,
 ) -> None:
     """Time a network layer by layer, fed with random numbers.
@@ -94,6 +97,7 @@ def command(
         backend,
         dtype,
         data=options.data_options(data, batch_size),
+        fuse=fuse,
     )
     own = {layer.name: own[layer.name] for layer in net.layers if layer.name in own}
     modes = timing.modes_to_time(conv_mode, own)
@@ -110,6 +114,7 @@ def command(
         "phase": net.phase,
         "iterations": iterations,
         "weights": weights_used,
+        "fuse": bool(net.fused),
         "layers": [one.to_json() for one in times.layers],
         "total_ms": times.total_ms,
         "totals": times.totals,
@@ -158,11 +163,11 @@ def _show(result: dict[str, Any], times: NetTime) -> None:
     for one in times.layers:
         row = [
             one.name,
-            (one.conv_mode or one.type) + ("" if one.timed else " (not timed)"),
+            _kind(one),
             one.lowering_ms,
             one.product_ms,
             one.rest_ms,
-            one.total_ms if one.timed else None,
+            one.total_ms if one.timed and not one.fused_into else None,
             _share(one, times),
             one.effective_gflops,
             one.real_gflops,
@@ -184,9 +189,17 @@ def _show(result: dict[str, Any], times: NetTime) -> None:
         click.echo("random dense weights: give --weights or --matrices to see what zeros save")
 
 
+def _kind(one: LayerTime) -> str:
+    """Return the mode or the type, and why a layer has no time of its own."""
+    kind = one.conv_mode or one.type
+    if one.fused_into:
+        return f"{kind} (in {one.fused_into})"
+    return kind if one.timed else f"{kind} (not timed)"
+
+
 def _share(one: LayerTime, times: NetTime) -> str | None:
     """Return the percentage of the network's time, of what is part of it."""
-    if not one.timed or not times.counts(one) or not times.total_ms:
+    if not one.timed or one.fused_into or not times.counts(one) or not times.total_ms:
         return None
     return f"{100 * one.total_ms / times.total_ms:.1f}"
 

@@ -26,8 +26,18 @@ __all__ = ["MODES", "ConvShape", "Prepared", "prepare"]
 class Prepared(Protocol):
     """Weights packed for one mode."""
 
-    def forward(self, x: Any, y: Any, **stages: int) -> None:
-        """Convolve x (N, C, H, W) into y (N, F, P, Q), bias included."""
+    def forward(self, x: Any, y: Any, relu: bool = False, **stages: int) -> None:
+        """Convolve x (N, C, H, W) into y (N, F, P, Q), bias included; ``relu`` rectifies y.
+
+        Any N will do: a fused step gives some images of its batch at a time.
+        """
+
+    def images_per_chunk(self, N: int) -> int:
+        """Return how many images of N are computed together.
+
+        A batch that is divided between such chunks gives bitwise what it gives as a whole; 1 where
+        every image is computed by itself.
+        """
 
     def dense(self) -> Any:
         """Return the weights as they were, (F, C/G, kh, kw)."""

@@ -14,6 +14,7 @@ scattered to their places. Removed filters give their bias.
 from __future__ import annotations
 
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -48,10 +49,18 @@ class LoweredCcnmm:
         """Rows and columns, as the kernels take them."""
         return self.rows, self.row_start, self.columns, self.column_start
 
-    def forward(self, x: Any, y: Any, **stages: int) -> None:
+    def forward(self, x: Any, y: Any, relu: bool = False, **stages: int) -> None:
         """Convolve x into y; ``stages`` restricts the work for timing."""
         geometry = self.shape.geometry
-        self.kernels.conv_ccnmm(x, self.values, *self.structure, self.b, *geometry, y, **stages)
+        self.kernels.conv_ccnmm(
+            x, self.values, *self.structure, self.b, *geometry, y, relu, **stages
+        )
+
+    def images_per_chunk(self, N: int) -> int:
+        """Return how many images are lowered together, from the columns that are kept."""
+        columns = -(-len(self.columns) // self.shape.groups)
+        pixels = prod(self.shape.output)
+        return self.kernels.images_per_chunk(N, columns, pixels, self.b.itemsize)
 
     def backward_weights(self, x: Any, d_y: Any, d_w: Any) -> None:
         """Add the gradient of what is kept to d_w (F, C/G, kh, kw); the rest gets none."""

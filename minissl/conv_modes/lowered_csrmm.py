@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class LoweredCsrmm:
         self.row_start = kernels.xp.asarray(np.concatenate([[0], np.cumsum(counts)]))
         self.b = kernels.xp.zeros(shape.filters, self.values.dtype) if b is None else b
 
-    def forward(self, x: Any, y: Any, **stages: int) -> None:
+    def forward(self, x: Any, y: Any, relu: bool = False, **stages: int) -> None:
         """Convolve x into y; ``stages`` restricts the work for timing."""
         self.kernels.conv_csrmm(
             x,
@@ -38,8 +39,14 @@ class LoweredCsrmm:
             *self.shape.geometry,
             self.shape.groups,
             y,
+            relu,
             **stages,
         )
+
+    def images_per_chunk(self, N: int) -> int:
+        """Return how many images are lowered together."""
+        pixels = prod(self.shape.output)
+        return self.kernels.images_per_chunk(N, self.shape.columns, pixels, self.b.itemsize)
 
     def dense(self) -> np.ndarray:
         """Return the weights (F, C/G, kh, kw)."""

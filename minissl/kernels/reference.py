@@ -79,6 +79,14 @@ def col2im(col: Array, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, x:
 # --- convolution by lowering and GEMM ---
 
 
+def images_per_chunk(N: int, K: int, pixels: int, itemsize: int) -> int:
+    """Return how many images of a batch are lowered together: here each by itself.
+
+    Split between chunks, a batch gives bitwise what it gives as a whole.
+    """
+    return 1
+
+
 def conv_forward(
     x: Array,
     w: Array,
@@ -88,10 +96,12 @@ def conv_forward(
     dilation: Pair,
     groups: int,
     y: Array,
+    relu: bool = False,
 ) -> None:
     """Convolution as the product of the weight matrix with the lowered image.
 
-    y[n, g] = W[g] @ im2col(x[n, g]) + b[g], for each image n and conv group g.
+    y[n, g] = W[g] @ im2col(x[n, g]) + b[g], for each image n and conv group g; with ``relu``
+    rectified, as the ReLU behind the layer would do it.
 
     Parameters
     ----------
@@ -113,6 +123,8 @@ def conv_forward(
             y[n, g * filters : (g + 1) * filters] = product.reshape(filters, *y.shape[2:])
     if b is not None:
         y += b[:, None, None]
+    if relu:
+        relu_forward(y, 0.0, y)
 
 
 def conv_backward_weights(
@@ -185,6 +197,7 @@ def conv_csrmm(
     dilation: Pair,
     groups: int,
     y: Array,
+    relu: bool = False,
 ) -> None:
     """Convolution with the weight matrix in compressed sparse rows (LOWERED_CSRMM).
 
@@ -205,6 +218,8 @@ def conv_csrmm(
             for f in range(g * filters, (g + 1) * filters):
                 own = slice(row_start[f], row_start[f + 1])
                 y[n, f] = (values[own] @ col[columns[own]] + b[f]).reshape(P, Q)
+    if relu:
+        relu_forward(y, 0.0, y)
 
 
 def conv_ccnmm(
@@ -220,6 +235,7 @@ def conv_ccnmm(
     pad: Pair,
     dilation: Pair,
     y: Array,
+    relu: bool = False,
 ) -> None:
     """Convolution with the kept rows and columns concatenated (LOWERED_CCNMM, SSL paper, 3.3).
 
@@ -244,6 +260,8 @@ def conv_ccnmm(
             image = x[n, g * channels : (g + 1) * channels]
             lower_columns(image, kept_columns, kernel, stride, pad, dilation, col)
             y[n, kept_rows] += (packed @ col).reshape(-1, P, Q)
+    if relu:
+        relu_forward(y, 0.0, y)
 
 
 def conv_ccnmm_backward_weights(
@@ -318,11 +336,15 @@ def conv_ccnmm_backward_input(
 # --- inner product ---
 
 
-def inner_product_forward(x: Array, w: Array, b: Array | None, y: Array) -> None:
-    """Y = x @ W^T + b, with x (N, K), W (F, K), b (F,) or None, y (N, F)."""
+def inner_product_forward(
+    x: Array, w: Array, b: Array | None, y: Array, relu: bool = False
+) -> None:
+    """Y = x @ W^T + b, with x (N, K), W (F, K), b (F,) or None, y (N, F); ``relu`` rectifies it."""
     y[...] = x @ w.T
     if b is not None:
         y += b
+    if relu:
+        relu_forward(y, 0.0, y)
 
 
 def inner_product_backward_weights(x: Array, d_y: Array, d_w: Array) -> None:

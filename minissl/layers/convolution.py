@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from minissl.blob import Blob, Shape
-from minissl.conv_modes import ConvShape, prepare
+from minissl.conv_modes import ConvShape, Prepared, prepare
 from minissl.conv_modes.lowered_ccnmm import LoweredCcnmm
+from minissl.conv_modes.lowered_gemm import LoweredGemm
 from minissl.kernels.geometry import convolution_output
 from minissl.layers.base import Layer, register
 
@@ -154,20 +155,19 @@ class Convolution(Layer):
         self.packed.pack(weights.data, self.parameters[1].data if self.has_bias else None)
         return self.packed
 
-    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        """Compute y from x."""
-        x, y = bottom[0].data, top[0].data
+    def runner(self) -> Prepared:
+        """Return what computes the forward pass: the weights, packed as they are used now."""
         if self.conv_mode != "LOWERED_GEMM" or self.kept_columns:
             if self.prepared is None:
                 self.prepare()
-            self.prepared.forward(x, y)
-            return
-        packed = self.unfrozen()
-        if packed:
-            packed.forward(x, y)
-            return
+            return self.prepared
         b = self.parameters[1].data if self.has_bias else None
-        self.kernels.conv_forward(x, self.parameters[0].data, b, *self.geometry, y)
+        dense = LoweredGemm(self.shape, self.parameters[0].data, b, self.kernels)
+        return self.unfrozen() or dense
+
+    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
+        """Compute y from x."""
+        self.runner().forward(bottom[0].data, top[0].data)
 
     def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
         """Compute d_w, d_b (added) and d_x from d_y."""

@@ -54,14 +54,14 @@ class InnerProduct(Layer):
                 f"kept_columns must be below the {K} inputs of a layer that is not transposed"
             )
 
-    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        """Compute y from x."""
+    def forward(self, bottom: list[Blob], top: list[Blob], relu: bool = False) -> None:
+        """Compute y from x; ``relu`` rectifies it in the same pass."""
         x = bottom[0].data.reshape(self.outer, self.inputs)  # (N, K)
         if self.kept_columns is not None:
             x = self.kernels.xp.take(x, self.kept_columns, axis=1)
         b = self.parameters[1].data if self.has_bias else None
         y = top[0].data.reshape(self.outer, self.filters)  # (N, F)
-        self.kernels.inner_product_forward(x, self._weights(), b, y)
+        self.kernels.inner_product_forward(x, self._weights(), b, y, relu)
 
     def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
         """Compute d_w, d_b (added) and d_x from d_y."""

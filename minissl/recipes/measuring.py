@@ -57,13 +57,14 @@ class Network:
         batch_size : int, optional
             N, in place of the prototxt's.
         dense_modes : bool
-            Leave ``conv_mode`` out, so that any mode can be timed.
+            Leave ``conv_mode`` out and fuse nothing, so that any mode of each layer can be timed.
         """
         options = dict(self.options)
         if batch_size:
             options["data"] = {**options.get("data", {}), "batch_size": batch_size}
         param: Any = read_net(self.model)
-        net = Net(without_modes(param) if dense_modes else param, phase="TEST", **options)
+        param = without_modes(param) if dense_modes else param
+        net = Net(param, phase="TEST", fuse=not dense_modes, **options)
         net.load(self.weights)
         return net
 

@@ -17,6 +17,9 @@ def test_summary(run, run_json, net_file, weights_file):
     assert layers["conv1"]["nonzero"] == 50  # the biases are 0, and one filter of three
     assert result["total"]["parameters"] == 78 + 760
     assert result["phase"] == "TEST" and result["total"]["bytes_to_run"] > 0
+    assert layers["relu1"]["fused_into"] == "conv1" and layers["conv1"]["fused_into"] is None
+    assert "fused into" in run("summary", net_file).stdout
+    assert "fused into" not in run("summary", net_file, "--no-fuse").stdout
     table = run("summary", net_file, "--phase", "TRAIN", "--batch-size", 9).stdout
     assert "3x1x5x5" in table and "9x3x5x5" in table and "phase TRAIN" in table
 

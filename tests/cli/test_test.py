@@ -32,6 +32,12 @@ def test_iterations_and_backends(run, run_json, net_file, weights_file):
     assert "18 images in" in run(*arguments).stdout
 
 
+def test_fusion_changes_no_digit(run_json, net_file, weights_file):
+    arguments = ["test", "--model", net_file, "--weights", weights_file, "--iterations", 3]
+    fused, plain = run_json(*arguments), run_json(*arguments, "--no-fuse")
+    assert fused["outputs"] == plain["outputs"]
+
+
 def test_a_batch_that_does_not_divide_is_told(run, net_file, weights_file):
     arguments = ["test", "--model", net_file, "--weights", weights_file]
     assert "first 2 count twice" in run(*arguments).stderr

@@ -37,6 +37,20 @@ def test_all_modes(run, run_json, net_file, weights_file):
     assert "x product" in table and "LOWERED_CCNMM" in table and "not timed" in table
 
 
+def test_fused_layers_are_part_of_one_time(run, run_json, net_file):
+    arguments = ["time", "--model", net_file, *FEW]
+    fused = {layer["name"]: layer for layer in run_json(*arguments)["layers"]}
+    assert fused["conv1"]["fused"] == ["relu1", "drop1"]
+    assert fused["relu1"]["fused_into"] == fused["drop1"]["fused_into"] == "conv1"
+    assert fused["relu1"]["total_ms"] == 0 < fused["conv1"]["total_ms"]
+    assert "ReLU (in conv1)" in run(*arguments).stdout
+
+    plain = run_json(*arguments, "--no-fuse")
+    assert plain["fuse"] is False and all(not layer["fused"] for layer in plain["layers"])
+    (relu1,) = (layer for layer in plain["layers"] if layer["name"] == "relu1")
+    assert relu1["total_ms"] > 0 and "(in conv1)" not in run(*arguments, "--no-fuse").stdout
+
+
 def test_auto_keeps_the_fastest(run, run_json, net_file):
     arguments = ["time", "--model", net_file, *FEW, "--conv-mode", "auto"]
     result = run_json(*arguments)

@@ -8,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minissl import backend
+from minissl.conv_modes import MODES, prepare
 from minissl.kernels import reference
+from minissl.kernels.geometry import pooling_output
+from tests.kernels import naive
 from tests.kernels.strategies import convolutions
 
 cpu = backend.get("numba")
@@ -199,10 +202,109 @@ def test_results_are_bitwise_equal_for_any_number_of_threads():
                 z, d_v = np.empty((33, 50), "float32"), np.zeros_like(v)
                 cpu.inner_product_forward(flat, v, None, z)
                 cpu.inner_product_backward_weights(flat, z, d_v)
-            results[threads] = [a.tobytes() for a in (y, d_w, d_x, d_b, z, d_v)]
+                pooled = [np.empty((33, 6, 6, 6), "float32") for _ in range(3)]
+                argmax = np.empty((33, 6, 6, 6), "int32")
+                windows = ((3, 3), (2, 2), (0, 0))
+                cpu.max_pool_forward(y, *windows, pooled[0], None)
+                cpu.max_pool_forward(y, *windows, pooled[1], argmax)
+                cpu.ave_pool_forward(y, *windows, pooled[2])
+                normal = [np.empty_like(y) for _ in range(4)]
+                cpu.lrn_forward(y, (5, 1, 1), 1.0, 0.75, 1.0, normal[0], normal[1])
+                cpu.lrn_backward(y, normal[1], normal[0], y, (5, 1, 1), 1.0, 0.75, normal[2])
+                cpu.lrn_forward(y, (1, 3, 3), 1.0, 0.75, 1.0, None, normal[3])
+            arrays = (y, d_w, d_x, d_b, z, d_v, argmax, *pooled, *normal)
+            results[threads] = [a.tobytes() for a in arrays]
     finally:
         numba.set_num_threads(before)
     assert results[1] == results[2]
+
+
+@st.composite
+def windows(draw):
+    """Pooling of (N, C, H, W): kernel, stride and pad, the usual sizes more often."""
+    kernel, stride, pad, sizes = [], [], [], []
+    for _ in "hw":
+        k, s = draw(st.sampled_from([(3, 2), (2, 2), (1, 1), (3, 1), (4, 3), (2, 3), (5, 2)]))
+        p = draw(st.integers(0, k - 1))
+        size = draw(st.integers(max(1, k - 2 * p), 40))
+        kernel, stride, pad, sizes = [*kernel, k], [*stride, s], [*pad, p], [*sizes, size]
+    shape = (draw(st.integers(1, 2)), draw(st.integers(1, 3)), *sizes)
+    windows = [pooling_output(*axis) for axis in zip(sizes, kernel, stride, pad, strict=True)]
+    return shape, (*shape[:2], *windows), tuple(kernel), tuple(stride), tuple(pad)
+
+
+@given(windows(), st.sampled_from(["float64", "float32"]), st.integers(0, 2**32 - 1))
+@settings(max_examples=80, deadline=None)
+def test_poolings_agree(case, dtype, seed):
+    shape, y_shape, *geometry = case
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-9, 9, shape).astype(dtype)  # with many equal values
+    y = np.full(y_shape, np.nan, dtype)
+    argmax = np.full(y_shape, -1, np.int32)
+    both = run_both("max_pool_forward", (x, *geometry), (y, argmax))
+    (values, found), (positions, where) = both
+    assert np.array_equal(values, found) and np.array_equal(positions, where)
+    backend.get("numba").max_pool_forward(x, *geometry, y, None)
+    assert np.array_equal(values, y)
+    reference.max_pool_forward(x, *geometry, y, None)
+    assert np.array_equal(values, y)
+    assert_agree("ave_pool_forward", (x, *geometry), np.full_like(y, np.nan))
+    d_y = rng.uniform(-1, 1, y_shape).astype(dtype)
+    assert_agree("ave_pool_backward", (d_y, *geometry), np.full_like(x, np.nan))
+    assert_agree("max_pool_backward", (d_y, positions), np.full_like(x, np.nan))
+
+
+@given(
+    shape=st.tuples(*(st.integers(1, 7) for _ in range(4))),
+    window=st.sampled_from([(1, 1, 1), (3, 1, 1), (5, 1, 1), (9, 1, 1), (1, 3, 3), (1, 5, 5)]),
+    beta=st.sampled_from([0.75, 0.5, 1.3]),
+    dtype=st.sampled_from(["float64", "float32"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_normalizations_agree(shape, window, beta, dtype, seed):
+    rng = np.random.default_rng(seed)
+    x, d_y = rng.uniform(-2, 2, (2, *shape)).astype(dtype)
+    constants = (2.5, beta, 1.5)
+    nothing = np.full_like(x, np.nan)
+    assert_agree("lrn_forward", (x, window, *constants), nothing, nothing)
+    scale, y, alone = (np.empty_like(x) for _ in range(3))
+    cpu.lrn_forward(x, window, *constants, scale, y)
+    cpu.lrn_forward(x, window, *constants, None, alone)
+    assert np.array_equal(y, alone)
+    expected = naive.normalize(x.astype("float64"), window, *constants)
+    assert np.allclose(y, expected, rtol=TOLERANCE[dtype], atol=0)
+    assert_agree("lrn_backward", (x, y, scale, d_y, window, *constants[:2]), nothing)
+
+
+@given(convolutions(), st.sampled_from(["float64", "float32"]))
+@settings(max_examples=40, deadline=None)
+def test_a_convolution_that_rectifies_equals_a_relu_behind_it(case, dtype):
+    x, w, b, d_y = case.arrays(dtype)
+    s = case.shape
+    modes = {mode: prepare(mode, s, w, b, cpu) for mode in MODES}
+    for mode, prepared in modes.items():
+        plain, fused, expected = (np.full_like(d_y, np.nan) for _ in range(3))
+        with backend.single_threaded_blas():
+            prepared.forward(x, plain)
+            prepared.forward(x, fused, relu=True)
+        cpu.relu_forward(plain, 0.0, expected)
+        assert np.array_equal(fused, expected), mode
+    y = np.empty_like(d_y)
+    prepare("LOWERED_CSRMM", s, w, b, reference).forward(x, y, relu=True)
+    assert np.allclose(y, fused, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] * 10)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -0.0, -3.0, 2.0])
+def test_rectifying_on_the_way_shows_what_the_layer_shows(value):
+    x, w = np.full((1, 1), value, "float32"), np.ones((1, 1), "float32")
+    plain, fused, expected = (np.zeros((1, 1), "float32") for _ in range(3))
+    for module in (cpu, reference):
+        with np.errstate(invalid="ignore"):
+            module.inner_product_forward(x, w, None, plain)
+            module.inner_product_forward(x, w, None, fused, relu=True)
+            module.relu_forward(plain, 0.0, expected)
+        assert np.array_equal(fused, expected, equal_nan=True)
 
 
 def rng_matrix(rows, columns):

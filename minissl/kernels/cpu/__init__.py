@@ -22,6 +22,7 @@ from minissl.kernels.cpu.convolution import (
     conv_backward_input,
     conv_backward_weights,
     conv_forward,
+    images_per_chunk,
 )
 from minissl.kernels.cpu.inner_product import (
     inner_product_backward_bias,
@@ -79,6 +80,7 @@ __all__ = [
     "conv_csrmm",
     "conv_forward",
     "im2col",
+    "images_per_chunk",
     "inner_product_backward_bias",
     "inner_product_backward_input",
     "inner_product_backward_weights",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from minissl.kernels.cpu.activations import rectified
 from minissl.kernels.cpu.jit import (
     PARTS,
     config,
@@ -48,10 +49,14 @@ def lower_chunk(x, columns, first, images, channel, channels, geometry, Q, pixel
 
 
 @kernel
-def add_bias(source, bias, target):
-    """target = source + bias, along one run of pixels."""
-    for j in range(source.size):
-        target[j] = source[j] + bias
+def add_bias(source, bias, relu, target):
+    """target = source + bias, rectified where ``relu`` says so, along one run of pixels."""
+    if relu:
+        for j in range(source.size):
+            target[j] = rectified(source[j] + bias)
+    else:
+        for j in range(source.size):
+            target[j] = source[j] + bias
 
 
 @kernel
@@ -92,7 +97,7 @@ def gather(d_y, first, images, filter, filters, pixels, d_out):
 
 
 @parallel_kernel
-def _forward(x, w, b, geometry, B, Q, cols, outs, y, stages):
+def _forward(x, w, b, geometry, B, Q, cols, outs, relu, y, stages):
     """Run all chunks; w is (G, F/G, K), b is (F,), y is (N, F, P*Q); cols and outs hold scratch."""
     N, C = x.shape[:2]
     G, filters, K = w.shape
@@ -117,7 +122,8 @@ def _forward(x, w, b, geometry, B, Q, cols, outs, y, stages):
                 for i in range(images):
                     for f in range(filters):
                         source = out[f][i * pixels : (i + 1) * pixels]
-                        add_bias(source, b[g * filters + f], y[first + i, g * filters + f])
+                        filter = g * filters + f
+                        add_bias(source, b[filter], relu, y[first + i, filter])
 
 
 @parallel_kernel
@@ -196,7 +202,7 @@ def chunk_buffers(chunk: int, K: int, filters: int, pixels: int, dtype: np.dtype
     return cols, outs
 
 
-def conv_forward(x, w, b, stride, pad, dilation, groups, y, stages=ALL) -> None:
+def conv_forward(x, w, b, stride, pad, dilation, groups, y, relu=False, stages=ALL) -> None:
     """Convolution forward; see the reference. ``stages``: see :mod:`minissl.kernels.cpu.stages`."""
     (N, F, P, Q), kernel = y.shape, w.shape[2:]
     w = w.reshape(groups, F // groups, -1)  # (G, F/G, K)
@@ -205,9 +211,8 @@ def conv_forward(x, w, b, stride, pad, dilation, groups, y, stages=ALL) -> None:
     cols, outs = chunk_buffers(B, K, F // groups, P * Q, x.dtype)
     b = np.zeros(F, x.dtype) if b is None else b
     geometry = (*kernel, *stride, *pad, *dilation)
-    _forward(
-        np.ascontiguousarray(x), w, b, geometry, B, Q, cols, outs, y.reshape(N, F, P * Q), stages
-    )
+    x, y = np.ascontiguousarray(x), y.reshape(N, F, P * Q)
+    _forward(x, w, b, geometry, B, Q, cols, outs, relu, y, stages)
 
 
 def conv_backward_weights(x, d_y, stride, pad, dilation, groups, d_w) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from minissl.kernels.cpu.activations import rectified
 from minissl.kernels.cpu.jit import config, get_thread_id, parallel_kernel, prange, scratch, step
 
 
 @parallel_kernel
-def _forward(x, w, b, rows, outs, y):
+def _forward(x, w, b, rows, outs, relu, y):
     """Blocks of outputs: y[:, block] = x @ w[block]^T + b[block]."""
     N, F = y.shape
     for block in prange((F + rows - 1) // rows):
@@ -22,7 +23,8 @@ def _forward(x, w, b, rows, outs, y):
         np.dot(x, w[first:last].T, out)  # (N, K) @ (K, block)
         for n in range(N):
             for f in range(first, last):
-                y[n, f] = out[n, f - first] + b[f]
+                value = out[n, f - first] + b[f]
+                y[n, f] = rectified(value) if relu else value
 
 
 @parallel_kernel
@@ -59,13 +61,14 @@ def _block(n: int) -> int:
     return max(32, step(n, 8))
 
 
-def inner_product_forward(x, w, b, y) -> None:
+def inner_product_forward(x, w, b, y, relu=False) -> None:
     """Y = x @ W^T + b; see the reference."""
     F = w.shape[0]
     b = np.zeros(F, y.dtype) if b is None else b
     rows = _block(F)
     x = np.ascontiguousarray(x)
-    _forward(x, w, b, rows, _scratch("outputs", x.shape[0] * rows, y.dtype), y)
+    outs = _scratch("outputs", x.shape[0] * rows, y.dtype)
+    _forward(x, w, b, rows, outs, relu, y)
 
 
 def inner_product_backward_weights(x, d_y, d_w) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from minissl.kernels.cpu.activations import rectified
 from minissl.kernels.cpu.convolution import (
     add_bias,
     chunk_buffers,
@@ -38,7 +39,7 @@ def sparse_row(values, columns, col, out):
 
 
 @parallel_kernel
-def _csrmm(x, values, columns, row_start, b, geometry, groups, B, Q, cols, outs, y, stages):
+def _csrmm(x, values, columns, row_start, b, geometry, groups, B, Q, cols, outs, relu, y, stages):
     """Run all chunks; y is (N, F, P*Q)."""
     N, C = x.shape[:2]
     filters = b.size // groups
@@ -64,11 +65,12 @@ def _csrmm(x, values, columns, row_start, b, geometry, groups, B, Q, cols, outs,
                     sparse_row(values[own], columns[own], col, out)
                 if stages & SCATTER:
                     for i in range(images):
-                        add_bias(out[i * pixels : (i + 1) * pixels], b[f], y[first + i, f])
+                        source = out[i * pixels : (i + 1) * pixels]
+                        add_bias(source, b[f], relu, y[first + i, f])
 
 
 @parallel_kernel
-def _ccnmm(x, packing, b, geometry, B, Q, cols, outs, y, stages):
+def _ccnmm(x, packing, b, geometry, B, Q, cols, outs, relu, y, stages):
     """Run all chunks; y is (N, F, P*Q).
 
     ``packing`` is (values, rows, row_start, columns, column_start): the packed matrices, and the
@@ -107,15 +109,28 @@ def _ccnmm(x, packing, b, geometry, B, Q, cols, outs, y, stages):
                 for i in range(images):
                     for row in range(kept_rows.size):
                         source = out[row][i * pixels : (i + 1) * pixels]
-                        add_bias(source, b[kept_rows[row]], y[first + i, kept_rows[row]])
+                        f = kept_rows[row]
+                        add_bias(source, b[f], relu, y[first + i, f])
         if stages & SCATTER:
             for i in range(images):
                 for f in removed:
-                    y[first + i, f, :] = b[f]
+                    y[first + i, f, :] = rectified(b[f]) if relu else b[f]
 
 
 def conv_csrmm(
-    x, values, columns, row_start, b, kernel, stride, pad, dilation, groups, y, stages=ALL
+    x,
+    values,
+    columns,
+    row_start,
+    b,
+    kernel,
+    stride,
+    pad,
+    dilation,
+    groups,
+    y,
+    relu=False,
+    stages=ALL,
 ) -> None:
     """Convolve with compressed rows; see the reference, and the stages module for ``stages``."""
     N, F, P, Q = y.shape
@@ -124,7 +139,7 @@ def conv_csrmm(
     cols, outs = chunk_buffers(B, K, 1, P * Q, x.dtype)
     geometry = (*kernel, *stride, *pad, *dilation)
     x, y = np.ascontiguousarray(x), y.reshape(N, F, P * Q)
-    _csrmm(x, values, columns, row_start, b, geometry, groups, B, Q, cols, outs, y, stages)
+    _csrmm(x, values, columns, row_start, b, geometry, groups, B, Q, cols, outs, relu, y, stages)
 
 
 def conv_ccnmm(
@@ -140,6 +155,7 @@ def conv_ccnmm(
     pad,
     dilation,
     y,
+    relu=False,
     stages=ALL,
 ) -> None:
     """Convolve with kept rows and columns; see the reference, and the stages module."""
@@ -150,4 +166,4 @@ def conv_ccnmm(
     packing = (values, rows, row_start, columns, column_start)
     geometry = (*kernel, *stride, *pad, *dilation)
     x, y = np.ascontiguousarray(x), y.reshape(N, F, P * Q)
-    _ccnmm(x, packing, b, geometry, B, Q, cols, outs, y, stages)
+    _ccnmm(x, packing, b, geometry, B, Q, cols, outs, relu, y, stages)
