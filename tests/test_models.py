@@ -1,0 +1,78 @@
+"""Networks that come with minissl: their published sizes."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from minissl import Net, fusion, models
+from minissl.formats.prototxt import read_net
+from minissl.summary import summarize
+from tests.conftest import needs_compiler
+
+
+@pytest.mark.parametrize("name", ["caffenet.prototxt", "caffenet_deploy.prototxt"])
+def test_caffenet_has_its_published_size(name):
+    # 61 million random numbers are not what is tested
+    zeros = mock.patch("minissl.layers.base.fill", lambda filler, shape, *_, **__: np.zeros(shape))
+    with zeros:
+        net = Net(models.path(name), "TEST", backend="numpy", data={"batch_size": 1})
+    layers = {one.name: one for one in summarize(net)}
+    assert sum(one.parameters for one in layers.values()) == 60_965_224
+    assert {name: one.flop // 2 for name, one in layers.items() if one.flop} == {
+        "conv1": 105_415_200,
+        "conv2": 223_948_800,
+        "conv3": 149_520_384,
+        "conv4": 112_140_288,
+        "conv5": 74_760_192,
+        "fc6": 37_748_736,
+        "fc7": 16_777_216,
+        "fc8": 4_096_000,
+    }  # 724 million
+    sizes = {top: shape[1:] for one in layers.values() for top, shape in one.tops.items()}
+    assert sizes["conv1"] == (96, 55, 55) and sizes["norm1"] == (96, 27, 27)
+    assert sizes["norm2"] == (256, 13, 13) and sizes["pool5"] == (256, 6, 6)
+
+
+def narrow_caffenet(pixels: int = 67):
+    """CaffeNet with few filters and a small image: the same chains."""
+    param = read_net(models.path("caffenet_deploy.prototxt"))
+    for layer in param.layer:
+        if layer.type == "Convolution":
+            layer.convolution_param.num_output //= 16
+            layer.convolution_param.weight_filler.std = 0.1
+        if layer.type == "InnerProduct":
+            layer.inner_product_param.num_output = 10
+            layer.inner_product_param.weight_filler.std = 0.1
+    param.layer[0].input_param.shape[0].dim[:] = [3, 3, pixels, pixels]
+    return param
+
+
+@needs_compiler
+def test_caffenet_is_fused_as_skimcaffe_does_it():
+    net = Net(narrow_caffenet(), fuse=True)
+    plain = Net(narrow_caffenet(), fuse=False)
+    kinds = [step.kind for step in net.steps if isinstance(step, fusion.FusedStep)]
+    assert kinds == [
+        "ConvolutionReLUPoolLRN",
+        "ConvolutionReLUPoolLRN",
+        "ConvolutionReLU",
+        "ConvolutionReLU",
+        "ConvolutionReLUPool",
+        "InnerProductReLUDropout",
+        "InnerProductReLUDropout",
+    ]
+    x = np.random.default_rng(0).normal(scale=50, size=(3, 3, 67, 67))
+    found, expected = net.forward({"data": x})["prob"], plain.forward({"data": x})["prob"]
+    assert np.array_equal(found, expected) and np.ptp(found) > 0.01
+    assert np.array_equal(net.blobs["pool1"].data, plain.blobs["pool1"].data)
+
+
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+def test_caffenet_reads_and_learns_in_both_phases(phase):
+    with mock.patch("minissl.layers.base.fill", lambda filler, shape, *_, **__: np.zeros(shape)):
+        net = Net(models.path("caffenet.prototxt"), phase, backend="numpy", data={"batch_size": 2})
+    assert "loss" in net.outputs and ("accuracy" in net.outputs) == (phase == "TEST")
+    assert [p.spec.lr_mult for p in net.parameters] == [1, 2] * 8
