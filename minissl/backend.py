@@ -82,13 +82,13 @@ def threads() -> int:
 
 
 @cache
-def _blas_pools():
+def _blas_libraries() -> list[Any]:
     from threadpoolctl import ThreadpoolController
 
     import_module(
         "scipy.linalg.blas"
     )  # the BLAS that compiled kernels call must be loaded to be seen
-    return ThreadpoolController().select(user_api="blas")
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
 _inside = False
@@ -105,9 +105,14 @@ def single_threaded_blas() -> Iterator[None]:
     if _inside:
         yield
         return
+    before = [(library, library.num_threads) for library in _blas_libraries()]
+    several = [(library, threads) for library, threads in before if threads != 1]
     _inside = True
     try:
-        with _blas_pools().limit(limits=1):
-            yield
+        for library, _ in several:
+            library.set_num_threads(1)
+        yield
     finally:
+        for library, threads in several:
+            library.set_num_threads(threads)
         _inside = False

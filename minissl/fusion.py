@@ -112,16 +112,22 @@ class FusedStep(Step):
         writers = [i for i, (layer, _) in enumerate(self._order) if not isinstance(layer, ReLU)]
         self._last_writer = writers[-1]
         self._between = {i: self._order[i][1] for i in writers[:-1]}  # shapes of one image
+        self._image_bytes = sum(map(prod, self._between.values())) * self.top[0].dtype.itemsize
         self._memory: dict[int, Any] = {}
+        self._whole: list[Blob] = []
 
     def forward(self, runner: Prepared | None = None, **stages: int) -> None:
         """Run the chain; what it passes over can be computed on demand."""
-        if isinstance(self.layer, Convolution):
-            runner = runner or self.layer.runner()
+        if runner is None and isinstance(self.layer, Convolution):
+            runner = self.layer.runner()
         images = self.top[0].shape[0]
         block = self.images_per_block(runner.images_per_chunk(images) if runner else 1)
-        for first in range(0, images, block):
-            self._run(first, min(images, first + block), runner, stages)
+        if block == images:
+            self._whole = self._whole or self._path(0, images)
+            self._run(self._whole, runner, stages)
+        else:
+            for first in range(0, images, block):
+                self._run(self._path(first, min(images, first + block)), runner, stages)
         for blob in self.hidden:
             blob.deferred = self._compute_hidden
 
@@ -131,32 +137,36 @@ class FusedStep(Step):
         A multiple of what is convolved together, so that nothing changes in any digit, and enough
         to keep all threads busy.
         """
-        images = self.top[0].shape[0]
-        each = sum(map(prod, self._between.values())) * self.top[0].dtype.itemsize
-        if not each:
+        images, each = self.top[0].shape[0], self._image_bytes
+        if images == 1 or not each:
             return images
         is_compiled = backends.name_of(self.layer.kernels) == "numba"
         together = chunk * (backends.threads() if is_compiled else 1)
         return min(images, together * max(1, BLOCK_BYTES // (together * each)))
 
-    def _run(self, first: int, last: int, runner: Prepared | None, stages: dict[str, int]) -> None:
-        """Run the chain for some images."""
-        current = _part(self.bottom[0], first, last)
-        for i, (layer, _) in enumerate(self._order):
-            target = current  # a ReLU that stands alone is computed in place
+    def _path(self, first: int, last: int) -> list[Blob]:
+        """Return what some images pass through: the input of each layer, and the last output."""
+        path = [_part(self.bottom[0], first, last)]
+        for i in range(len(self._order)):
             if i == self._last_writer:
-                target = _part(self.top[0], first, last)
+                path.append(_part(self.top[0], first, last))
             elif i in self._between:
-                target = self._buffer(i, last - first)
+                path.append(self._buffer(i, last - first))
+            else:  # a ReLU that stands alone is computed in place
+                path.append(path[-1])
+        return path
+
+    def _run(self, path: list[Blob], runner: Prepared | None, stages: dict[str, int]) -> None:
+        """Run the chain for some images; with ``stages``, these of the convolution alone."""
+        for i, (layer, _) in enumerate(self._order):
             if i == 0 and runner is not None:
-                runner.forward(current.data, target.data, relu=self._relu, **stages)
+                runner.forward(path[0].data, path[1].data, relu=self._relu, **stages)
                 if stages:
                     return
             elif isinstance(layer, InnerProduct):
-                layer.forward([current], [target], relu=self._relu)
+                layer.forward([path[i]], [path[i + 1]], relu=self._relu)
             else:
-                layer.forward([current], [target])
-            current = target
+                layer.forward([path[i]], [path[i + 1]])
 
     def _buffer(self, i: int, images: int) -> Blob:
         """Return memory for what layer i hands to the next one."""

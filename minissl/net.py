@@ -107,6 +107,7 @@ class Net:
         graph_of_layers = self.layers, self._bottoms, self._tops
         self.steps = fusion.plan(*graph_of_layers, fuse=fuse and phase == "TEST")
         self._single_steps = fusion.plan(*graph_of_layers, fuse=False)
+        self._passed_over = [blob for step in self.steps for blob in step.hidden]
         self.watcher: Callable[[str, Layer], None] | None = None
 
     # --- set-up ---
@@ -250,8 +251,8 @@ class Net:
 
     def forget(self) -> None:
         """Drop what fused steps have left to be computed on demand."""
-        for step in self.steps:
-            step.forget()
+        for blob in self._passed_over:
+            blob.deferred = None
 
     @property
     def fused(self) -> dict[str, str]:
