@@ -34,6 +34,7 @@ os.environ.pop("OPENBLAS_L2_SIZE", None)
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ROOT / "minissl" / "models"
+PARTS = ["convolutional", "whole"]
 #: a sample lasts about this long, so that the clock and the first caches do not matter
 SHORTEST = 10e-3
 #: rounds in which the modes of the convolutions are compared beforehand
@@ -53,9 +54,13 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=compact / "net.prototxt")
     parser.add_argument("--weights", type=Path, default=compact / "net.caffemodel")
     parser.add_argument("--batch", nargs="+", type=int)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="of CaffeNet")
+    parser.add_argument("--modes", nargs="+", help="of the convolutions, in place of the fastest")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--engines", nargs="+", help="only these; by the first words of their names")
+    parser.add_argument(
+        "--engines", nargs="+", help="only these; by the first words of their names"
+    )
     parser.add_argument("--json", type=Path, help="file to write every figure to")
     options = parser.parse_args()
     if options.network == "caffenet" and options.matrices is None:
@@ -65,7 +70,7 @@ def main() -> None:
     print(f"{doctor.machine_in_words()}; {options.threads} threads; ms, median of {options.rounds}")
     results = []
     for batch in options.batch or ([1, 32] if options.network == "caffenet" else [1]):
-        for part in ("convolutional", "whole") if options.network == "caffenet" else ("whole",):
+        for part in options.parts if options.network == "caffenet" else ["whole"]:
             results += compare(options, batch, part)
     if options.json:
         words = {"machine": doctor.machine_in_words(), "threads": options.threads}
@@ -113,7 +118,9 @@ def caffenet(batch: int, part: str) -> Any:
 
 def without_data(param: Any, batch: int) -> Any:
     """Return LeNet with an Input in place of its data, and nothing that needs labels."""
-    layers = [layer for layer in param.layer if layer.type != "Data" and "label" not in layer.bottom]
+    layers = [
+        layer for layer in param.layer if layer.type != "Data" and "label" not in layer.bottom
+    ]
     del param.layer[:]
     source = param.layer.add(name="data", type="Input", top=["data"])
     source.input_param.shape.add(dim=[batch, 1, 28, 28])
@@ -132,24 +139,27 @@ def minissl_engine(options: Any, batch: int, part: str, sparse: bool, fuse: bool
     build = sparse_net if sparse else dense_net
     net = build(options, batch, part, fuse=fuse)
     if sparse:
-        give_fastest_modes(net)
+        give_modes(net, options.modes)
     (output,) = net.outputs
     net.forward()
     return lambda x: net.forward({"data": x})[output]
 
 
-def give_fastest_modes(net: Any) -> None:
-    """Time every mode of each convolution, and let the layer run in the fastest."""
+def give_modes(net: Any, modes: list[str] | None) -> None:
+    """Let every convolution run in its mode, or in the fastest of all, which are timed."""
     from minissl import timing
     from minissl.conv_modes import MODES
 
     convolutions = [layer for layer in net.layers if layer.type_name == "Convolution"]
-    every = {layer.name: tuple(MODES) for layer in convolutions if not layer.kept_columns}
-    chosen = timing.fastest(timing.time_net(net, every, TRIALS))
+    if modes:
+        chosen = dict(zip((layer.name for layer in convolutions), modes, strict=True))
+    else:
+        every = {layer.name: tuple(MODES) for layer in convolutions}
+        chosen = timing.fastest(timing.time_net(net, every, TRIALS))
+        print(f"  modes: {' '.join(chosen.values())}", flush=True)
     for layer in convolutions:
         layer.conv_mode = chosen[layer.name]
         layer.prepare()
-    print(f"    modes: {' '.join(chosen.values())}", flush=True)
 
 
 def onnxruntime_engine(options: Any, batch: int, part: str) -> Any:

@@ -121,7 +121,7 @@ class FusedStep(Step):
         if runner is None and isinstance(self.layer, Convolution):
             runner = self.layer.runner()
         images = self.top[0].shape[0]
-        block = self.images_per_block(runner.images_per_chunk(images) if runner else 1)
+        block = self.images_per_block(runner)
         if block == images:
             self._whole = self._whole or self._path(0, images)
             self._run(self._whole, runner, stages)
@@ -131,18 +131,19 @@ class FusedStep(Step):
         for blob in self.hidden:
             blob.deferred = self._compute_hidden
 
-    def images_per_block(self, chunk: int) -> int:
+    def images_per_block(self, runner: Prepared | None) -> int:
         """Return after how many images the chain begins anew.
 
         A multiple of what is convolved together, so that nothing changes in any digit, and enough
         to keep all threads busy.
         """
-        images, each = self.top[0].shape[0], self._image_bytes
-        if images == 1 or not each:
+        images = self.top[0].shape[0]
+        if images == 1 or not self._image_bytes:
             return images
+        chunk = runner.images_per_chunk(images) if runner else 1
         is_compiled = backends.name_of(self.layer.kernels) == "numba"
         together = chunk * (backends.threads() if is_compiled else 1)
-        return min(images, together * max(1, BLOCK_BYTES // (together * each)))
+        return min(images, together * max(1, BLOCK_BYTES // (together * self._image_bytes)))
 
     def _path(self, first: int, last: int) -> list[Blob]:
         """Return what some images pass through: the input of each layer, and the last output."""

@@ -1,14 +1,15 @@
 """Convolution by lowering and GEMM, forward and both gradients, parallel over chunks of images.
 
-A chunk is a few images whose lowered matrix fits the second-level cache; each is lowered into the
-scratch memory of its thread and multiplied by a single-threaded GEMM:
+A chunk is a few images whose lowered matrix fits the second-level cache, or, forward, some output
+rows of one image; each is lowered into the scratch memory of its thread and multiplied by a
+single-threaded GEMM:
 
     forward        Y[g]   = W[g]   @ col        (F/G, K)   @ (K, B*P*Q)
     weights        dW[g] += dY[g]  @ col^T      (F/G, B*P*Q) @ (B*P*Q, K)
     input          dcol   = W[g]^T @ dY[g]      (K, F/G)   @ (F/G, B*P*Q), then col2im
 
 Dimensions: N images in chunks of B, C channels, F filters, G conv groups, K = C/G * kh * kw,
-P x Q output pixels.
+P x Q output pixels, P in bands of R rows.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from minissl.kernels.cpu.jit import (
     parallel_kernel,
     prange,
     scratch,
+    step,
 )
 from minissl.kernels.cpu.lowering import lower_image, raise_image
 from minissl.kernels.cpu.stages import ALL, LOWER, MULTIPLY, SCATTER
@@ -37,15 +39,38 @@ def images_per_chunk(N: int, K: int, pixels: int, itemsize: int) -> int:
     return max(1, min(N, CHUNK_BYTES // max(1, K * pixels * itemsize)))
 
 
-@kernel
-def lower_chunk(x, columns, first, images, channel, channels, geometry, Q, pixels, col):
-    """Lower some images of one conv group side by side: col is (len(columns), images * P*Q).
+def rows_per_chunk(K: int, P: int, Q: int, itemsize: int) -> int:
+    """Number of output rows R lowered together: all P, or bands of an image that is too large."""
+    most = max(1, CHUNK_BYTES // max(1, K * Q * itemsize))
+    return step(P, -(-P // most))
 
-    ``geometry`` is explained in :mod:`minissl.kernels.cpu.lowering`.
+
+@kernel
+def chunks_of(N, P, cut):
+    """Number of chunks; ``cut`` is (B, R, Q)."""
+    return -(-N // cut[0]) * -(-P // cut[1])
+
+
+@kernel
+def chunk_at(index, N, P, cut):
+    """Return first image, number of images, first row, and first pixel and last of a chunk."""
+    B, R, Q = cut
+    bands = -(-P // R)
+    number = np.int64(index)  # prange counts in unsigned numbers
+    first, row = number // bands * B, number % bands * R
+    return first, min(B, N - first), row, row * Q, min(P, row + R) * Q
+
+
+@kernel
+def lower_chunk(x, columns, first, images, channel, channels, geometry, row, Q, pixels, col):
+    """Lower some images of one conv group side by side: col is (len(columns), images * pixels).
+
+    The pixels are those from output row ``row`` on. ``geometry`` is explained in
+    :mod:`minissl.kernels.cpu.lowering`.
     """
     for i in range(images):
         image = x[first + i, channel : channel + channels]
-        lower_image(image, columns, geometry, Q, pixels, col, i * pixels)
+        lower_image(image, columns, geometry, row, Q, pixels, col, i * pixels)
 
 
 @kernel
@@ -97,24 +122,25 @@ def gather(d_y, first, images, filter, filters, pixels, d_out):
 
 
 @parallel_kernel
-def _forward(x, w, b, geometry, B, Q, cols, outs, relu, y, stages):
+def _forward(x, w, b, geometry, cut, cols, outs, relu, y, stages):
     """Run all chunks; w is (G, F/G, K), b is (F,), y is (N, F, P*Q); cols and outs hold scratch."""
     N, C = x.shape[:2]
     G, filters, K = w.shape
     channels = C // G
-    pixels = y.shape[2]
+    Q = cut[2]
+    P = y.shape[2] // Q
     columns = np.arange(K)
-    for chunk in prange((N + B - 1) // B):
+    for chunk in prange(chunks_of(N, P, cut)):
         thread = get_thread_id()
-        first = chunk * B
-        images = min(B, N - first)
+        first, images, row, begin, end = chunk_at(chunk, N, P, cut)
+        pixels = end - begin
         width = images * pixels
         col = cols[thread, : K * width].reshape(K, width)
         out = outs[thread, : filters * width].reshape(filters, width)
         for g in range(G):
             if stages & LOWER:
                 lower_chunk(
-                    x, columns, first, images, g * channels, channels, geometry, Q, pixels, col
+                    x, columns, first, images, g * channels, channels, geometry, row, Q, pixels, col
                 )
             if stages & MULTIPLY:
                 np.dot(w[g], col, out)
@@ -123,7 +149,7 @@ def _forward(x, w, b, geometry, B, Q, cols, outs, relu, y, stages):
                     for f in range(filters):
                         source = out[f][i * pixels : (i + 1) * pixels]
                         filter = g * filters + f
-                        add_bias(source, b[filter], relu, y[first + i, filter])
+                        add_bias(source, b[filter], relu, y[first + i, filter, begin:end])
 
 
 @parallel_kernel
@@ -146,7 +172,7 @@ def _backward_weights(x, d_y, geometry, B, Q, cols, outs, partial):
             d_out = outs[thread, : filters * width].reshape(filters, width)
             for g in range(G):
                 lower_chunk(
-                    x, columns, first, images, g * channels, channels, geometry, Q, pixels, col
+                    x, columns, first, images, g * channels, channels, geometry, 0, Q, pixels, col
                 )
                 gather(d_y, first, images, g * filters, filters, pixels, d_out)
                 np.dot(d_out, col.T, product)
@@ -207,12 +233,12 @@ def conv_forward(x, w, b, stride, pad, dilation, groups, y, relu=False, stages=A
     (N, F, P, Q), kernel = y.shape, w.shape[2:]
     w = w.reshape(groups, F // groups, -1)  # (G, F/G, K)
     K = w.shape[2]
-    B = images_per_chunk(N, K, P * Q, x.itemsize)
-    cols, outs = chunk_buffers(B, K, F // groups, P * Q, x.dtype)
+    cut = images_per_chunk(N, K, P * Q, x.itemsize), rows_per_chunk(K, P, Q, x.itemsize), Q
+    cols, outs = chunk_buffers(cut[0], K, F // groups, cut[1] * Q, x.dtype)
     b = np.zeros(F, x.dtype) if b is None else b
     geometry = (*kernel, *stride, *pad, *dilation)
     x, y = np.ascontiguousarray(x), y.reshape(N, F, P * Q)
-    _forward(x, w, b, geometry, B, Q, cols, outs, relu, y, stages)
+    _forward(x, w, b, geometry, cut, cols, outs, relu, y, stages)
 
 
 def conv_backward_weights(x, d_y, stride, pad, dilation, groups, d_w) -> None:

@@ -73,10 +73,11 @@ def raise_row(col, at, H, W, top, left, sh, sw, Q, pixels, x, plane):
 
 
 @kernel
-def lower_image(x, columns, geometry, Q, pixels, col, first):
+def lower_image(x, columns, geometry, row, Q, pixels, col, first):
     """Some columns k of the weight matrix: x (C, H, W) -> rows of col (len(columns), width).
 
-    Written to col[:, first : first + P*Q]; ``first`` leaves room for images beside this one.
+    Written to col[:, first : first + pixels]: the outputs from row ``row`` on. ``first`` leaves
+    room for images beside this one.
     """
     kh, kw, sh, sw, ph, pw, dh, dw = geometry
     H, W = x.shape[1:]
@@ -85,7 +86,7 @@ def lower_image(x, columns, geometry, Q, pixels, col, first):
     for i in range(columns.size):
         k = columns[i]
         c, r, q = k // (kh * kw), k // kw % kh, k % kw
-        top, left = r * dh - ph, q * dw - pw
+        top, left = r * dh - ph + row * sh, q * dw - pw
         at = i * width + first
         lower_row(flat, c * H * W, H, W, top, left, sh, sw, Q, pixels, flat_col, at)
 
@@ -122,7 +123,7 @@ def lower_columns(x, columns, kernel, stride, pad, dilation, col) -> None:
     """Lower only some columns; see the reference."""
     Q = _output_width(x, kernel, stride, pad, dilation)
     x = np.ascontiguousarray(x)
-    lower_image(x, columns, (*kernel, *stride, *pad, *dilation), Q, col.shape[1], col, 0)
+    lower_image(x, columns, (*kernel, *stride, *pad, *dilation), 0, Q, col.shape[1], col, 0)
 
 
 def col2im(col, kernel, stride, pad, dilation, x) -> None:

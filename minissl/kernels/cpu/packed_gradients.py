@@ -67,7 +67,7 @@ def _backward_weights(x, d_y, packing, geometry, B, Q, cols, outs, partial):
                 col = cols[thread, : kept.size * width].reshape(kept.size, width)
                 d_out = outs[thread, : kept_rows.size * width].reshape(kept_rows.size, width)
                 lower_chunk(
-                    x, kept, first, images, g * channels, channels, geometry, Q, pixels, col
+                    x, kept, first, images, g * channels, channels, geometry, 0, Q, pixels, col
                 )
                 gather_rows(d_y, first, images, kept_rows, pixels, d_out)
                 np.dot(d_out, col.T, product[:size].reshape(kept_rows.size, kept.size))

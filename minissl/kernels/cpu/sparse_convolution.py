@@ -1,7 +1,8 @@
 """Convolution with sparse weights by lowering: compressed rows, and concatenated rows and columns.
 
-Parallel over chunks of B images, as in :mod:`minissl.kernels.cpu.convolution`. P x Q output
-pixels; ``width`` is the number of columns of a chunk's lowered matrix, B * P * Q.
+Parallel over chunks of images, or of output rows of one image, as in
+:mod:`minissl.kernels.cpu.convolution`. P x Q output pixels; ``cut`` is (B, R, Q); ``width`` is the
+number of columns of a chunk's lowered matrix.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import numpy as np
 from minissl.kernels.cpu.activations import rectified
 from minissl.kernels.cpu.convolution import (
     add_bias,
+    chunk_at,
     chunk_buffers,
+    chunks_of,
     images_per_chunk,
     lower_chunk,
+    rows_per_chunk,
 )
 from minissl.kernels.cpu.jit import get_thread_id, kernel, parallel_kernel, prange
 from minissl.kernels.cpu.stages import ALL, LOWER, MULTIPLY, SCATTER
@@ -39,25 +43,26 @@ def sparse_row(values, columns, col, out):
 
 
 @parallel_kernel
-def _csrmm(x, values, columns, row_start, b, geometry, groups, B, Q, cols, outs, relu, y, stages):
+def _csrmm(x, values, columns, row_start, b, geometry, groups, cut, cols, outs, relu, y, stages):
     """Run all chunks; y is (N, F, P*Q)."""
     N, C = x.shape[:2]
     filters = b.size // groups
     channels = C // groups
     K = channels * geometry[0] * geometry[1]
     every = np.arange(K)
-    pixels = y.shape[2]
-    for chunk in prange((N + B - 1) // B):
+    Q = cut[2]
+    P = y.shape[2] // Q
+    for chunk in prange(chunks_of(N, P, cut)):
         thread = get_thread_id()
-        first = chunk * B
-        images = min(B, N - first)
+        first, images, row, begin, end = chunk_at(chunk, N, P, cut)
+        pixels = end - begin
         width = images * pixels
         col = cols[thread, : K * width].reshape(K, width)
         out = outs[thread, :width]
         for g in range(groups):
             if stages & LOWER:
                 lower_chunk(
-                    x, every, first, images, g * channels, channels, geometry, Q, pixels, col
+                    x, every, first, images, g * channels, channels, geometry, row, Q, pixels, col
                 )
             for f in range(g * filters, (g + 1) * filters):
                 if stages & MULTIPLY:
@@ -66,11 +71,11 @@ def _csrmm(x, values, columns, row_start, b, geometry, groups, B, Q, cols, outs,
                 if stages & SCATTER:
                     for i in range(images):
                         source = out[i * pixels : (i + 1) * pixels]
-                        add_bias(source, b[f], relu, y[first + i, f])
+                        add_bias(source, b[f], relu, y[first + i, f, begin:end])
 
 
 @parallel_kernel
-def _ccnmm(x, packing, b, geometry, B, Q, cols, outs, relu, y, stages):
+def _ccnmm(x, packing, b, geometry, cut, cols, outs, relu, y, stages):
     """Run all chunks; y is (N, F, P*Q).
 
     ``packing`` is (values, rows, row_start, columns, column_start): the packed matrices, and the
@@ -83,11 +88,12 @@ def _ccnmm(x, packing, b, geometry, B, Q, cols, outs, relu, y, stages):
     N, C = x.shape[:2]
     groups = row_start.size - 1
     channels = C // groups
-    pixels = y.shape[2]
-    for chunk in prange((N + B - 1) // B):
+    Q = cut[2]
+    P = y.shape[2] // Q
+    for chunk in prange(chunks_of(N, P, cut)):
         thread = get_thread_id()
-        first = chunk * B
-        images = min(B, N - first)
+        first, images, row, begin, end = chunk_at(chunk, N, P, cut)
+        pixels = end - begin
         width = images * pixels
         start = 0
         for g in range(groups):
@@ -101,20 +107,20 @@ def _ccnmm(x, packing, b, geometry, B, Q, cols, outs, relu, y, stages):
             out = outs[thread, : kept_rows.size * width].reshape(kept_rows.size, width)
             if stages & LOWER:
                 lower_chunk(
-                    x, kept, first, images, g * channels, channels, geometry, Q, pixels, col
+                    x, kept, first, images, g * channels, channels, geometry, row, Q, pixels, col
                 )
             if stages & MULTIPLY:
                 np.dot(packed.reshape(kept_rows.size, kept.size), col, out)
             if stages & SCATTER:
                 for i in range(images):
-                    for row in range(kept_rows.size):
-                        source = out[row][i * pixels : (i + 1) * pixels]
-                        f = kept_rows[row]
-                        add_bias(source, b[f], relu, y[first + i, f])
+                    for j in range(kept_rows.size):
+                        source = out[j][i * pixels : (i + 1) * pixels]
+                        f = kept_rows[j]
+                        add_bias(source, b[f], relu, y[first + i, f, begin:end])
         if stages & SCATTER:
             for i in range(images):
                 for f in removed:
-                    y[first + i, f, :] = rectified(b[f]) if relu else b[f]
+                    y[first + i, f, begin:end] = rectified(b[f]) if relu else b[f]
 
 
 def conv_csrmm(
@@ -135,11 +141,11 @@ def conv_csrmm(
     """Convolve with compressed rows; see the reference, and the stages module for ``stages``."""
     N, F, P, Q = y.shape
     K = x.shape[1] // groups * kernel[0] * kernel[1]
-    B = images_per_chunk(N, K, P * Q, x.itemsize)
-    cols, outs = chunk_buffers(B, K, 1, P * Q, x.dtype)
+    cut = images_per_chunk(N, K, P * Q, x.itemsize), rows_per_chunk(K, P, Q, x.itemsize), Q
+    cols, outs = chunk_buffers(cut[0], K, 1, cut[1] * Q, x.dtype)
     geometry = (*kernel, *stride, *pad, *dilation)
     x, y = np.ascontiguousarray(x), y.reshape(N, F, P * Q)
-    _csrmm(x, values, columns, row_start, b, geometry, groups, B, Q, cols, outs, relu, y, stages)
+    _csrmm(x, values, columns, row_start, b, geometry, groups, cut, cols, outs, relu, y, stages)
 
 
 def conv_ccnmm(
@@ -161,9 +167,10 @@ def conv_ccnmm(
     """Convolve with kept rows and columns; see the reference, and the stages module."""
     N, F, P, Q = y.shape
     groups = len(row_start) - 1
-    B = images_per_chunk(N, -(-len(columns) // groups), P * Q, x.itemsize)
-    cols, outs = chunk_buffers(B, len(columns), len(rows), P * Q, x.dtype)
+    K = -(-len(columns) // groups)
+    cut = images_per_chunk(N, K, P * Q, x.itemsize), rows_per_chunk(K, P, Q, x.itemsize), Q
+    cols, outs = chunk_buffers(cut[0], len(columns), len(rows), cut[1] * Q, x.dtype)
     packing = (values, rows, row_start, columns, column_start)
     geometry = (*kernel, *stride, *pad, *dilation)
     x, y = np.ascontiguousarray(x), y.reshape(N, F, P * Q)
-    _ccnmm(x, packing, b, geometry, B, Q, cols, outs, relu, y, stages)
+    _ccnmm(x, packing, b, geometry, cut, cols, outs, relu, y, stages)
