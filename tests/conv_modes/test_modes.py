@@ -1,5 +1,7 @@
 """Every conv mode gives what the dense reference gives, whatever is zero."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from minissl.conv_modes import MODES, ConvShape, prepare
 from minissl.errors import ConfigError
 from minissl.formats.prototxt import parse_net
 from minissl.kernels import reference
+from minissl.kernels.cpu import convolution
 from tests.kernels.strategies import PATTERNS, convolutions, sparsify
 
 
@@ -21,15 +24,21 @@ def dense(case, x, w, b):
 
 @pytest.mark.parametrize("backend_name", ["numpy", "numba"])
 @pytest.mark.parametrize("mode", sorted(MODES))
-@given(case=convolutions(), pattern=st.sampled_from(PATTERNS), bias=st.booleans())
+@given(
+    case=convolutions(),
+    pattern=st.sampled_from(PATTERNS),
+    bias=st.booleans(),
+    chunk_bytes=st.sampled_from([1, 1000, convolution.CHUNK_BYTES]),
+)
 @settings(max_examples=40, deadline=None)
-def test_modes_equal_the_reference(backend_name, mode, case, pattern, bias):
+def test_modes_equal_the_reference(backend_name, mode, case, pattern, bias, chunk_bytes):
     x, w, b, _ = case.arrays()
     sparsify(w, case.shape, pattern, np.random.default_rng(case.seed))
     b = b if bias else None
     prepared = prepare(mode, case.shape, w, b, backend.get(backend_name))
     y = np.full((case.N, case.shape.filters, *case.shape.output), np.nan)
-    prepared.forward(x, y)
+    with mock.patch.object(convolution, "CHUNK_BYTES", chunk_bytes):
+        prepared.forward(x, y)
     assert np.allclose(y, dense(case, x, w, b), rtol=1e-12, atol=1e-12)
     assert np.array_equal(prepared.dense(), w)
 

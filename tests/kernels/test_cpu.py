@@ -1,6 +1,7 @@
 """The compiled twins: same names, same arguments, same results, for any number of threads."""
 
 import inspect
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from minissl import backend
 from minissl.conv_modes import MODES, prepare
 from minissl.kernels import reference
+from minissl.kernels.cpu import convolution
 from minissl.kernels.geometry import pooling_output
 from tests.kernels import naive
 from tests.kernels.strategies import convolutions
@@ -60,13 +62,18 @@ def assert_agree(name, arguments, *outputs):
     assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(before, after, strict=True))
 
 
-@given(convolutions(), st.sampled_from(["float64", "float32"]))
+#: bytes of a chunk: a row of an image, a few rows or images, all of a small case
+CHUNKS = st.sampled_from([1, 1000, 4000, convolution.CHUNK_BYTES])
+
+
+@given(convolutions(), st.sampled_from(["float64", "float32"]), CHUNKS)
 @settings(max_examples=60, deadline=None)
-def test_convolutions_agree(case, dtype):
+def test_convolutions_agree(case, dtype, chunk_bytes):
     x, w, b, d_y = case.arrays(dtype)
     nothing = np.full_like(d_y, np.nan)
-    assert_agree("conv_forward", (x, w, b, *case.arguments), nothing)
-    assert_agree("conv_forward", (x, w, None, *case.arguments), nothing)
+    with mock.patch.object(convolution, "CHUNK_BYTES", chunk_bytes):
+        assert_agree("conv_forward", (x, w, b, *case.arguments), nothing)
+        assert_agree("conv_forward", (x, w, None, *case.arguments), nothing)
     assert_agree("conv_backward_weights", (x, d_y, *case.arguments), np.ones_like(w))
     assert_agree("conv_backward_input", (d_y, w, *case.arguments), np.full_like(x, np.nan))
     assert_agree("conv_backward_bias", (d_y,), np.ones_like(b))
@@ -195,6 +202,9 @@ def test_results_are_bitwise_equal_for_any_number_of_threads():
                 y = np.empty((33, 6, 12, 12), "float32")
                 d_w, d_x, d_b = np.zeros_like(w), np.empty_like(x), np.zeros(6, "float32")
                 cpu.conv_forward(x, w, None, *arguments, y)
+                with mock.patch.object(convolution, "CHUNK_BYTES", 2000):
+                    bands = np.empty_like(y)
+                    cpu.conv_forward(x, w, None, *arguments, bands)
                 cpu.conv_backward_weights(x, y, *arguments, d_w)
                 cpu.conv_backward_input(y, w, *arguments, d_x)
                 cpu.conv_backward_bias(y, d_b)
@@ -212,7 +222,7 @@ def test_results_are_bitwise_equal_for_any_number_of_threads():
                 cpu.lrn_forward(y, (5, 1, 1), 1.0, 0.75, 1.0, normal[0], normal[1])
                 cpu.lrn_backward(y, normal[1], normal[0], y, (5, 1, 1), 1.0, 0.75, normal[2])
                 cpu.lrn_forward(y, (1, 3, 3), 1.0, 0.75, 1.0, None, normal[3])
-            arrays = (y, d_w, d_x, d_b, z, d_v, argmax, *pooled, *normal)
+            arrays = (y, bands, d_w, d_x, d_b, z, d_v, argmax, *pooled, *normal)
             results[threads] = [a.tobytes() for a in arrays]
     finally:
         numba.set_num_threads(before)
