@@ -170,7 +170,7 @@ def onnxruntime_engine(options: Any, batch: int, part: str) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.log_severity_level = 3
-    model = onnx_model(dense_net(options, batch, part))
+    model = onnx_model(dense_net(options, batch, part, backend="numpy"))
     session = onnxruntime.InferenceSession(model, settings, ["CPUExecutionProvider"])
     return lambda x: session.run(None, {"x": x})[0]
 
@@ -182,7 +182,8 @@ def torch_engine(options: Any, batch: int, part: str, layout: str) -> Any:
 
     torch.set_num_threads(options.threads)
     memory_format = getattr(torch, layout)
-    model = torch_model(dense_net(options, batch, part)).to(memory_format=memory_format)
+    model = torch_model(dense_net(options, batch, part, backend="numpy"))
+    model = model.to(memory_format=memory_format)
 
     def run(x: Any) -> Any:
         with torch.inference_mode():

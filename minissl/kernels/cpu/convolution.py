@@ -62,6 +62,12 @@ def chunk_at(index, N, P, cut):
 
 
 @kernel
+def every(K):
+    """All columns; within a parallel kernel ``arange`` would be a parallel loop of its own."""
+    return np.arange(K)
+
+
+@kernel
 def lower_chunk(x, columns, first, images, channel, channels, geometry, row, Q, pixels, col):
     """Lower some images of one conv group side by side: col is (len(columns), images * pixels).
 
@@ -129,7 +135,7 @@ def _forward(x, w, b, geometry, cut, cols, outs, relu, y, stages):
     channels = C // G
     Q = cut[2]
     P = y.shape[2] // Q
-    columns = np.arange(K)
+    columns = every(K)
     for chunk in prange(chunks_of(N, P, cut)):
         thread = get_thread_id()
         first, images, row, begin, end = chunk_at(chunk, N, P, cut)
@@ -159,7 +165,7 @@ def _backward_weights(x, d_y, geometry, B, Q, cols, outs, partial):
     parts, G, filters, K = partial.shape
     channels = C // G
     pixels = d_y.shape[2]
-    columns = np.arange(K)
+    columns = every(K)
     for part in prange(parts):
         thread = get_thread_id()
         product = outs[thread, filters * B * pixels :][: filters * K].reshape(filters, K)
@@ -186,7 +192,7 @@ def _backward_input(d_y, w, geometry, B, Q, cols, outs, d_x):
     G, filters, K = w.shape
     channels = C // G
     pixels = d_y.shape[2]
-    columns = np.arange(K)
+    columns = every(K)
     for chunk in prange((N + B - 1) // B):
         thread = get_thread_id()
         first = chunk * B

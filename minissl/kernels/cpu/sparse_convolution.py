@@ -15,6 +15,7 @@ from minissl.kernels.cpu.convolution import (
     chunk_at,
     chunk_buffers,
     chunks_of,
+    every,
     images_per_chunk,
     lower_chunk,
     rows_per_chunk,
@@ -49,7 +50,7 @@ def _csrmm(x, values, columns, row_start, b, geometry, groups, cut, cols, outs, 
     filters = b.size // groups
     channels = C // groups
     K = channels * geometry[0] * geometry[1]
-    every = np.arange(K)
+    all_columns = every(K)
     Q = cut[2]
     P = y.shape[2] // Q
     for chunk in prange(chunks_of(N, P, cut)):
@@ -62,7 +63,17 @@ def _csrmm(x, values, columns, row_start, b, geometry, groups, cut, cols, outs, 
         for g in range(groups):
             if stages & LOWER:
                 lower_chunk(
-                    x, every, first, images, g * channels, channels, geometry, row, Q, pixels, col
+                    x,
+                    all_columns,
+                    first,
+                    images,
+                    g * channels,
+                    channels,
+                    geometry,
+                    row,
+                    Q,
+                    pixels,
+                    col,
                 )
             for f in range(g * filters, (g + 1) * filters):
                 if stages & MULTIPLY:
@@ -74,6 +85,15 @@ def _csrmm(x, values, columns, row_start, b, geometry, groups, cut, cols, outs, 
                         add_bias(source, b[f], relu, y[first + i, f, begin:end])
 
 
+@kernel
+def left_out(rows, filters):
+    """Filters that are not in ``rows``."""
+    is_removed = np.ones(filters, np.bool_)
+    for row in rows:
+        is_removed[row] = False
+    return np.flatnonzero(is_removed)
+
+
 @parallel_kernel
 def _ccnmm(x, packing, b, geometry, cut, cols, outs, relu, y, stages):
     """Run all chunks; y is (N, F, P*Q).
@@ -82,9 +102,7 @@ def _ccnmm(x, packing, b, geometry, cut, cols, outs, relu, y, stages):
     kept rows and columns of each group.
     """
     values, rows, row_start, columns, column_start = packing
-    is_removed = np.ones(b.size, np.bool_)
-    is_removed[rows] = False
-    removed = np.flatnonzero(is_removed)
+    removed = left_out(rows, b.size)
     N, C = x.shape[:2]
     groups = row_start.size - 1
     channels = C // groups
