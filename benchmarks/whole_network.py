@@ -13,6 +13,9 @@ the others sleep. Medians are over the rounds. Of CaffeNet two parts are timed, 
 one (up to pool5) and the whole. For minissl each convolution runs in the fastest of its modes,
 found beforehand on the clock; "no fusion" is the same without fused layers.
 
+With --cpu-time a call costs what the processor spends on it, not what passes on the clock: all that
+can be measured, with one thread, on a machine that is busy with other things.
+
 The engines with the same weights must agree in what they compute; the largest difference to
 minissl is printed. Needs onnx, onnxruntime and torch; those that are missing are left out.
 """
@@ -61,6 +64,8 @@ def main() -> None:
     parser.add_argument(
         "--engines", nargs="+", help="only these; by the first words of their names"
     )
+    parser.add_argument("--cpu-time", action="store_true", help="measure the processors' time")
+    parser.add_argument("--wait", action="store_true", help="build, then wait for Enter to measure")
     parser.add_argument("--json", type=Path, help="file to write every figure to")
     options = parser.parse_args()
     if options.network == "caffenet" and options.matrices is None:
@@ -211,12 +216,13 @@ def serve(pipe: Any, name: str, options: Any, batch: int, part: str) -> None:
     run = build(options, batch, part, *arguments)
     x = pipe.recv()
     pipe.send(np.array(run(x)))
+    clock = time.process_time if options.cpu_time else time.perf_counter
     while (calls := pipe.recv()) is not None:
         run(x)
-        start = time.perf_counter()
+        start = clock()
         for _ in range(calls):
             run(x)
-        pipe.send((time.perf_counter() - start) / calls)
+        pipe.send((clock() - start) / calls)
 
 
 class Engine:
@@ -232,7 +238,11 @@ class Engine:
         self.pipe.send(x)
         self.output = self.pipe.recv()
         self.seconds: list[float] = []
-        self.calls = max(1, round(SHORTEST / self.run(3)))
+        self.calls = 1
+
+    def begin(self) -> None:
+        """Find how many calls a sample needs."""
+        self.calls = max(1, round(SHORTEST / self.run(1)))
 
     def run(self, calls: int) -> float:
         """Return the seconds of a call."""
@@ -258,6 +268,10 @@ def compare(options: argparse.Namespace, batch: int, part: str) -> list[dict[str
         names = [name for name in names if name.startswith(tuple(options.engines))]
     print(f"{options.network}, batch {batch}, {part}", flush=True)
     engines = [Engine(name, options, batch, part, x) for name in names]
+    if options.wait:
+        input("ready; Enter measures\n")
+    for engine in engines:
+        engine.begin()
     for _ in range(options.rounds):
         for engine in engines:
             time.sleep(2e-3)  # threads that wait busily go to sleep
