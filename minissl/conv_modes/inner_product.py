@@ -19,6 +19,7 @@ outputs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,10 @@ from minissl.errors import ConfigError
 
 #: ``gemm_mode`` -> the ``conv_mode`` that executes the product the same way
 GEMM_MODES = {"GEMM": "LOWERED_GEMM", "SPMDM": "LOWERED_CSRMM", "CCNMM": "LOWERED_CCNMM"}
+
+
+#: most columns of a slab: their inputs take 24 KB, which a first-level cache holds
+SLAB = 6144
 
 
 class DenseProduct:
@@ -59,37 +64,54 @@ class DenseProduct:
 class SparseProduct:
     """Only the non-zero weights are stored and multiplied.
 
-    For one image this is as fast as the weights can be read, so column numbers take 16 bits where
-    that is enough.
+    For one image this is as fast as the weights can be read, and as the inputs can be picked by
+    column number. So a wide matrix is divided into slabs of columns whose inputs stay in the
+    first-level cache, and column numbers take 16 bits.
     """
 
     def __init__(self, w: Any, b: Any, kernels: Any):
         self.kernels, self.matrix_shape = kernels, w.shape
-        index_type = np.uint16 if w.shape[1] <= 1 << 16 else np.int32
-        packed = compress(w, index_type)
-        self.values, self.columns, self.row_start = map(kernels.xp.asarray, packed)
-        self.b = kernels.xp.zeros(w.shape[0], self.values.dtype) if b is None else b
+        F, K = w.shape
+        slabs = -(-K // SLAB)
+        #: first column of each slab, and K
+        self.bounds = [K * slab // slabs for slab in range(slabs + 1)]
+        #: (values, columns, row_start) of each slab
+        self.slabs = [
+            tuple(map(kernels.xp.asarray, compress(w[:, first:last], np.uint16)))
+            for first, last in pairwise(self.bounds)
+        ]
+        self.b = kernels.xp.zeros(F, w.dtype) if b is None else b
 
     def forward(self, x: Any, y: Any) -> None:
         """Compute y (N, F) from x, which holds N times K numbers."""
         F, K = self.matrix_shape
-        self.kernels.inner_product_csr(
-            x.reshape(-1, K), self.values, self.columns, self.row_start, self.b, y.reshape(-1, F)
-        )
+        x, y = x.reshape(-1, K), y.reshape(-1, F)
+        multiply = self.kernels.inner_product_csr
+        multiply(x[:, : self.bounds[1]], *self.slabs[0], self.b, y)
+        if len(self.slabs) > 1:
+            part, nothing = self.kernels.xp.empty_like(y), self.kernels.xp.zeros_like(self.b)
+            for first, last, slab in zip(
+                self.bounds[1:-1], self.bounds[2:], self.slabs[1:], strict=True
+            ):
+                multiply(x[:, first:last], *slab, nothing, part)
+                y += part
 
     def dense(self) -> np.ndarray:
         """Return the weights (F, K)."""
-        return expand(self.values, self.columns, self.row_start, self.matrix_shape)
+        F = self.matrix_shape[0]
+        widths = np.diff(self.bounds)
+        slabs = zip(self.slabs, widths, strict=True)
+        return np.hstack([expand(*slab, (F, width)) for slab, width in slabs])
 
     @property
     def multiply_adds(self) -> int:
         """Multiply-adds for each image: the non-zero weights."""
-        return int(self.values.size)
+        return sum(int(values.size) for values, _, _ in self.slabs)
 
     @property
     def nbytes(self) -> int:
         """Bytes of values, column numbers and row pointers."""
-        return int(self.values.nbytes + self.columns.nbytes + self.row_start.nbytes)
+        return sum(int(array.nbytes) for slab in self.slabs for array in slab)
 
 
 class SqueezedProduct:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minissl import Net, backend
+from minissl import Net
+from minissl.backend import get
 from minissl.conv_modes import ConvShape
 from minissl.conv_modes.inner_product import GEMM_MODES, PRODUCTS, prepare_inner_product
 from minissl.errors import ConfigError
@@ -37,7 +38,7 @@ def test_modes_equal_the_reference(backend_name, mode, N, K, F, pattern, bias, s
     b = rng.uniform(-1, 1, F) if bias else None
     expected, y = np.full((2, N, F), np.nan)
     reference.inner_product_forward(x, w, b, expected)
-    prepared = prepare_inner_product(mode, w, b, backend.get(backend_name))
+    prepared = prepare_inner_product(mode, w, b, get(backend_name))
     prepared.forward(x, y)
     assert np.allclose(y, expected, rtol=1e-12, atol=1e-12)
     assert np.array_equal(prepared.dense(), w)
@@ -63,13 +64,32 @@ def test_bytes_of_the_packed_weights():
     assert packed["LOWERED_GEMM"].nbytes == 4000
     assert packed["LOWERED_CSRMM"].nbytes == 3 * (4 + 2) + 11 * 8
     assert packed["LOWERED_CCNMM"].nbytes == 4 * 4 + 4 * 8
-    wide = prepare_inner_product("LOWERED_CSRMM", np.ones((1, 70000)), None, reference)
-    assert wide.columns.dtype == np.int32 and wide.columns[-1] == 69999
+
+
+@pytest.mark.parametrize("N", [1, 6])
+@pytest.mark.parametrize("K", [6144, 6145, 13000])
+def test_a_wide_matrix_is_divided_into_slabs(N, K, backend_module):
+    rng = np.random.default_rng(K)
+    w = np.where(rng.random((3, K)) < 0.1, np.rint(rng.uniform(-9, 9, (3, K))), 0)
+    x, b = np.rint(rng.uniform(-9, 9, (N, K))), np.array([1.0, 2, 3])
+    packed = prepare_inner_product("LOWERED_CSRMM", w, b, backend_module)
+    assert len(packed.slabs) == -(-K // 6144)
+    assert all(columns.max() < 6144 for _, columns, _ in packed.slabs)
+    y = np.empty((N, 3))
+    packed.forward(x, y)
+    assert np.array_equal(y, x @ w.T + b)
+    assert np.array_equal(packed.dense(), w)
+    assert packed.multiply_adds == np.count_nonzero(w)
 
 
 def test_unknown_mode_is_refused():
     with pytest.raises(ConfigError, match=r"has no mode WINOGRAD.*LOWERED_CCNMM"):
         prepare_inner_product("WINOGRAD", np.ones((1, 1)), None, reference)
+
+
+@pytest.fixture
+def backend_module(backend):
+    return get(backend)
 
 
 NET = """

@@ -8,9 +8,9 @@ The dense matrix (K, n) is copied into *panels*, runs of 64 columns (32 or 16 at
                               panel 0    panel 1            ...
 
 A panel is contiguous and stays in the second-level cache while all rows of A are multiplied by it.
-One row of A makes a run of 64 results: eight non-zeros in each pass, so that a result is read and
-written once for eight multiplications. The width of a panel is a constant of the compiled loop,
-which therefore becomes vector instructions without a remainder.
+One row of A makes a run of 64 results, which are four vectors of the widest registers and stay in
+them while the row's non-zeros pass, eight at a time. The width of a panel is a constant of the
+compiled loop, which therefore becomes vector instructions without a remainder.
 
 A matrix of few columns (one image, in an inner product) is bound by reading A instead; there every
 row is a gathered dot product.
@@ -67,8 +67,12 @@ def _rows_of_width(width):
     j1, j2, j3, j4, j5, j6, j7 = (unsigned(i) for i in range(1, 8))
 
     @fused_kernel
-    def multiply(values, columns, row_start, first, last, panel, tile):
-        """tile[f - first] = sum of values[j] * panel[columns[j]], rows first .. last-1."""
+    def multiply(values, columns, row_start, first, last, panel, count, tile):
+        """tile[f - first] = sum of values[j] * panel[columns[j]], rows first .. last-1.
+
+        ``count`` is the width as well, but the compiler does not know: a short loop of a known
+        length would be unrolled into single numbers.
+        """
         for f in range(first, last):
             at = unsigned(f - first) * width
             for i in range(width):
@@ -100,7 +104,7 @@ def _rows_of_width(width):
             for j in range(whole, stop):
                 value = values[j]
                 source = unsigned(columns[j]) * width
-                for i in range(width):
+                for i in range(unsigned(count)):
                     tile[at + i] += value * panel[source + i]
 
     return multiply
@@ -138,7 +142,7 @@ def panel_width(columns):
     return NARROW if columns <= NARROW else HALF if columns <= HALF else WIDE
 
 
-@kernel
+@fused_kernel
 def fill_row(run, k, K, panels):
     """Copy row k of the dense matrix into all panels, and zeros beyond its last column."""
     for first in range(0, run.size, WIDE):
@@ -152,7 +156,7 @@ def fill_row(run, k, K, panels):
             panels[at + i] = 0
 
 
-@kernel
+@fused_kernel
 def fill_from_images(x, first_k, last_k, panels):
     """Copy some columns of x (n, K), which are rows of the dense matrix, into all panels."""
     n, K = x.shape
@@ -219,11 +223,11 @@ def multiply_share(task, parts, matrix, first, last, b, K, n, panels, tile, star
         stop = min(f + ROWS, end)
         if stages & MULTIPLY:
             if width == WIDE:
-                _multiply_wide(values, columns, row_start, f, stop, panel, tile)
+                _multiply_wide(values, columns, row_start, f, stop, panel, width, tile)
             elif width == HALF:
-                _multiply_half(values, columns, row_start, f, stop, panel, tile)
+                _multiply_half(values, columns, row_start, f, stop, panel, width, tile)
             else:
-                _multiply_narrow(values, columns, row_start, f, stop, panel, tile)
+                _multiply_narrow(values, columns, row_start, f, stop, panel, width, tile)
         if stages & SCATTER:
             write_tile(tile, width, f, stop, b, start + column, count, y)
 
