@@ -17,8 +17,10 @@ from numba import get_thread_id, njit, prange
 __all__ = [
     "PARTS",
     "config",
+    "fused_kernel",
     "get_thread_id",
     "kernel",
+    "lane_kernel",
     "parallel_kernel",
     "prange",
     "scratch",
@@ -71,6 +73,11 @@ def _compiler(**options) -> Callable:
 
 #: compile a helper or a serial kernel
 kernel = _compiler()
+#: the same, with a product and a sum fused into one instruction where the processor has it
+fused_kernel = _compiler(fastmath={"contract"})
+#: the same, with the sum of a loop taken in several lanes side by side: the order of the sum is
+#: fixed when it is compiled, so it depends on nothing but the number of terms
+lane_kernel = _compiler(fastmath={"contract", "reassoc"})
 #: compile a kernel whose ``prange`` loops run on all threads
 parallel_kernel = _compiler(parallel=True)
 
