@@ -100,8 +100,12 @@ class SparseProduct:
         """Return the weights (F, K)."""
         F = self.matrix_shape[0]
         widths = np.diff(self.bounds)
-        slabs = zip(self.slabs, widths, strict=True)
-        return np.hstack([expand(*slab, (F, width)) for slab, width in slabs])
+        return np.hstack(
+            [
+                expand(values, columns, row_start, (F, width))
+                for (values, columns, row_start), width in zip(self.slabs, widths, strict=True)
+            ]
+        )
 
     @property
     def multiply_adds(self) -> int:

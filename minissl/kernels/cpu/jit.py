@@ -111,10 +111,9 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     never divided between two.
     """
     buffers = _memory.__dict__.setdefault("buffers", {})
-    size = math.prod(shape)
+    size, dtype = math.prod(shape), np.dtype(dtype)
     buffer = buffers.get((name, dtype))
     if buffer is None or buffer.size < size:
-        dtype = np.dtype(dtype)
         memory = np.empty(size * dtype.itemsize + CACHE_LINE, np.uint8)
         first = -memory.ctypes.data % CACHE_LINE
         buffer = memory[first : first + size * dtype.itemsize].view(dtype)
