@@ -177,9 +177,7 @@ def command(
     options.use_threads(None if scheduler else threads, backend)
     work = work or Path("runs") / (f"{stem}-work" if is_own else name)
     workers = Workers(parallel or 1, scheduler, threads) if parallel or scheduler else None
-    recipe = Reproduction(
-        experiment, out, work, seeds, data, backend, fast, not no_collapse_check
-    )
+    recipe = Reproduction(experiment, out, work, seeds, data, backend, fast, not no_collapse_check)
     with DemoDisplay(options.console(sys.stderr), shown=not options.is_quiet()) as display:
         try:
             result = recipe.run(command_line(sys.argv), display, workers)

@@ -169,9 +169,7 @@ class Reproduction:
 
     def _row_stages(self, seed: int) -> RowStages:
         data = self.data or self.experiment.data
-        return RowStages(
-            self.experiment, seed, data, self.backend, self.fast, self.collapse_check
-        )
+        return RowStages(self.experiment, seed, data, self.backend, self.fast, self.collapse_check)
 
     def _folder(self, seed: int) -> Path:
         return self.work / f"seed{seed}"
