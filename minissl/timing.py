@@ -1,8 +1,11 @@
-"""How long each layer takes, and each ``conv_mode`` of a convolution.
+"""How long each layer takes, and each ``conv_mode`` of a convolution or an inner product.
 
 All measurements of a network are interleaved: one round runs every layer once, and every mode and
-stage of a convolution one after the other, so that a disturbance of the machine hits all of them
-alike. What is reported is the median over the rounds.
+stage of a layer one after the other, so that a disturbance of the machine hits all of them alike.
+What is reported is the median over the rounds.
+
+A layer with modes is a Convolution or an InnerProduct; the modes of an inner product go by the
+``conv_mode`` that executes the product the same way (:mod:`minissl.conv_modes.inner_product`).
 
 The stages of a convolution are lowering (im2col), the product (GEMM or its sparse counterpart) and
 the rest (bias and scattering to filters, and the layers fused to it). Published speed-ups often
@@ -22,7 +25,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ import numpy as np
 from minissl import backend as backends
 from minissl.channels import dense_weights
 from minissl.conv_modes import MODES, Prepared, prepare
+from minissl.conv_modes.inner_product import GEMM_MODES, PRODUCTS, prepare_inner_product
 from minissl.errors import ConfigError, WeightsError
 from minissl.formats.matrix_market import read_matrix
 from minissl.fusion import Step
@@ -51,7 +54,7 @@ class LayerTime:
     ----------
     name, type : str
     conv_mode : str or None
-        Only of convolutions.
+        Only of layers with modes.
     lowering_ms, product_ms : float or None
         Stages of a convolution, where the backend can run them alone.
     total_ms : float
@@ -130,7 +133,7 @@ class NetTime:
     asked : str or None
         A mode, ``all``, ``auto`` (the fastest of each layer), or None for the net's own modes.
     chosen : dict
-        For each convolution, the mode that counts in ``total_ms``.
+        For each layer with modes, the one that counts in ``total_ms``.
     """
 
     measured: list[LayerTime]
@@ -153,10 +156,17 @@ class NetTime:
 
     @property
     def totals(self) -> dict[str, float]:
-        """``total_ms`` in every mode that was timed, and in the fastest of each layer."""
+        """``total_ms`` in every mode that was timed, and in the fastest of each layer.
+
+        Layers that do not have a mode count as dense.
+        """
         if self.asked not in SEVERAL:
             return {}
-        result = {mode: total_ms(self.measured, dict.fromkeys(self.chosen, mode)) for mode in MODES}
+        timed = {(one.name, one.conv_mode) for one in self.measured}
+        result = {}
+        for mode in MODES:
+            used = {name: mode if (name, mode) in timed else BASELINE for name in self.chosen}
+            result[mode] = total_ms(self.measured, used)
         return {**result, "fastest": total_ms(self.measured, fastest(self.measured))}
 
 
@@ -167,24 +177,35 @@ def own_modes(param: Any) -> dict[str, str]:
     """
     modes = {}
     for layer in param.layer:
-        if layer.type != "Convolution":
+        if layer.type == "Convolution":
+            fields = layer.convolution_param
+            mode = fields.ConvMode.Name(fields.conv_mode)
+        elif layer.type == "InnerProduct":
+            fields = layer.inner_product_param
+            name = fields.GemmMode.Name(fields.gemm_mode)
+            mode = GEMM_MODES.get(name, name)
+        else:
             continue
-        convolution = layer.convolution_param
-        mode = convolution.ConvMode.Name(convolution.conv_mode)
-        if mode == BASELINE and convolution.kept_columns:
-            mode = "LOWERED_CCNMM"
-        modes[layer.name] = mode
+        modes[layer.name] = "LOWERED_CCNMM" if mode == BASELINE and fields.kept_columns else mode
     return modes
 
 
 def without_modes(param: Any) -> Any:
-    """Return a copy of a net in which every convolution is dense, to be timed in any mode."""
+    """Return a copy of a net in which every layer is dense, to be timed in any mode."""
     copy = type(param)()
     copy.CopyFrom(param)
     for layer in copy.layer:
         if layer.type == "Convolution":
             layer.convolution_param.ClearField("conv_mode")
+        if layer.type == "InnerProduct":
+            layer.inner_product_param.ClearField("gemm_mode")
     return copy
+
+
+def modes_of(layer: Layer) -> tuple[str, ...]:
+    """Return the modes that a layer can be timed in; none where it has no weights to multiply."""
+    offered = {"Convolution": MODES, "InnerProduct": PRODUCTS}
+    return tuple(offered.get(layer.type_name, ()))
 
 
 def feed_random(net: Net, seed: int = 0) -> None:
@@ -253,9 +274,9 @@ def time_net(
     Parameters
     ----------
     net : Net
-        With weights; convolutions dense (:func:`without_modes`), so that any mode can be timed.
+        With weights; its layers dense (:func:`without_modes`), so that any mode can be timed.
     modes : dict, optional
-        Modes to time, by convolution; LOWERED_GEMM where nothing is said.
+        Modes to time, by layer; LOWERED_GEMM where nothing is said.
     iterations : int
         Rounds, of which the median is taken. One more round runs first, to warm up and to compile.
     backward : bool
@@ -266,8 +287,8 @@ def time_net(
     Returns
     -------
     list of LayerTime
-        In the order of the steps, one entry for each mode of a convolution. Split layers are part
-        of it, and so are layers fused to another.
+        In the order of the steps, one entry for each mode of a layer. Split layers are part of it,
+        and so are layers fused to another.
 
     Raises
     ------
@@ -296,11 +317,19 @@ def time_net(
     return measured
 
 
-def modes_to_time(asked: str | None, own: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    """Return the modes to time for each convolution, of which ``own`` are the net's own."""
-    if asked in SEVERAL:
-        return dict.fromkeys(own, tuple(MODES))
-    return {layer: (asked or mode,) for layer, mode in own.items()}
+def modes_to_time(asked: str | None, own: dict[str, str], net: Net) -> dict[str, tuple[str, ...]]:
+    """Return the modes to time for each layer of ``own``, the net's own modes.
+
+    A layer that does not have the mode that was asked for keeps its own.
+    """
+    modes = {}
+    for name, mode in own.items():
+        offered = modes_of(net.layer(name))
+        if asked in SEVERAL:
+            modes[name] = offered
+        else:
+            modes[name] = (asked if asked in offered else mode,)
+    return modes
 
 
 def choose(measured: list[LayerTime], asked: str | None, own: dict[str, str]) -> NetTime:
@@ -315,7 +344,7 @@ def choose(measured: list[LayerTime], asked: str | None, own: dict[str, str]) ->
 
 
 def fastest(measured: Sequence[LayerTime]) -> dict[str, str]:
-    """Return for every convolution the mode with the smallest ``total_ms``."""
+    """Return for every layer with modes the one with the smallest ``total_ms``."""
     best: dict[str, LayerTime] = {}
     for one in measured:
         if one.conv_mode and (one.name not in best or one.total_ms < best[one.name].total_ms):
@@ -324,7 +353,7 @@ def fastest(measured: Sequence[LayerTime]) -> dict[str, str]:
 
 
 def total_ms(measured: Sequence[LayerTime], modes: Mapping[str, str] | None = None) -> float:
-    """Sum the forward passes of a network, each convolution in the mode named for it.
+    """Sum the forward passes of a network, each layer in the mode named for it.
 
     Without ``modes`` every measurement counts. Data layers never do.
     """
@@ -396,17 +425,23 @@ class _Timed:
         )
 
 
-class _TimedConvolution(_Timed):
-    """The forward pass of a convolution in one mode, whole and by stages."""
+class _TimedMode(_Timed):
+    """The first layer of a step in one mode, with what is fused to it; whole and by stages."""
 
     def __init__(self, net: Net, step: Step, mode: str):
         super().__init__(net, step)
         self.mode = mode
         layer: Any = step.layer
         bias = layer.parameters[1].data if layer.has_bias else None
-        weights = net.kernels.xp.asarray(dense_weights(layer))
-        self.prepared: Prepared = prepare(mode, layer.shape, weights, bias, net.kernels)
-        self.stages = _stages_of(net.kernels)
+        weights = net.kernels.xp.ascontiguousarray(net.kernels.xp.asarray(dense_weights(layer)))
+        self.filters, self.weights = layer.filters, int(weights.size)
+        self.prepared: Prepared
+        self.stages: dict[str, int] = {}
+        if layer.type_name == "Convolution":
+            self.prepared = prepare(mode, layer.shape, weights, bias, net.kernels)
+            self.stages = _stages_of(net.kernels)
+        else:
+            self.prepared = prepare_inner_product(mode, weights, bias, net.kernels)
 
     def run(self, watch: _Stopwatch) -> None:
         key = self.layer.name, self.mode
@@ -418,9 +453,9 @@ class _TimedConvolution(_Timed):
             self.step.forward(self.prepared)
 
     def result(self, watch: _Stopwatch) -> LayerTime:
-        shape: Any = self.layer.shape  # type: ignore[attr-defined]
         key = self.layer.name, self.mode
-        positions = self.step.top[0].shape[0] * prod(shape.output)  # N * P * Q
+        product = self.net.bottoms_and_tops(self.layer)[1][0]
+        positions = product.size // self.filters  # N * P * Q; N of an inner product
         return LayerTime(
             name=self.layer.name,
             type=self.layer.type_name,
@@ -429,7 +464,7 @@ class _TimedConvolution(_Timed):
             product_ms=watch.median_ms((*key, "product")),
             total_ms=watch.median_ms((*key, "forward")) or 0.0,
             backward_ms=watch.median_ms((self.layer.name, "backward")),
-            dense_flop=2 * shape.filters * shape.columns * positions,
+            dense_flop=2 * self.weights * positions,
             executed_flop=2 * self.prepared.multiply_adds * positions,
             fused=self.fused,
         )
@@ -439,17 +474,18 @@ def _forward_steps(net: Net, modes: Mapping[str, Sequence[str]]) -> list[_Timed]
     steps: list[_Timed] = []
     for step in net.steps:
         layer = step.layer
-        if layer.type_name == "Convolution":
-            wanted = modes.get(layer.name, (BASELINE,))
-            unknown = [mode for mode in wanted if mode not in MODES]
-            if unknown:
-                raise ConfigError(
-                    f"layer '{layer.name}': conv_mode {unknown[0]} cannot be timed; "
-                    f"choose one of {', '.join(MODES)}"
-                )
-            steps += [_TimedConvolution(net, step, mode) for mode in wanted]
-        else:
+        offered = modes_of(layer)
+        if not offered:
             steps.append(_Timed(net, step))
+            continue
+        wanted = modes.get(layer.name, (BASELINE,))
+        unknown = [mode for mode in wanted if mode not in offered]
+        if unknown:
+            raise ConfigError(
+                f"layer '{layer.name}': conv_mode {unknown[0]} cannot be timed; "
+                f"choose one of {', '.join(offered)}"
+            )
+        steps += [_TimedMode(net, step, mode) for mode in wanted]
     return steps
 
 

@@ -51,7 +51,8 @@ from minissl.kernels.cpu.regularization import (
     tile_scale,
     tile_square_sums,
 )
-from minissl.kernels.cpu.sparse_convolution import conv_ccnmm, conv_csrmm
+from minissl.kernels.cpu.sparse_convolution import conv_ccnmm, conv_csrmm, images_per_panel
+from minissl.kernels.cpu.sparse_product import csr_times_dense, inner_product_csr
 from minissl.kernels.cpu.update import (
     adam_update,
     all_finite,
@@ -79,11 +80,14 @@ __all__ = [
     "conv_ccnmm_backward_weights",
     "conv_csrmm",
     "conv_forward",
+    "csr_times_dense",
     "im2col",
     "images_per_chunk",
+    "images_per_panel",
     "inner_product_backward_bias",
     "inner_product_backward_input",
     "inner_product_backward_weights",
+    "inner_product_csr",
     "inner_product_forward",
     "lower_columns",
     "lrn_backward",
