@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numba import cfunc, get_thread_id, njit, prange, types
 from numba import config as numba_config
-from numba import get_thread_id, njit, prange
 
 __all__ = [
     "PARTS",
+    "aligned",
+    "aligned_scratch",
+    "c_function",
     "config",
     "get_thread_id",
     "kernel",
@@ -25,6 +30,8 @@ __all__ = [
     "step",
     "unsigned",
 ]
+
+log = logging.getLogger("minissl")
 
 config: Any = numba_config
 
@@ -45,7 +52,7 @@ def _cache_folder() -> str:
     a folder named by the digest of all sources does.
     """
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
     base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     return str(Path(base) / "minissl" / "compiled" / digest.hexdigest()[:16])
@@ -54,19 +61,41 @@ def _cache_folder() -> str:
 _FOLDER = config.CACHE_DIR or _cache_folder()
 
 
+def _cached(decorator: Callable, function: Callable, **options) -> Any:
+    """Apply a decorator of Numba, its compiled code cached in our folder."""
+    before, config.CACHE_DIR = config.CACHE_DIR, _FOLDER
+    try:
+        return decorator(cache=True, **options)(function)
+    except RuntimeError:  # no folder to cache in can be written: compile in every process
+        return decorator(**options)(function)
+    finally:
+        config.CACHE_DIR = before
+
+
 def _compiler(**options) -> Callable:
     """Return a decorator that compiles with these options and caches in our folder."""
+    return lambda function: _cached(njit, function, nogil=True, **options)
 
-    def compile_cached(function: Callable) -> Callable:
-        before, config.CACHE_DIR = config.CACHE_DIR, _FOLDER
-        try:
-            return njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError:  # no folder to cache in can be written: compile in every process
-            return njit(nogil=True, **options)(function)
-        finally:
-            config.CACHE_DIR = before
 
-    return compile_cached
+def c_function(function: Callable, what: str) -> Any:
+    """Compile a function of int64 numbers now, to be called by its ``address``.
+
+    A message says so, unless the code is found on disk.
+
+    Parameters
+    ----------
+    function : callable
+        Returns nothing. Numbers it closes over are part of its name on disk.
+    what : str
+        What it is, for the message.
+    """
+    arguments = [types.int64] * function.__code__.co_argcount
+    start = time.perf_counter()
+    compiled = _cached(lambda **options: cfunc(types.void(*arguments), **options), function)
+    if not compiled.cache_hits:
+        seconds = time.perf_counter() - start
+        log.info("compiled %s in %.1f s, once; kept in %s", what, seconds, _FOLDER)
+    return compiled
 
 
 #: compile a helper or a serial kernel
@@ -88,6 +117,21 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     if buffer is None or buffer.size < size:
         buffer = buffers[name, dtype] = np.empty(size, dtype)
     return buffer[:size].reshape(shape)
+
+
+def aligned(values: np.ndarray) -> np.ndarray:
+    """Return a copy of a one-dimensional array that begins on a cache line (64 bytes)."""
+    buffer = np.empty(values.size + 64 // values.itemsize, values.dtype)
+    copy = buffer[-buffer.ctypes.data % 64 // values.itemsize :][: values.size]
+    copy[:] = values
+    return copy
+
+
+def aligned_scratch(name: str, size: int, dtype: np.dtype | type) -> np.ndarray:
+    """Return ``scratch`` of one dimension that begins on a cache line (64 bytes)."""
+    itemsize = np.dtype(dtype).itemsize
+    buffer = scratch(name, (size + 64 // itemsize,), np.dtype(dtype))
+    return buffer[-buffer.ctypes.data % 64 // itemsize :][:size]
 
 
 def step(n: int, parts: int = PARTS) -> int:
