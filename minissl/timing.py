@@ -5,7 +5,9 @@ stage of a convolution one after the other, so that a disturbance of the machine
 alike. What is reported is the median over the rounds.
 
 The stages of a convolution are lowering (im2col), the product (GEMM or its sparse counterpart) and
-the rest (bias and scattering to filters). Published speed-ups often count the product alone.
+the rest (bias and scattering to filters). Published speed-ups often count the product alone. A
+direct mode has no stages; those of LOWERED_CCNMM are of its lowered form, also where direct tiles
+run the layer.
 
 Dimensions: N images of a batch, F filters, K columns, P x Q output pixels.
 """
@@ -372,7 +374,7 @@ class _ConvolutionStep(_Step):
         bias = layer.parameters[1].data if layer.has_bias else None
         weights = net.kernels.xp.asarray(dense_weights(layer))
         self.prepared: Prepared = prepare(mode, layer.shape, weights, bias, net.kernels)
-        self.stages = _stages_of(net.kernels)
+        self.stages = _stages_of(net.kernels) if self.prepared.has_stages else {}
 
     def run(self, watch: _Stopwatch) -> None:
         x, y = self.bottom[0].data, self.top[0].data

@@ -12,7 +12,8 @@ from minissl.formats.prototxt import parse_net
 from minissl.timing import LayerTime
 from tests.tiny_nets import net_text
 
-MODES = ("LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM")
+LOWERED = ("LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM")
+MODES = (*LOWERED, "DIRECT_SCONV", "DIRECT_DCONV")
 
 
 def tiny(backend="numpy", phase="TEST", **parts):
@@ -40,11 +41,12 @@ def test_every_layer_and_mode_has_an_entry(backend):
 
 def test_operations_of_a_batch(backend):
     times = timing.time_net(tiny(backend), {"conv1": MODES}, iterations=1)
-    gemm, csrmm, ccnmm = (t for t in times if t.name == "conv1")
+    gemm, csrmm, ccnmm, sconv, dconv = (t for t in times if t.name == "conv1")
     positions = 4 * 16  # images * pixels
-    assert {t.dense_flop for t in (gemm, csrmm, ccnmm)} == {2 * 36 * positions}
+    assert {t.dense_flop for t in (gemm, csrmm, ccnmm, sconv, dconv)} == {2 * 36 * positions}
     assert gemm.executed_flop == gemm.dense_flop
-    assert csrmm.executed_flop == 2 * 26 * positions
+    assert csrmm.executed_flop == sconv.executed_flop == 2 * 26 * positions
+    assert dconv.executed_flop == dconv.dense_flop
     # group 0 keeps one row and the 8 columns that it uses, group 1 everything
     assert ccnmm.executed_flop == 2 * (8 + 18) * positions
     (ip1,) = (t for t in times if t.name == "ip1")
@@ -54,8 +56,8 @@ def test_operations_of_a_batch(backend):
 def test_stages_of_the_compiled_kernels():
     times = timing.time_net(tiny("numba"), {"conv1": MODES}, iterations=2)
     for t in times:
-        is_convolution = t.conv_mode is not None
-        assert (t.lowering_ms is not None) == (t.product_ms is not None) == is_convolution
+        is_lowered = t.conv_mode in LOWERED
+        assert (t.lowering_ms is not None) == (t.product_ms is not None) == is_lowered
         assert t.rest_ms is None or t.rest_ms >= 0
     assert all(t.lowering_ms is None for t in timing.time_net(tiny("numpy"), iterations=1))
 
@@ -170,7 +172,8 @@ def test_all_and_auto(asked, own, total, entries):
     times = timing.choose(MEASURED, asked, {"c": own})
     assert times.total_ms == total and len(times.layers) == entries
     assert times.totals == {
-        "LOWERED_GEMM": 6, "LOWERED_CSRMM": 4, "LOWERED_CCNMM": 5, "fastest": 4,
+        "LOWERED_GEMM": 6, "LOWERED_CSRMM": 4, "LOWERED_CCNMM": 5,
+        "DIRECT_SCONV": 1, "DIRECT_DCONV": 1, "fastest": 4,
     }  # fmt: skip
 
 

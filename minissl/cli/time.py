@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from minissl.timing import LayerTime, NetTime
 
 #: Those of :data:`minissl.conv_modes.MODES`, written down so that --help need not load them.
-MODES = ("LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM")
+MODES = ("LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM", "DIRECT_SCONV", "DIRECT_DCONV")
 
 EPILOG = """
 \b
@@ -46,7 +46,7 @@ Columns, in milliseconds for one batch (medians of interleaved rounds):
     "--conv-mode",
     type=click.Choice([*MODES, "all", "auto"]),
     metavar="MODE",
-    help="LOWERED_GEMM, LOWERED_CSRMM, LOWERED_CCNMM; all times each of them, auto times each and "
+    help=f"{', '.join(MODES)}; all times each of them, auto times each and "
     "keeps the fastest for every layer.  [default: what the net says]",
 )
 @click.option(

@@ -3,7 +3,10 @@
 ========================  =============================================================
 ``LOWERED_GEMM``          lower the image, multiply by the dense weight matrix
 ``LOWERED_CSRMM``         lower the image, multiply by the weights in compressed rows
-``LOWERED_CCNMM``         lower only the kept columns, multiply by the packed dense matrix
+``LOWERED_CCNMM``         lower only the kept columns, multiply by the packed dense matrix;
+                          at inference direct tiles replace both where they are faster
+``DIRECT_SCONV``          no lowering: each non-zero weight times the image, moved
+``DIRECT_DCONV``          no lowering: every weight times the image, moved
 ========================  =============================================================
 
 :func:`prepare` packs the weights of a layer once; the object it returns runs the layer.
@@ -14,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from minissl.conv_modes.direct_dconv import DirectDconv
+from minissl.conv_modes.direct_sconv import DirectSconv
 from minissl.conv_modes.lowered_ccnmm import LoweredCcnmm
 from minissl.conv_modes.lowered_csrmm import LoweredCsrmm
 from minissl.conv_modes.lowered_gemm import LoweredGemm
@@ -26,8 +31,11 @@ __all__ = ["MODES", "ConvShape", "Prepared", "prepare"]
 class Prepared(Protocol):
     """Weights packed for one mode."""
 
-    def forward(self, x: Any, y: Any, **stages: int) -> None:
-        """Convolve x (N, C, H, W) into y (N, F, P, Q), bias included."""
+    #: whether lowering and product can be timed alone (``stages``)
+    has_stages: bool
+
+    def forward(self, x: Any, y: Any, relu: bool = False, **stages: int) -> None:
+        """Convolve x (N, C, H, W) into y (N, F, P, Q), bias included; ``relu`` rectifies y."""
 
     def dense(self) -> Any:
         """Return the weights as they were, (F, C/G, kh, kw)."""
@@ -44,7 +52,9 @@ class Prepared(Protocol):
 MODES: dict[str, Callable[..., Prepared]] = {
     "LOWERED_GEMM": LoweredGemm,
     "LOWERED_CSRMM": LoweredCsrmm,
-    "LOWERED_CCNMM": LoweredCcnmm,
+    "LOWERED_CCNMM": LoweredCcnmm.for_inference,
+    "DIRECT_SCONV": DirectSconv,
+    "DIRECT_DCONV": DirectDconv,
 }
 
 
@@ -71,8 +81,8 @@ def prepare(
     kernels : module
         Backend that will execute it.
     kept_columns : list of lists, optional
-        For each conv group, the columns that a compacted layer keeps; runs as LOWERED_CCNMM
-        unless the mode is LOWERED_CSRMM.
+        For each conv group, the columns that a compacted layer keeps; a dense mode then runs as
+        LOWERED_CCNMM.
 
     Raises
     ------
@@ -85,6 +95,6 @@ def prepare(
         )
     if kept_columns:
         w = shape.scatter_columns(w, kept_columns)
-        if mode == "LOWERED_GEMM":
+        if mode in ("LOWERED_GEMM", "DIRECT_DCONV"):
             mode = "LOWERED_CCNMM"
     return MODES[mode](shape, w, b, kernels)

@@ -9,6 +9,9 @@ Group lasso leaves whole rows (filters) and columns (shape fibres) of the weight
 
 Only the kept columns are ever lowered, the product is a small dense GEMM, and its rows are
 scattered to their places. Removed filters give their bias.
+
+At inference the packed matrix is multiplied by direct register tiles where these are faster, and
+then nothing is lowered at all: the kept columns are read from the image where they lie.
 """
 
 from __future__ import annotations
@@ -18,7 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from minissl.conv_modes.micro import micro_kernel
 from minissl.conv_modes.shape import ConvShape
+
+#: Direct tiles waste lanes where a conv group keeps few filters: below this share of useful ones
+#: lowering and GEMM are faster.
+LEAST_EFFICIENCY = 0.4
 
 
 class LoweredCcnmm:
@@ -26,8 +34,12 @@ class LoweredCcnmm:
 
     ``values`` holds the packed matrices; group g keeps the filters
     ``rows[row_start[g]:row_start[g + 1]]`` (counted over all filters) and the columns
-    ``columns[column_start[g]:column_start[g + 1]]`` (counted within the group).
+    ``columns[column_start[g]:column_start[g + 1]]`` (counted within the group). ``fast`` holds
+    direct tiles where they are used.
     """
+
+    has_stages = True
+    fast: Any = None
 
     def __init__(self, shape: ConvShape, w: Any, b: Any, kernels: Any):
         self.shape, self.kernels = shape, kernels
@@ -43,15 +55,33 @@ class LoweredCcnmm:
         self.values = w.reshape(-1)[self._positions()]
         self.b = xp.zeros(shape.filters, self.values.dtype) if b is None else b
 
+    @classmethod
+    def for_inference(cls, shape: ConvShape, w: Any, b: Any, kernels: Any) -> LoweredCcnmm:
+        """Pack weights that will not change, for direct tiles where these are faster."""
+        packed = cls(shape, w, b, kernels)
+        values, structure = packed.values, packed.structure
+        fast = micro_kernel(kernels, "dense_convolution", shape, values, *structure, packed.b)
+        if fast is not None and fast.efficiency >= LEAST_EFFICIENCY:
+            packed.fast = fast
+        return packed
+
     @property
     def structure(self) -> tuple[Any, Any, Any, Any]:
         """Rows and columns, as the kernels take them."""
         return self.rows, self.row_start, self.columns, self.column_start
 
-    def forward(self, x: Any, y: Any, **stages: int) -> None:
-        """Convolve x into y; ``stages`` restricts the work for timing."""
+    def forward(self, x: Any, y: Any, relu: bool = False, **stages: int) -> None:
+        """Convolve x into y, rectified if asked; ``stages`` restricts the work for timing.
+
+        The stages are those of the lowered form, also where direct tiles run.
+        """
+        if self.fast is not None and not stages:
+            self.fast.run(x, y, relu)
+            return
         geometry = self.shape.geometry
         self.kernels.conv_ccnmm(x, self.values, *self.structure, self.b, *geometry, y, **stages)
+        if relu:
+            self.kernels.relu_forward(y, 0.0, y)
 
     def backward_weights(self, x: Any, d_y: Any, d_w: Any) -> None:
         """Add the gradient of what is kept to d_w (F, C/G, kh, kw); the rest gets none."""
@@ -69,6 +99,7 @@ class LoweredCcnmm:
 
     def pack(self, w: Any, b: Any) -> None:
         """Take the values of other weights (F, C/G, kh, kw) and biases, of the same structure."""
+        self.fast = None
         self.values = w.reshape(-1)[self.positions]
         if b is not None:
             self.b = b
@@ -101,8 +132,9 @@ class LoweredCcnmm:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the packed matrices and their indices."""
-        return int(self.values.nbytes + self.rows.nbytes + self.columns.nbytes)
+        """Bytes of the packed matrices and their indices, and of their copy for direct tiles."""
+        copy = self.fast.nbytes if self.fast is not None else 0
+        return int(self.values.nbytes + self.rows.nbytes + self.columns.nbytes) + copy
 
 
 def _concatenate(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

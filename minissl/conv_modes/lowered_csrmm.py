@@ -17,6 +17,8 @@ class LoweredCsrmm:
     layer without any non-zero is just its bias.
     """
 
+    has_stages = True
+
     def __init__(self, shape: ConvShape, w: Any, b: Any, kernels: Any):
         self.shape, self.kernels = shape, kernels
         matrix = np.asarray(w).reshape(shape.filters, shape.columns)  # (F, K)
@@ -27,8 +29,8 @@ class LoweredCsrmm:
         self.row_start = kernels.xp.asarray(np.concatenate([[0], np.cumsum(counts)]))
         self.b = kernels.xp.zeros(shape.filters, self.values.dtype) if b is None else b
 
-    def forward(self, x: Any, y: Any, **stages: int) -> None:
-        """Convolve x into y; ``stages`` restricts the work for timing."""
+    def forward(self, x: Any, y: Any, relu: bool = False, **stages: int) -> None:
+        """Convolve x into y, rectified if asked; ``stages`` restricts the work for timing."""
         self.kernels.conv_csrmm(
             x,
             self.values,
@@ -40,6 +42,8 @@ class LoweredCsrmm:
             y,
             **stages,
         )
+        if relu:
+            self.kernels.relu_forward(y, 0.0, y)
 
     def dense(self) -> np.ndarray:
         """Return the weights (F, C/G, kh, kw)."""

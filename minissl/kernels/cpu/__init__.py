@@ -7,10 +7,13 @@ Same names, same arguments, same meaning. Two rules hold everywhere:
 * BLAS is called with one thread from inside the parallel loops
   (:func:`minissl.backend.single_threaded_blas`).
 
+Where measured to matter, :mod:`minissl.kernels.cpu.micro` writes vector code for the same kernels.
+
 Compiled code is cached on disk. With NUMBA_DISABLE_JIT=1 everything runs as plain Python and can
 be stepped through.
 """
 
+from minissl.kernels.cpu import micro
 from minissl.kernels.cpu.activations import (
     relu_backward,
     relu_forward,
@@ -23,6 +26,7 @@ from minissl.kernels.cpu.convolution import (
     conv_backward_weights,
     conv_forward,
 )
+from minissl.kernels.cpu.direct_convolution import conv_sconv
 from minissl.kernels.cpu.inner_product import (
     inner_product_backward_bias,
     inner_product_backward_input,
@@ -77,6 +81,7 @@ __all__ = [
     "conv_ccnmm_backward_weights",
     "conv_csrmm",
     "conv_forward",
+    "conv_sconv",
     "im2col",
     "inner_product_backward_bias",
     "inner_product_backward_input",
@@ -85,6 +90,7 @@ __all__ = [
     "lower_columns",
     "max_pool_backward",
     "max_pool_forward",
+    "micro",
     "nesterov_update",
     "relu_backward",
     "relu_forward",

@@ -23,6 +23,7 @@ filters in a block.
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +33,7 @@ from minissl.kernels.cpu.jit import aligned, kernel, parallel_kernel, prange
 from minissl.kernels.cpu.micro import dense_tile
 from minissl.kernels.cpu.micro.dense_tile import RELU, DenseTile
 from minissl.kernels.cpu.micro.isa import Isa
-from minissl.kernels.cpu.micro.tiles import address_of, call
+from minissl.kernels.cpu.micro.tiles import address_of, call, ready
 
 #: Bytes of the images that all filter blocks pass over together: half a common second-level cache.
 IMAGE_BYTES = 512 * 1024
@@ -73,7 +74,7 @@ def best_tiling(isa: Isa, rows: list[int], Q: int) -> Tiling:
             break
         count = -(-Q // most)
         begins = [i * Q // count for i in range(count + 1)]
-        pixels = [b - a for a, b in zip(begins, begins[1:], strict=False)]
+        pixels = [b - a for a, b in pairwise(begins)]
         cost = 0.0
         for kept in rows:
             needed = -(-kept // isa.lanes)
@@ -140,8 +141,9 @@ class DenseConvolution:
 
     @property
     def efficiency(self) -> float:
-        """Share of the multiply-adds of the tiles that are wanted: not for lanes without a filter."""
-        wanted = sum(int(b.count) for b in self.blocks) * self.output[1] / self.lanes
+        """Share of the multiply-adds that is wanted; lanes without a filter are not."""
+        counts = self.blocks[:, Block._fields.index("count")]
+        wanted = int(counts.sum()) * self.output[1] / self.lanes
         return wanted / self.tiling.cost if wanted else 1.0
 
     def _pack_columns(self, columns: np.ndarray, column_start: np.ndarray) -> None:
@@ -224,11 +226,12 @@ class DenseConvolution:
         return addresses
 
     def run(self, x: np.ndarray, y: np.ndarray, relu: bool = False) -> None:
-        """Convolve x (N, C, H, W) into y (N, F, P, Q), both float32 and contiguous."""
+        """Convolve x (N, C, H, W) into y (N, F, P, Q), rectified if asked."""
+        x, out = ready(x, y)
         s = self.shape
         _convolve(
             x.reshape(-1),
-            y.reshape(-1),
+            out.reshape(-1),
             (len(x), s.channels, s.filters, s.groups, *self.size, *self.output),
             (s.kernel[0], s.stride[0], s.pad[0], s.dilation[0], s.stride[1], s.pad[1]),
             (self.offsets, self.starts, self.group_offset),
@@ -238,6 +241,17 @@ class DenseConvolution:
             get_num_threads(),
             RELU if relu else 0,
         )
+        if out is not y:
+            y[...] = out
+
+    def images_per_chunk(self, _N: int) -> int:
+        """Return how many images must stay together for bitwise the same results: each is alone."""
+        return 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed weights."""
+        return int(self.weights.nbytes + self.offsets.nbytes + self.starts.nbytes)
 
 
 @kernel

@@ -106,9 +106,7 @@ class DenseTile(NamedTuple):
         for number, row in enumerate(sums):
             added = v.load(v.add(bias, number * v.bytes))
             row = [v.plus(value, added) for value in row]
-            row = v.choose(
-                v.has(flags, RELU), partial(_rectified, v, row), partial(list, row)
-            )
+            row = v.choose(v.has(flags, RELU), partial(_rectified, v, row), partial(list, row))
             left = v.builder.sub(count, ir.Constant(I64, number * self.lanes))
             v.store_transposed(row, partial(self._line, v, out, lines, number), left)
 
@@ -164,9 +162,7 @@ def compiled(tile: DenseTile) -> Any:
     """Compile a tile; its ``address`` is to be called with the arguments of ``emit``."""
     constant = Constant(tile)
 
-    def dense_tile(
-        image, offsets, weights, first, last, pitch, bias, flags, out, lines, count
-    ):
+    def dense_tile(image, offsets, weights, first, last, pitch, bias, flags, out, lines, count):
         emitted(
             constant,
             (image, offsets, weights, first, last, pitch, bias, flags, out, lines, count),

@@ -1,4 +1,4 @@
-r"""The input as the direct convolutions read it: planes with zero rows around, on vector boundaries.
+r"""The input as the direct sparse convolution reads it: planes whose rows begin on vectors.
 
 Stride s is taken out by splitting each channel into s x s *phases*, the pixels (s i + a, s j + b):
 
@@ -109,9 +109,7 @@ class Copy(NamedTuple):
 
         def row(number: Value, places: list[Value]) -> tuple:
             line, source = places
-            inside = b.and_(
-                b.icmp_signed(">=", number, first), b.icmp_signed("<", number, last)
-            )
+            inside = b.and_(b.icmp_signed(">=", number, first), b.icmp_signed("<", number, last))
             there = b.select(inside, count, nothing)
             if self.images:
                 begin = b.add(line, b.mul(lead, ir.Constant(I64, element)))

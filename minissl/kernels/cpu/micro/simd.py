@@ -103,9 +103,7 @@ class Vectors:
         """Mask of the lanes whose number, counted from ``first``, is begin <= number < end."""
         kind = ir.VectorType(I32, self.lanes)
         numbers = ir.Constant(kind, list(range(first, first + self.lanes)))
-        low, high = (
-            self._spread(self.builder.trunc(number, I32), kind) for number in (begin, end)
-        )
+        low, high = (self._spread(self.builder.trunc(number, I32), kind) for number in (begin, end))
         return self.builder.and_(
             self.builder.icmp_signed(">=", numbers, low),
             self.builder.icmp_signed("<", numbers, high),

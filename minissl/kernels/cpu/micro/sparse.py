@@ -27,15 +27,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import get_num_threads
 
-from minissl.kernels.cpu.jit import aligned_scratch, parallel_kernel, prange
+from minissl.kernels.cpu.jit import aligned_scratch, kernel, parallel_kernel, prange
 from minissl.kernels.cpu.micro import planes, sparse_tile
 from minissl.kernels.cpu.micro.isa import Isa
-from minissl.kernels.cpu.micro.planes import Planes
+from minissl.kernels.cpu.micro.planes import Planes, make_plane
 from minissl.kernels.cpu.micro.sparse_tile import LAST, RELU, SparseTile
-from minissl.kernels.cpu.micro.tiles import address_of, call
+from minissl.kernels.cpu.micro.tiles import address_of, call, ready
 
 #: Bytes of the planes of a channel block that a tile reads. A first-level cache has 32 or 48 KB; a
-#: block half as large again costs a few loads from the second level, and saves passes over the sums.
+#: block half as large again costs some loads from the second level, and saves passes over the sums.
 PLANE_BYTES = 48 * 1024
 #: Bytes of the sums of all filters between two channel blocks: a quarter of a common second level.
 SUM_BYTES = 256 * 1024
@@ -81,11 +81,12 @@ def cuts(length: int, size: int, overlap: int = 0) -> tuple[int, np.ndarray]:
     return size, np.minimum(begins, length - size).astype(np.int64)
 
 
-def over_pixels(isa: Isa, shape: Any) -> Layout:
+def over_pixels(isa: Isa, shape: Any) -> Layout | None:
     """Lay neighbouring pixels of a row side by side in a vector.
 
     Where a row has lanes to spare, the image begins a few lanes in, so that all shifts are to one
-    side. Rows of up to 8 columns take vectors of 8.
+    side. Rows of up to 8 columns take vectors of 8. None where the shifts of a very wide kernel
+    reach farther than a tile.
     """
     P, Q = shape.output
     all_moves = planes.moves(shape)[1]
@@ -99,6 +100,8 @@ def over_pixels(isa: Isa, shape: Any) -> Layout:
     shifts = tuple(sorted({0, *(move + lead for move in all_moves)}))
     most = isa.registers - 2
     reach = -(-(high - low) // lanes)  # vectors beside a tile that its sums depend on
+    if pitch > most and reach >= most:
+        return None
     width, begins = cuts(pitch, most, reach)
     rows, row_begins = cuts(P, max(1, most // width))
     columns = np.empty((len(begins), 4), np.int64)
@@ -148,9 +151,7 @@ class Packed:
         f = np.repeat(np.arange(F), np.diff(row_start))
         g = f // (F // G)
         channel = columns // (kh * kw) + g * (shape.channels // G)
-        down, a = np.divmod(
-            columns // kw % kh * shape.dilation[0] - shape.pad[0], shape.stride[0]
-        )
+        down, a = np.divmod(columns // kw % kh * shape.dilation[0] - shape.pad[0], shape.stride[0])
         right, b = np.divmod(columns % kw * shape.dilation[1] - shape.pad[1], shape.stride[1])
         row_moves = planes.moves(shape)[0]
         self.top = min(row_moves[0], 0)
@@ -191,86 +192,128 @@ class Packed:
         lengths = np.diff(row_start) + FILTER_COST
         self.line = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
+    @property
+    def arrays(self) -> tuple:
+        """What the loops need, in their order."""
+        lists = self.slots, self.group_slot, self.line, self.entries, self.starts
+        return *lists, self.blocks, self.lists
 
-@parallel_kernel
-def _convolve(
-    x, y, bias, sizes, geometry, tile, columns, rows, packed, threads, buffers, flags
+
+@kernel
+def _fill_tile(
+    address, image, out, lanes, packed, bias, f_first, f_last, sums, zeros, sizes, flags
 ):
-    """Run one layout over some images; see the module's picture.
+    """Compute one tile of pixels for some filters of a conv group, block after block of channels.
 
     Parameters
     ----------
-    x, y : float32, flat
-    sizes : (units, first image, images, images in the lanes, F, G, P, Q)
-        A unit is what lies in the lanes: one image, or a block of them.
-    geometry : Planes
-    tile : (address of the copy, address of the tile, bytes of its sums, floats of an element)
+    address : int
+        Of the compiled tile.
+    image, out : addresses
+        Of the tile's first input, moves left out, and of its first output for filter 0.
+    lanes : (begin, end)
+        Which lanes are put out, as the tile wants to know it.
+    packed : (entries, starts, blocks, lists, chunk)
+        See :class:`Packed`; a chunk is as many filters as have room for their sums.
+    sums, zeros : addresses
+        Room for the sums of a chunk, and zeros.
+    sizes : (F, P, Q, bytes of the sums of a filter)
     """
-    units, first_image, N, in_lanes, F, G, P, Q = sizes
-    copy, address, tile_bytes, element = tile
-    entries, starts, slots, group_slot, line, blocks, lists, chunk = packed
+    entries, starts, blocks, lists, chunk = packed
+    F, P, Q, tile_bytes = sizes
+    for c_first in range(f_first, f_last, chunk):
+        c_last = min(f_last, c_first + chunk)
+        for block in range(blocks):
+            is_last = block == blocks - 1
+            for f in range(c_first, c_last):
+                k = (block * F + f) * lists
+                if block > 0 and not is_last and starts[k] == starts[k + lists]:
+                    continue
+                own = sums + (f - c_first) * tile_bytes
+                call(
+                    address,
+                    (
+                        image,
+                        address_of(entries),
+                        address_of(starts) + 4 * k,
+                        own if block > 0 else zeros,
+                        own,
+                        address_of(bias) + 4 * f,
+                        flags | LAST if is_last else flags,
+                        out + 4 * f * P * Q,
+                        4 * Q,
+                        lanes[0],
+                        lanes[1],
+                    ),
+                )
+
+
+@parallel_kernel
+def _convolve(x, y, bias, sizes, geometry, tile, places, packed, threads, buffers, flags):
+    """Run one layout over some images; see the module's picture.
+
+    A *unit* is what lies in the lanes: one image, or a block of them.
+
+    Parameters
+    ----------
+    x, y : flat
+    sizes : (first image, images, images of a unit, F, G, P, Q)
+    geometry : Planes
+    tile : (address of the copy, address of the tile, bytes of its sums)
+    places : (rows, columns)
+        See :class:`Layout`.
+    packed : (slots, group_slot, line, entries, starts, blocks, lists, chunk)
+    buffers : (planes, sums of all threads, zeros)
+    """
+    first_image, N, element, F, G, P, Q = sizes
+    copy, address, tile_bytes = tile
+    rows, columns = places
+    slots, group_slot, line, entries, starts, blocks, lists, chunk = packed
+    buffer, all_sums, zeros = buffers
     plane_size = geometry.rows * geometry.pitch * element
-    image_size = len(slots) * plane_size
-    buffer, sums, zeros = buffers
-    whole = line[F]
-    filters = F // G
-    alone = units >= threads  # each thread makes the planes of its own images
+    unit_size = len(slots) * plane_size
+    units = (N + element - 1) // element
+    whole, filters = line[F], F // G
+    alone = units >= threads  # then each thread makes the planes of its own images
     if not alone:
         for job in prange(units * len(slots)):
-            unit, s = job // len(slots), job % len(slots)
-            first = first_image + unit * in_lanes
-            planes.make_plane(
-                x, first, min(in_lanes, first_image + N - first), element, slots[s], geometry, copy,
-                buffer, unit * image_size + s * plane_size,
-            )
+            first = first_image + job // len(slots) * element
+            images = min(element, first_image + N - first)
+            slot = slots[job % len(slots)]
+            make_plane(x, first, images, element, slot, geometry, copy, buffer, job * plane_size)
     for part in prange(threads):
         begin, end = part * whole * units // threads, (part + 1) * whole * units // threads
-        own_sums = address_of(sums) + part * (sums.size // threads) * 4
+        sums = address_of(all_sums) + part * chunk * tile_bytes
         for unit in range(begin // whole, -(-end // whole)):
             f_first = np.searchsorted(line[:-1], begin - unit * whole)
             f_last = np.searchsorted(line[:-1], end - unit * whole)
             if f_first >= f_last:
                 continue
-            first = first_image + unit * in_lanes
-            here = min(in_lanes, first_image + N - first)
-            image = (part if alone else unit) * image_size
+            first = first_image + unit * element
+            images = min(element, first_image + N - first)
+            at = (part if alone else unit) * unit_size
             if alone:
                 for s in range(len(slots)):
-                    planes.make_plane(
-                        x, first, here, element, slots[s], geometry, copy, buffer, image + s * plane_size
-                    )
+                    place = at + s * plane_size
+                    make_plane(x, first, images, element, slots[s], geometry, copy, buffer, place)
             for g in range(f_first // filters, -(-f_last // filters)):
-                source = address_of(buffer) + 4 * (image + group_slot[g] * plane_size)
-                g_first, g_last = max(f_first, g * filters), min(f_last, (g + 1) * filters)
+                source = address_of(buffer) + 4 * (at + group_slot[g] * plane_size)
                 for job in range(len(rows) * len(columns)):
                     p, c = rows[job // len(columns)], columns[job % len(columns)]
-                    at = source + 4 * element * (p * geometry.pitch + c[0])
-                    out = address_of(y) + 4 * (first * F * P * Q + p * Q + c[1])
-                    begin_lane, end_lane = (F * P * Q * 4, here) if in_lanes > 1 else (c[2], c[3])
-                    for c_first in range(g_first, g_last, chunk):
-                        for block in range(blocks):
-                            last = block == blocks - 1
-                            for f in range(c_first, min(g_last, c_first + chunk)):
-                                k = (block * F + f) * lists
-                                if 0 < block and not last and starts[k] == starts[k + lists]:
-                                    continue
-                                mine = own_sums + (f - c_first) * tile_bytes
-                                call(
-                                    address,
-                                    (
-                                        at,
-                                        address_of(entries),
-                                        address_of(starts) + 4 * k,
-                                        mine if block else address_of(zeros),
-                                        mine,
-                                        address_of(bias) + 4 * f,
-                                        flags & ~1 if not last else flags,
-                                        out + 4 * f * P * Q,
-                                        4 * Q,
-                                        begin_lane,
-                                        end_lane,
-                                    ),
-                                )
+                    _fill_tile(
+                        address,
+                        source + 4 * element * (p * geometry.pitch + c[0]),
+                        address_of(y) + 4 * (first * F * P * Q + p * Q + c[1]),
+                        (4 * F * P * Q, images) if element > 1 else (c[2], c[3]),
+                        (entries, starts, blocks, lists, chunk),
+                        bias,
+                        max(f_first, g * filters),
+                        min(f_last, (g + 1) * filters),
+                        sums,
+                        address_of(zeros),
+                        (F, P, Q, tile_bytes),
+                        flags,
+                    )
 
 
 class SparseConvolution:
@@ -297,16 +340,30 @@ class SparseConvolution:
         self._packed: dict[bool, Packed] = {}
 
     def run(self, x: np.ndarray, y: np.ndarray, relu: bool = False) -> None:
-        """Convolve x (N, C, H, W) into y (N, F, P, Q), both float32 and contiguous."""
+        """Convolve x (N, C, H, W) into y (N, F, P, Q), rectified if asked."""
+        x, out = ready(x, y)
         N = len(x)
         together = self.images_together(N)
         if together:
-            self._run(self.images, x, y, 0, together, relu)
-        if together < N:
-            self._run(self.pixels, x, y, together, N - together, relu)
+            self._run(self.images, x, out, 0, together, relu)
+        if together < N and self.pixels is not None:
+            self._run(self.pixels, x, out, together, N - together, relu)
+        if out is not y:
+            y[...] = out
+
+    def images_per_chunk(self, N: int) -> int:
+        """Return how many images must stay together for bitwise the same results."""
+        return self.lanes if self.images_together(N) else 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the packed weights."""
+        return sum(int(p.entries.nbytes + p.starts.nbytes) for p in self._packed.values())
 
     def images_together(self, N: int) -> int:
         """How many of N images run with images in the lanes, from shapes alone."""
+        if self.pixels is None:
+            return N
         block, single = self._cost(self.images), self._cost(self.pixels)
         whole, rest = divmod(N, self.lanes)
         together = whole * self.lanes if block < self.lanes * single else 0
@@ -332,21 +389,24 @@ class SparseConvolution:
         )
         threads = get_num_threads()
         element = tile.lanes if tile.images else 1
-        units = -(-count // element)
-        image_size = len(packed.slots) * packed.plane_rows * layout.pitch * element
-        buffer = aligned_scratch("planes", min(units, threads) * image_size, np.float32)
+        unit_size = len(packed.slots) * packed.plane_rows * layout.pitch * element
         chunk = max(1, min(s.filters // s.groups, SUM_BYTES // tile.nbytes))
-        sums = aligned_scratch("sums", threads * chunk * tile.nbytes // 4, np.float32)
         _convolve(
-            x.reshape(-1), y.reshape(-1), self.bias,
-            (units, first, count, element, s.filters, s.groups, *s.output),
+            x.reshape(-1),
+            y.reshape(-1),
+            self.bias,
+            (first, count, element, s.filters, s.groups, *s.output),
             geometry,
-            (copy.address, compiled.address, tile.nbytes, element),
-            layout.columns, layout.rows,
-            (packed.entries, packed.starts, packed.slots, packed.group_slot, packed.line, packed.blocks, packed.lists, chunk),
+            (copy.address, compiled.address, tile.nbytes),
+            (layout.rows, layout.columns),
+            (*packed.arrays, chunk),
             threads,
-            (buffer, sums, _ZEROS),
-            LAST | (RELU if relu else 0),
+            (
+                aligned_scratch("planes", min(-(-count // element), threads) * unit_size, x.dtype),
+                aligned_scratch("sums", threads * chunk * tile.nbytes // 4, x.dtype),
+                _ZEROS,
+            ),
+            RELU if relu else 0,
         )
 
 

@@ -125,7 +125,9 @@ class SparseTile(NamedTuple):
             spread = v.broadcast(bias)
             finished = [v.plus(result, spread) for result in results]
             finished = v.choose(
-                v.has(flags, RELU), lambda: [v.positive(value) for value in finished], lambda: finished
+                v.has(flags, RELU),
+                lambda: [v.positive(value) for value in finished],
+                lambda: finished,
             )
             rows = [finished[i : i + self.width] for i in range(0, len(finished), self.width)]
             line = out
@@ -208,9 +210,7 @@ def compiled(tile: SparseTile) -> Any:
     """Compile a tile; its ``address`` is to be called with the arguments of ``emit``."""
     constant = Constant(tile)
 
-    def sparse_tile(
-        image, entries, starts, earlier, sums, bias, flags, out, out_pitch, begin, end
-    ):
+    def sparse_tile(image, entries, starts, earlier, sums, bias, flags, out, out_pitch, begin, end):
         emitted(
             constant,
             (image, entries, starts, earlier, sums, bias, flags, out, out_pitch, begin, end),

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -110,3 +111,9 @@ def call(_typing, address, arguments):
         return context.get_dummy_value()
 
     return types.void(types.int64, arguments), generate
+
+
+def ready(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and y as tiles need them, float32 and contiguous; y may be another array then."""
+    fits = y.dtype == np.float32 and y.flags.c_contiguous
+    return np.ascontiguousarray(x, np.float32), y if fits else np.empty(y.shape, np.float32)
