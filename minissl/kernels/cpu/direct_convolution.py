@@ -50,7 +50,8 @@ def _sconv(x, values, offsets, row_start, b, sizes, stride, pad, line, threads, 
     N, C, H, W, F, P, Q = sizes
     row = (W + 2 * pad[1]) * stride[0]
     whole = line[F]
-    for part in prange(threads):
+    for index in prange(threads):
+        part = np.int64(index)  # prange counts in unsigned numbers
         begin, end = part * whole * N // threads, (part + 1) * whole * N // threads
         image = padded[part]
         for n in range(begin // whole, -(-end // whole)):

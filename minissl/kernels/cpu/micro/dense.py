@@ -275,7 +275,8 @@ def _convolve(x, y, sizes, axes, columns, filters, tiling, left_out, threads, fl
     whole = 0
     for i in range(len(blocks)):
         whole += blocks[i, 5] * P
-    for part in prange(threads):
+    for index in prange(threads):
+        part = np.int64(index)  # prange counts in unsigned numbers
         begin, end = part * whole * N // threads, (part + 1) * whole * N // threads
         for first_image in range(0, N, together):
             images = min(together, N - first_image)
@@ -309,7 +310,8 @@ def _convolve(x, y, sizes, axes, columns, filters, tiling, left_out, threads, fl
                                 count,
                             ),
                         )
-    for job in prange(N * len(removed)):
+    for index in prange(N * len(removed)):
+        job = np.int64(index)
         n, f = job // len(removed), removed[job % len(removed)]
         value = max(all_bias[f], np.float32(0)) if flags & RELU else all_bias[f]
         y[(n * F + f) * P * Q : (n * F + f + 1) * P * Q] = value

@@ -15,6 +15,7 @@ column j - lead; what lies outside the image is zero. An element of a plane is o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -56,19 +57,74 @@ def moves(shape: Any) -> tuple[list[int], list[int]]:
     return rows, columns
 
 
-class Copy(NamedTuple):
-    """Copies a plane whose columns lie side by side in the image (stride 1).
+class PixelPlane(NamedTuple):
+    """Copies an image (stride 1) into a plane of numbers.
+
+    Attributes
+    ----------
+    lanes, vectors : int
+        float32 numbers in a vector, and vectors in a row of the plane.
+    """
+
+    lanes: int
+    vectors: int
+
+    def emit(
+        self,
+        v: Vectors,
+        source: Value,
+        row_bytes: Value,
+        _image_bytes: Value,
+        _images: Value,
+        count: Value,
+        target: Value,
+        rows: Value,
+        first: Value,
+        last: Value,
+        _pitch: Value,
+        lead: Value,
+    ) -> None:
+        """Fill a plane of ``rows`` rows, of which first..last - 1 come from the image.
+
+        Parameters
+        ----------
+        source : address
+            Of the pixel that goes to row ``first``, column ``lead``.
+        row_bytes, image_bytes, images : int
+            Bytes from one row to the next and from one image to the next; images in the lanes.
+        count : int
+            Pixels of a row.
+        target : address
+            The plane.
+        pitch : int
+            Columns of the plane.
+        """
+        end = v.builder.add(lead, count)
+        masks = [v.between(lead, end, i * self.lanes) for i in range(self.vectors)]
+        begin = v.builder.sub(source, v.builder.mul(lead, ir.Constant(I64, 4)))
+
+        def copy(line: Value, source: Value) -> None:
+            for i, mask in enumerate(masks):
+                v.store(v.load_some(v.add(source, i * v.bytes), mask), v.add(line, i * v.bytes))
+
+        def clear(line: Value) -> None:
+            for i in range(self.vectors):
+                v.store(v.zero, v.add(line, i * v.bytes))
+
+        pitch = ir.Constant(I64, self.vectors * v.bytes)
+        _fill_rows(v, target, pitch, rows, first, last, begin, row_bytes, copy, clear)
+
+
+class ImagePlane(NamedTuple):
+    """Copies several images (stride 1) into a plane whose elements are vectors of images.
 
     Attributes
     ----------
     lanes : int
-        float32 numbers in a vector.
-    images : bool
-        Whether an element of the plane is a vector of images.
+        Images in a vector.
     """
 
     lanes: int
-    images: bool
 
     def emit(
         self,
@@ -85,72 +141,72 @@ class Copy(NamedTuple):
         pitch: Value,
         lead: Value,
     ) -> None:
-        """Fill a plane of ``rows`` rows, of which first..last - 1 come from the image.
-
-        Parameters
-        ----------
-        source : address
-            Of the pixel that goes to row ``first``, column ``lead``.
-        row_bytes, image_bytes, images : int
-            Bytes from one row to the next and from one image to the next; images in the lanes.
-        count : int
-            Pixels of a row.
-        target : address
-            The plane.
-        """
+        """Fill a plane; arguments as :meth:`PixelPlane.emit` has them."""
         b = v.builder
-        element = v.bytes if self.images else 4
-        row_of_plane = b.mul(pitch, ir.Constant(I64, element))
-        nothing = ir.Constant(I64, 0)
+        nothing, size = ir.Constant(I64, 0), ir.Constant(I64, v.bytes)
+        row_size = b.mul(pitch, size)
 
-        def clear(at: Value, _: Any) -> tuple:
-            v.store(v.zero, at)
-            return ()
+        def zeros(begin: Value, end: Value) -> None:
+            v.loop(begin, end, v.bytes, [], lambda at, _: v.store(v.zero, at) or ())
 
-        def row(number: Value, places: list[Value]) -> tuple:
-            line, source = places
-            inside = b.and_(b.icmp_signed(">=", number, first), b.icmp_signed("<", number, last))
-            there = b.select(inside, count, nothing)
-            if self.images:
-                begin = b.add(line, b.mul(lead, ir.Constant(I64, element)))
-                end = b.add(begin, b.mul(there, ir.Constant(I64, element)))
-                stop = b.add(line, row_of_plane)
-                v.loop(line, begin, element, [], clear)
-                v.loop(nothing, there, v.lanes, [], partial(group, source, begin, there))
-                v.loop(end, stop, element, [], clear)
-            else:
-                v.loop(nothing, pitch, v.lanes, [], partial(vector, source, line, there))
-            return b.add(line, row_of_plane), b.add(source, b.select(inside, row_bytes, nothing))
+        def copy(line: Value, source: Value) -> None:
+            begin = b.add(line, b.mul(lead, size))
+            zeros(line, begin)
+            v.loop(nothing, count, v.lanes, [], partial(turn, begin, source))
+            zeros(b.add(begin, b.mul(count, size)), b.add(line, row_size))
 
-        def vector(source: Value, line: Value, there: Value, at: Value, _: Any) -> tuple:
-            """Pixels ``at`` .. of a row, zeros around them."""
-            before = b.sub(at, lead)
-            mask = v.between(b.neg(before), b.sub(there, before))
-            values = v.load_some(b.add(source, b.mul(before, ir.Constant(I64, 4))), mask)
-            v.store(values, b.add(line, b.mul(at, ir.Constant(I64, 4))))
-            return ()
-
-        def group(source: Value, begin: Value, there: Value, at: Value, _: Any) -> tuple:
-            """Pixels ``at`` .. of all images, transposed to one vector for each pixel."""
-            left = b.sub(there, at)
+        def turn(begin: Value, source: Value, at: Value, _: Any) -> tuple:
+            """Pixels ``at`` .. of a row of all images, transposed to one vector for each pixel."""
+            left = b.sub(count, at)
             place = b.add(source, b.mul(at, ir.Constant(I64, 4)))
             vectors = []
             for number in range(v.lanes):
                 exists = b.icmp_signed("<", ir.Constant(I64, number), images)
-                mask = v.between(nothing, b.select(exists, left, nothing))
-                vectors.append(v.load_some(place, mask))
+                vectors.append(
+                    v.load_some(place, v.between(nothing, b.select(exists, left, nothing)))
+                )
                 place = b.add(place, image_bytes)
-            line = b.add(begin, b.mul(at, ir.Constant(I64, element)))
-            v.store_transposed(vectors, lambda pixel: v.add(line, pixel * element), left)
+            line = b.add(begin, b.mul(at, size))
+            v.store_transposed(vectors, lambda pixel: v.add(line, pixel * v.bytes), left)
             return ()
 
-        v.loop(nothing, rows, 1, [target, source], row)
+        def clear(line: Value) -> None:
+            zeros(line, b.add(line, row_size))
+
+        _fill_rows(v, target, row_size, rows, first, last, source, row_bytes, copy, clear)
+
+
+def _fill_rows(
+    v: Vectors,
+    target: Value,
+    pitch: Value,
+    rows: Value,
+    first: Value,
+    last: Value,
+    source: Value,
+    row_bytes: Value,
+    copy: Callable[[Value, Value], None],
+    clear: Callable[[Value], None],
+) -> None:
+    """Clear the rows before ``first`` and from ``last`` on, and copy those between."""
+
+    def one_cleared(_: Value, lines: list[Value]) -> tuple:
+        clear(lines[0])
+        return (v.builder.add(lines[0], pitch),)
+
+    def one_copied(_: Value, lines: list[Value]) -> tuple:
+        copy(*lines)
+        return v.builder.add(lines[0], pitch), v.builder.add(lines[1], row_bytes)
+
+    (line,) = v.loop(ir.Constant(I64, 0), first, 1, [target], one_cleared)
+    line, _ = v.loop(first, last, 1, [line, source], one_copied)
+    v.loop(last, rows, 1, [line], one_cleared)
 
 
 @cache
-def compiled(copy: Copy) -> Any:
+def compiled(plane: PixelPlane | ImagePlane) -> Any:
     """Compile a copy; its ``address`` is to be called with the arguments of ``emit``."""
-    constant = Constant(copy)
+    constant = Constant(plane)
 
     def copy_plane(
         source, row_bytes, image_bytes, images, count, target, rows, first, last, pitch, lead
@@ -160,8 +216,7 @@ def compiled(copy: Copy) -> Any:
             (source, row_bytes, image_bytes, images, count, target, rows, first, last, pitch, lead),
         )
 
-    kind = "images" if copy.images else "pixels"
-    return c_function(copy_plane, f"the layout of planes with {copy.lanes} {kind} in a vector")
+    return c_function(copy_plane, f"the layout of planes for {plane}")
 
 
 @kernel
@@ -178,7 +233,7 @@ def make_plane(x, first_image, images, lanes, slot, geometry, copy, buffer, at):
         Channel, and phase of rows and columns.
     geometry : Planes
     copy : address
-        Of a compiled :class:`Copy`.
+        Of a compiled :class:`PixelPlane` or :class:`ImagePlane`.
     """
     C, H, W, sh, sw, rows, pitch, top, lead = geometry
     channel, a, b = slot

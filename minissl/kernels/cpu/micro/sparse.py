@@ -30,7 +30,7 @@ from numba import get_num_threads
 from minissl.kernels.cpu.jit import aligned_scratch, kernel, parallel_kernel, prange
 from minissl.kernels.cpu.micro import planes, sparse_tile
 from minissl.kernels.cpu.micro.isa import Isa
-from minissl.kernels.cpu.micro.planes import Planes, make_plane
+from minissl.kernels.cpu.micro.planes import ImagePlane, PixelPlane, Planes, make_plane
 from minissl.kernels.cpu.micro.sparse_tile import LAST, RELU, SparseTile
 from minissl.kernels.cpu.micro.tiles import address_of, call, ready
 
@@ -221,31 +221,27 @@ def _fill_tile(
     """
     entries, starts, blocks, lists, chunk = packed
     F, P, Q, tile_bytes = sizes
-    for c_first in range(f_first, f_last, chunk):
-        c_last = min(f_last, c_first + chunk)
+    for f in range(f_first, f_last, chunk):
         for block in range(blocks):
-            is_last = block == blocks - 1
-            for f in range(c_first, c_last):
-                k = (block * F + f) * lists
-                if block > 0 and not is_last and starts[k] == starts[k + lists]:
-                    continue
-                own = sums + (f - c_first) * tile_bytes
-                call(
-                    address,
-                    (
-                        image,
-                        address_of(entries),
-                        address_of(starts) + 4 * k,
-                        own if block > 0 else zeros,
-                        own,
-                        address_of(bias) + 4 * f,
-                        flags | LAST if is_last else flags,
-                        out + 4 * f * P * Q,
-                        4 * Q,
-                        lanes[0],
-                        lanes[1],
-                    ),
-                )
+            call(
+                address,
+                (
+                    image,
+                    address_of(entries),
+                    address_of(starts) + 4 * (block * F + f) * lists,
+                    sums if block > 0 else zeros,
+                    tile_bytes if block > 0 else 0,
+                    sums,
+                    address_of(bias) + 4 * f,
+                    flags | LAST if block == blocks - 1 else flags,
+                    out + 4 * f * P * Q,
+                    4 * P * Q,
+                    4 * Q,
+                    lanes[0],
+                    lanes[1],
+                    min(chunk, f_last - f),
+                ),
+            )
 
 
 @parallel_kernel
@@ -276,12 +272,14 @@ def _convolve(x, y, bias, sizes, geometry, tile, places, packed, threads, buffer
     whole, filters = line[F], F // G
     alone = units >= threads  # then each thread makes the planes of its own images
     if not alone:
-        for job in prange(units * len(slots)):
+        for index in prange(units * len(slots)):
+            job = np.int64(index)  # prange counts in unsigned numbers
             first = first_image + job // len(slots) * element
             images = min(element, first_image + N - first)
             slot = slots[job % len(slots)]
             make_plane(x, first, images, element, slot, geometry, copy, buffer, job * plane_size)
-    for part in prange(threads):
+    for index in prange(threads):
+        part = np.int64(index)
         begin, end = part * whole * units // threads, (part + 1) * whole * units // threads
         sums = address_of(all_sums) + part * chunk * tile_bytes
         for unit in range(begin // whole, -(-end // whole)):
@@ -382,7 +380,9 @@ class SparseConvolution:
         if packed is None:
             packed = self._packed[tile.images] = Packed(self.shape, layout, *self.csr)
         compiled = sparse_tile.compiled(tile)
-        copy = planes.compiled(planes.Copy(tile.lanes, tile.images))
+        copy = planes.compiled(
+            ImagePlane(tile.lanes) if tile.images else PixelPlane(tile.lanes, tile.pitch)
+        )
         s = self.shape
         geometry = Planes(
             s.channels, *s.size, *s.stride, packed.plane_rows, layout.pitch, packed.top, layout.lead

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from minissl.kernels.cpu.jit import c_function
-from minissl.kernels.cpu.micro.simd import I64, Value, Vectors
+from minissl.kernels.cpu.micro.simd import FLOAT, I64, Value, Vectors
 from minissl.kernels.cpu.micro.tiles import Constant, emitted
 
 ENTRY = 8  # bytes of a non-zero: int32 offset of its input in bytes, float32 value
@@ -86,15 +86,18 @@ class SparseTile(NamedTuple):
         entries: Value,
         starts: Value,
         earlier: Value,
+        earlier_step: Value,
         sums: Value,
         bias: Value,
         flags: Value,
         out: Value,
+        out_step: Value,
         out_pitch: Value,
         begin: Value,
         end: Value,
+        filters: Value,
     ) -> None:
-        """Add the non-zeros of one filter and channel block to one tile.
+        """Add the non-zeros of one channel block to one tile, filter after filter.
 
         Parameters
         ----------
@@ -102,46 +105,66 @@ class SparseTile(NamedTuple):
             Input of the tile's first output, moves left out.
         entries, starts : addresses
             Non-zeros, and int32 numbers: the entries at which each list begins and the last ends.
-        earlier, sums : addresses
-            What to add to (sums of earlier channel blocks, or zeros), and where to keep the result.
+        earlier, earlier_step : address, bytes
+            What to add to: sums of earlier channel blocks, or zeros; and from one filter to the
+            next.
+        sums : address
+            Where to keep the sums, filter after filter.
         bias : address
         flags : bits
             ``LAST``: put the result out, bias added, rather than keep it; ``RELU``: rectified.
-        out, out_pitch : address, bytes
-            Of the first output, and from one row of outputs to the next.
+        out, out_step, out_pitch : address, bytes, bytes
+            Of the first output; from one filter, and from one row of outputs to the next.
         begin, end : int
             Pixels: the lanes of a row that are put out. Images: bytes from one image to the next,
             and the number of images.
+        filters : int
+            How many.
         """
-        places = [v.add(sums, i * v.bytes) for i in range(self.rows * self.width)]
-        results = _lists(v, self, image, entries, starts, earlier)
+        if not self.images:
+            masks = [v.between(begin, end, w * self.lanes) for w in range(self.width)]
+        steps = (
+            ir.Constant(I64, 4 * len(self.shifts)),
+            earlier_step,
+            ir.Constant(I64, self.nbytes),
+            ir.Constant(I64, FLOAT),
+            out_step,
+        )
 
-        def keep() -> tuple:
-            for result, place in zip(results, places, strict=True):
-                v.store(result, place)
+        def one_filter(_: Value, places: list[Value]) -> list[Value]:
+            starts, earlier, sums, bias, out = places
+            results = _lists(v, self, image, entries, starts, earlier)
+            v.choose(
+                v.has(flags, LAST),
+                partial(put_out, results, bias, out),
+                partial(keep, results, sums),
+            )
+            return [v.builder.add(place, step) for place, step in zip(places, steps, strict=True)]
+
+        def keep(results: list[Value], sums: Value) -> tuple:
+            for i, result in enumerate(results):
+                v.store(result, v.add(sums, i * v.bytes))
             return ()
 
-        def put_out() -> tuple:
+        def put_out(results: list[Value], bias: Value, line: Value) -> tuple:
             spread = v.broadcast(bias)
-            finished = [v.plus(result, spread) for result in results]
-            finished = v.choose(
+            results = [v.plus(result, spread) for result in results]
+            results = v.choose(
                 v.has(flags, RELU),
-                lambda: [v.positive(value) for value in finished],
-                lambda: finished,
+                lambda: [v.positive(value) for value in results],
+                lambda: results,
             )
-            rows = [finished[i : i + self.width] for i in range(0, len(finished), self.width)]
-            line = out
-            for row in rows:
+            for first in range(0, len(results), self.width):
+                row = results[first : first + self.width]
                 if self.images:
                     v.store_transposed(row, partial(_image, v, line, begin), end)
                 else:
-                    for w, value in enumerate(row):
-                        mask = v.between(begin, end, w * self.lanes)
+                    for w, (value, mask) in enumerate(zip(row, masks, strict=True)):
                         v.store_some(value, v.add(line, w * v.bytes), mask)
                 line = v.builder.add(line, out_pitch)
             return ()
 
-        v.choose(v.has(flags, LAST), put_out, keep)
+        v.loop(ir.Constant(I64, 0), filters, 1, [starts, earlier, sums, bias, out], one_filter)
 
 
 def _image(v: Vectors, first: Value, pitch: Value, number: int) -> Value:
@@ -210,11 +233,17 @@ def compiled(tile: SparseTile) -> Any:
     """Compile a tile; its ``address`` is to be called with the arguments of ``emit``."""
     constant = Constant(tile)
 
-    def sparse_tile(image, entries, starts, earlier, sums, bias, flags, out, out_pitch, begin, end):
+    def sparse_tile(
+        image, entries, starts, earlier, earlier_step, sums, bias, flags,
+        out, out_step, out_pitch, begin, end, filters,
+    ):  # fmt: skip
         emitted(
             constant,
-            (image, entries, starts, earlier, sums, bias, flags, out, out_pitch, begin, end),
-        )
+            (
+                image, entries, starts, earlier, earlier_step, sums, bias, flags,
+                out, out_step, out_pitch, begin, end, filters,
+            ),
+        )  # fmt: skip
 
     what = f"a direct sparse convolution tile of {tile.rows} x {tile.width} vectors"
     return c_function(sparse_tile, f"{what} of {tile.lanes}, shifts {tile.shifts}")
