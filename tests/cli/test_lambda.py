@@ -130,4 +130,6 @@ def test_the_search_takes_its_bar_away_again(search):
     code, shown = on_terminal(100, [*search, "--target-flops", 0.667])
     assert code == 0 and "Traceback" not in shown
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown).replace("\r\n", "\n")
-    assert "near; conv1 2/3" in text and "compiling" in text
+    assert re.search(r"block_group_decay 0\.5 +━", text)  # a bar while the first trial trains
+    assert "near; conv1 2/3" in text
+    assert not any("━" in line for line in text.splitlines()[-2:])

@@ -72,7 +72,7 @@ def test_an_experiment_s_file_is_shown(run, name):
 
 
 def test_an_experiment_of_one_s_own(run, tmp_path, monkeypatch):
-    experiment(tmp_path)
+    experiment(tmp_path, fast=True)
     monkeypatch.chdir(tmp_path)
     options = ["--seeds", "1", "--data", "mnist-small", "--backend", "numpy"]
     told = run("reproduce", "digits.toml", "--fast", *options)
@@ -90,7 +90,7 @@ def test_an_experiment_of_one_s_own(run, tmp_path, monkeypatch):
 
 
 def test_a_changed_experiment_repeats_what_has_changed(run, tmp_path, monkeypatch):
-    experiment(tmp_path)
+    experiment(tmp_path, fast=True)
     monkeypatch.chdir(tmp_path)
     options = ["--fast", "--seeds", "1", "--data", "mnist-small", "--backend", "numpy"]
     run("reproduce", "digits.toml", *options)
@@ -103,7 +103,7 @@ def test_a_changed_experiment_repeats_what_has_changed(run, tmp_path, monkeypatc
 
 def test_side_by_side(run, tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="dask.distributed is not installed")
-    experiment(tmp_path)
+    experiment(tmp_path, fast=True)
     monkeypatch.chdir(tmp_path)
     options = ["--fast", "--seeds", "1,2", "--data", "mnist-small", "--backend", "numpy"]
     told = run("reproduce", "digits.toml", *options, "--parallel", "2", "--json")
@@ -115,7 +115,7 @@ def test_side_by_side(run, tmp_path, monkeypatch):
 
 
 def test_side_by_side_needs_dask(run, tmp_path, monkeypatch):
-    experiment(tmp_path)
+    experiment(tmp_path, fast=True)
     monkeypatch.setitem(sys.modules, "distributed", None)
     monkeypatch.chdir(tmp_path)
     for option in ("--parallel", "2"), ("--scheduler", "tcp://1"):

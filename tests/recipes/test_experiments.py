@@ -38,18 +38,18 @@ def test_every_file_is_known_by_its_name():
 )
 def test_the_stages_of_a_row_train_the_same_weights(experiment, row):
     _, dense = built(experiment, experiment.solver)
-    assert list(row.trainings) == [*(["ssl", "ssl2", "ssl3"][: len(row.ssl)]), "finetune"]
-    *sparse, finetune = (built(experiment, name) for name in row.trainings.values())
+    names = ["ssl", "ssl2", "ssl3"][: len(row.ssl)]
+    assert list(row.trainings) == [*names, *(["finetune"] if row.finetune else [])]
     given = row.start == BASELINE
-    for solver, net in (*sparse, finetune):
+    for what, name in row.trainings.items():
+        solver, net = built(experiment, name)
         assert shapes(dense) == shapes(net)
         assert lint_solver(solver, net.param, weights_given=given) == []
+        has_lasso = any(getattr(solver, decay) > 0 for decay in DECAYS)
+        assert has_lasso == (what != "finetune" and row.key != "squared")
+        modes = {net.layer(layer).param.connectivity_mode for layer in experiment.layers}
+        assert len(modes) == 1 and (modes != {0}) == (what == "finetune")
         given = True
-    has_lasso = [any(getattr(solver, name) > 0 for name in DECAYS) for solver, _ in sparse]
-    assert all(has_lasso) or row.key == "squared"
-    assert not any(getattr(finetune[0], name) > 0 for name in DECAYS)
-    modes = [finetune[1].layer(name).param.connectivity_mode for name in experiment.layers]
-    assert len(set(modes)) == 1 and modes[0] != 0
 
 
 @pytest.mark.parametrize("experiment", OF_THE_PAPER, ids=[one.key for one in OF_THE_PAPER])
@@ -95,7 +95,11 @@ def test_lenet_3_is_that_of_table_1():
     variants, table1 = EXPERIMENTS["variants"], EXPERIMENTS["table1"]
     assert variants.solver == table1.solver
     assert variants.row("lenet3").trainings == table1.row("lenet3").trainings
-    assert {row.finetune for row in variants.rows} == {table1.row("lenet3").finetune}
+    finetune = table1.row("lenet3").finetune
+    assert {row.key: row.finetune for row in variants.rows} == {
+        **dict.fromkeys(("lenet3", "proximal", "scratch", "random"), finetune),
+        "squared": None,
+    }
 
 
 @pytest.mark.parametrize(
