@@ -18,10 +18,10 @@ from minissl import backend
 from minissl.conv_modes import ConvShape, prepare
 
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-shape = ConvShape(2, (5, 6), 3, (3, 3), pad=(1, 1))
-x, w = np.ones((1, 2, 5, 6), np.float32), np.ones((3, 2, 3, 3), np.float32)
+shape = ConvShape(2, (5, 6), 16, (3, 3), pad=(1, 1))
+x, w = np.ones((1, 2, 5, 6), np.float32), np.ones((16, 2, 3, 3), np.float32)
 for mode in ("DIRECT_SCONV", "DIRECT_DCONV"):
-    y = np.empty((1, 3, 5, 6), np.float32)
+    y = np.empty((1, 16, 5, 6), np.float32)
     prepare(mode, shape, w, None, backend.get("numba")).forward(x, y)
     print(mode, y.sum())
 """
