@@ -33,7 +33,7 @@ from minissl.kernels.cpu.jit import aligned, kernel, parallel_kernel, prange
 from minissl.kernels.cpu.micro import dense_tile
 from minissl.kernels.cpu.micro.dense_tile import RELU, DenseTile
 from minissl.kernels.cpu.micro.isa import Isa
-from minissl.kernels.cpu.micro.tiles import address_of, call, ready
+from minissl.kernels.cpu.micro.tiles import address_of, call, one_row, ready
 
 #: Bytes of the images that all filter blocks pass over together: half a common second-level cache.
 IMAGE_BYTES = 512 * 1024
@@ -97,7 +97,7 @@ class Block(NamedTuple):
         Where its weights begin, in floats.
     row : int
         Where its rows begin, in ``lines`` and ``bias``.
-    count : int
+    filters : int
         How many of its filters exist.
     cost : int
         Of one output row, for the shares of the threads.
@@ -107,7 +107,7 @@ class Block(NamedTuple):
     vectors: int
     weight: int
     row: int
-    count: int
+    filters: int
     cost: int
 
 
@@ -124,14 +124,9 @@ class DenseConvolution:
     """
 
     def __init__(self, isa: Isa, shape: Any, values, rows, row_start, columns, column_start, b):
-        self.shape = shape
         self.bias = np.zeros(shape.filters, np.float32) if b is None else np.asarray(b)
-        # a 1x1 kernel that moves nowhere sees the image as one long row
-        H, W = shape.size
-        P, Q = shape.output
-        flat = shape.kernel == shape.stride == (1, 1) and shape.pad == (0, 0)
-        self.size, self.output = ((1, H * W), (1, P * Q)) if flat else ((H, W), (P, Q))
-        self.tiling = best_tiling(isa, [int(n) for n in np.diff(row_start)], self.output[1])
+        self.shape = shape = one_row(shape)
+        self.tiling = best_tiling(isa, [int(n) for n in np.diff(row_start)], shape.output[1])
         self.lanes = isa.lanes
         self._pack_columns(columns, column_start)
         self._pack_rows(values, rows, row_start, column_start)
@@ -142,8 +137,8 @@ class DenseConvolution:
     @property
     def efficiency(self) -> float:
         """Share of the multiply-adds that is wanted; lanes without a filter are not."""
-        counts = self.blocks[:, Block._fields.index("count")]
-        wanted = int(counts.sum()) * self.output[1] / self.lanes
+        counts = self.blocks[:, Block._fields.index("filters")]
+        wanted = int(counts.sum()) * self.shape.output[1] / self.lanes
         return wanted / self.tiling.cost if wanted else 1.0
 
     def _pack_columns(self, columns: np.ndarray, column_start: np.ndarray) -> None:
@@ -204,7 +199,7 @@ class DenseConvolution:
     def _tile(self, vectors: int, begin: int, pixels: int) -> DenseTile:
         """Return the tile at a place of the output rows, with what it may read there."""
         s = self.shape
-        W, stride, pad = self.size[1], s.stride[1], s.pad[1]
+        W, stride, pad = s.size[1], s.stride[1], s.pad[1]
         taps = []
         for q in range(s.kernel[1]):
             # input column of output column j: j * stride + shift
@@ -232,7 +227,7 @@ class DenseConvolution:
         _convolve(
             x.reshape(-1),
             out.reshape(-1),
-            (len(x), s.channels, s.filters, s.groups, *self.size, *self.output),
+            (len(x), s.channels, s.filters, s.groups, *s.size, *s.output),
             (s.kernel[0], s.stride[0], s.pad[0], s.dilation[0], s.stride[1], s.pad[1]),
             (self.offsets, self.starts, self.group_offset),
             (self.blocks, self.weights, self.block_bias, self.lines),

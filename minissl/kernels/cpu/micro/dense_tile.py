@@ -99,8 +99,8 @@ class DenseTile(NamedTuple):
         for q, (begin, end) in enumerate(self.taps):
             if begin < end:
                 at = v.builder.mul(pitch, ir.Constant(I64, q))
-                columns = (v.integer(v.builder.add(base, at)) for base in (first, last))
-                found = self._walk(v, image, offsets, weights, *columns, begin, end, sums)
+                start, stop = (v.integer(v.builder.add(base, at)) for base in (first, last))
+                found = self._walk(v, image, offsets, weights, start, stop, begin, end, sums)
                 for row, values in zip(sums, found, strict=True):
                     row[begin:end] = values
         for number, row in enumerate(sums):

@@ -146,8 +146,12 @@ class ImagePlane(NamedTuple):
         nothing, size = ir.Constant(I64, 0), ir.Constant(I64, v.bytes)
         row_size = b.mul(pitch, size)
 
+        def zero(at: Value, _: Any) -> tuple:
+            v.store(v.zero, at)
+            return ()
+
         def zeros(begin: Value, end: Value) -> None:
-            v.loop(begin, end, v.bytes, [], lambda at, _: v.store(v.zero, at) or ())
+            v.loop(begin, end, v.bytes, [], zero)
 
         def copy(line: Value, source: Value) -> None:
             begin = b.add(line, b.mul(lead, size))

@@ -32,7 +32,7 @@ from minissl.kernels.cpu.micro import planes, sparse_tile
 from minissl.kernels.cpu.micro.isa import Isa
 from minissl.kernels.cpu.micro.planes import ImagePlane, PixelPlane, Planes, make_plane
 from minissl.kernels.cpu.micro.sparse_tile import LAST, RELU, SparseTile
-from minissl.kernels.cpu.micro.tiles import address_of, call, ready
+from minissl.kernels.cpu.micro.tiles import address_of, call, one_row, ready
 
 #: Bytes of the planes of a channel block that a tile reads. A first-level cache has 32 or 48 KB; a
 #: block half as large again costs some loads from the second level, and saves passes over the sums.
@@ -329,11 +329,11 @@ class SparseConvolution:
     """
 
     def __init__(self, isa: Isa, shape: Any, values, columns, row_start, b):
-        self.shape = shape
+        self.shape = shape = one_row(shape)
         self.csr = values, np.asarray(columns, np.int64), np.asarray(row_start, np.int64)
         self.bias = np.zeros(shape.filters, np.float32) if b is None else np.asarray(b)
-        self.pixels = over_pixels(isa, self.shape)
-        self.images = over_images(isa, self.shape)
+        self.pixels = over_pixels(isa, shape)
+        self.images = over_images(isa, shape)
         self.lanes = isa.lanes
         self._packed: dict[bool, Packed] = {}
 
@@ -385,7 +385,15 @@ class SparseConvolution:
         )
         s = self.shape
         geometry = Planes(
-            s.channels, *s.size, *s.stride, packed.plane_rows, layout.pitch, packed.top, layout.lead
+            s.channels,
+            s.size[0],
+            s.size[1],
+            s.stride[0],
+            s.stride[1],
+            packed.plane_rows,
+            layout.pitch,
+            packed.top,
+            layout.lead,
         )
         threads = get_num_threads()
         element = tile.lanes if tile.images else 1

@@ -30,13 +30,15 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import extending, types
 from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.core.imputils import lower_constant
-from numba.extending import intrinsic, models, register_model, typeof_impl
 
 from minissl.kernels.cpu.micro.simd import I64, Vectors
+
+#: makes a function of Numba from one that writes instructions; its callers pass all but _typing
+intrinsic: Any = extending.intrinsic
 
 
 class Constant:
@@ -60,13 +62,13 @@ class ConstantType(types.Type):
         super().__init__(name=f"Constant[{value!r}]")
 
 
-@typeof_impl.register(Constant)
+@extending.typeof_impl.register(Constant)
 def _type_of(constant: Constant, _context: Any) -> ConstantType:
     return ConstantType(constant.value)
 
 
-@register_model(ConstantType)
-class _Model(models.OpaqueModel):
+@extending.register_model(ConstantType)
+class _Model(extending.models.OpaqueModel):
     """Takes no part in the compiled code."""
 
 
@@ -111,6 +113,19 @@ def call(_typing, address, arguments):
         return context.get_dummy_value()
 
     return types.void(types.int64, arguments), generate
+
+
+def one_row(shape: Any) -> Any:
+    """See the image as one long row where the kernel is one pixel that moves nowhere.
+
+    Parameters
+    ----------
+    shape : ConvShape
+        Geometry of the layer (:class:`minissl.conv_modes.shape.ConvShape`).
+    """
+    H, W = shape.size
+    flat = shape.kernel == shape.stride == (1, 1) and shape.pad == (0, 0)
+    return shape._replace(size=(1, H * W)) if flat else shape
 
 
 def ready(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
