@@ -39,6 +39,8 @@ from minissl.kernels.cpu.micro.tiles import address_of, call, one_row, ready
 IMAGE_BYTES = 512 * 1024
 #: Fused multiply-adds that must be under way at once: latency times units, on common CPUs.
 CHAINS = 8
+#: Cycles in which one vector of filters is transposed and written.
+END = 100
 
 
 class Tiling(NamedTuple):
@@ -48,40 +50,47 @@ class Tiling(NamedTuple):
     ----------
     vectors : int
         V of all blocks of a conv group but the last, which has what is left.
-    begins, pixels : list of int
-        First pixel and length T of each tile of an output row.
+    cuts : dict of int to list of int
+        For each V that occurs, where the tiles of an output row begin, and Q.
     cost : float
-        Vector operations for one column of every group and one output row.
+        Cycles of one output row of all groups, about.
     """
 
     vectors: int
-    begins: list[int]
-    pixels: list[int]
+    cuts: dict[int, list[int]]
     cost: float
 
 
-def tile_cost(vectors: int, pixels: int) -> float:
-    """Cycles of one column: multiply-adds, or loads where these are more, or waiting."""
-    return max(vectors * pixels, vectors + pixels + 1, CHAINS)
+def tile_cost(vectors: int, pixels: int, columns: int, lanes: int) -> float:
+    """Cycles of a tile: multiply-adds, or loads where these are more, or waiting; and its end."""
+    column = max(vectors * pixels, vectors + pixels + 1, CHAINS)
+    return columns * column + END * vectors * -(-pixels // lanes)
 
 
-def best_tiling(isa: Isa, rows: list[int], Q: int) -> Tiling:
-    """Choose the block that covers ``rows`` filters of each group, and Q pixels, in least time."""
+def block_sizes(filters: int, vectors: int, lanes: int) -> list[int]:
+    """Vectors of the blocks that some filters are divided into."""
+    whole, rest = divmod(-(-filters // lanes), vectors)
+    return [vectors] * whole + [rest] * bool(rest)
+
+
+def best_tiling(isa: Isa, rows: list[int], columns: list[int], Q: int) -> Tiling:
+    """Choose the blocks that cover the rows of all groups, and Q pixels, in least time."""
     best = None
+    cuts, costs = {}, {}
     for vectors in range(1, 9):
         most = (isa.registers - 1 - vectors) // vectors  # one register holds a pixel
         if most < 1:
             break
         count = -(-Q // most)
-        begins = [i * Q // count for i in range(count + 1)]
-        pixels = [b - a for a, b in pairwise(begins)]
-        cost = 0.0
-        for kept in rows:
-            needed = -(-kept // isa.lanes)
-            blocks = [vectors] * (needed // vectors) + [needed % vectors] * bool(needed % vectors)
-            cost += sum(tile_cost(v, t) for v in blocks for t in pixels)
+        cuts[vectors] = [i * Q // count for i in range(count + 1)]
+        lengths = [b - a for a, b in pairwise(cuts[vectors])]
+        for K in columns:
+            costs[vectors, K] = sum(tile_cost(vectors, length, K, isa.lanes) for length in lengths)
+        sizes = [block_sizes(kept, vectors, isa.lanes) for kept in rows]
+        cost = sum(costs[v, K] for own, K in zip(sizes, columns, strict=True) for v in own)
         if best is None or cost < best.cost:
-            best = Tiling(vectors, begins[:-1], pixels, cost)
+            used = {v: cuts[v] for own in sizes for v in own}
+            best = Tiling(vectors, used, cost)
     assert best is not None
     return best
 
@@ -126,20 +135,18 @@ class DenseConvolution:
     def __init__(self, isa: Isa, shape: Any, values, rows, row_start, columns, column_start, b):
         self.bias = np.zeros(shape.filters, np.float32) if b is None else np.asarray(b)
         self.shape = shape = one_row(shape)
-        self.tiling = best_tiling(isa, [int(n) for n in np.diff(row_start)], shape.output[1])
+        kept = np.diff(row_start).tolist(), np.diff(column_start).tolist()
+        self.tiling = best_tiling(isa, *kept, shape.output[1])
+        #: share of the time in which wanted multiply-adds run; lanes without a filter are not
+        wanted = sum(row * column for row, column in zip(*kept, strict=True))
+        wanted *= shape.output[1] / isa.lanes
+        self.efficiency = wanted / self.tiling.cost if wanted else 1.0
         self.lanes = isa.lanes
         self._pack_columns(columns, column_start)
         self._pack_rows(values, rows, row_start, column_start)
         removed = np.ones(shape.filters, bool)
         removed[rows] = False
         self.removed = np.flatnonzero(removed)
-
-    @property
-    def efficiency(self) -> float:
-        """Share of the multiply-adds that is wanted; lanes without a filter are not."""
-        counts = self.blocks[:, Block._fields.index("filters")]
-        wanted = int(counts.sum()) * self.shape.output[1] / self.lanes
-        return wanted / self.tiling.cost if wanted else 1.0
 
     def _pack_columns(self, columns: np.ndarray, column_start: np.ndarray) -> None:
         """Sort the columns of each group by (q, r, c), and find what each reads.
@@ -185,7 +192,8 @@ class DenseConvolution:
                 own_bias[: part.size] = self.bias[part]
                 own_lines = np.zeros(vectors * self.lanes, np.int64)
                 own_lines[: part.size] = 4 * P * Q * part
-                cost = 1 + int(K * sum(tile_cost(vectors, t) for t in self.tiling.pixels))
+                lengths = np.diff(self.tiling.cuts[vectors]).tolist()
+                cost = 1 + int(sum(tile_cost(vectors, n, K, self.lanes) for n in lengths))
                 blocks.append(Block(g, vectors, weight, row, part.size, cost))
                 weights.append(packed.reshape(-1))
                 bias.append(own_bias)
@@ -211,14 +219,16 @@ class DenseConvolution:
         return DenseTile(self.lanes, vectors, pixels, stride, tuple(taps))
 
     @cached_property
-    def tiles(self) -> np.ndarray:
-        """Addresses of the compiled tiles, by number of vectors and place."""
-        used = set(self.blocks[:, Block._fields.index("vectors")].tolist())
-        addresses = np.zeros((self.tiling.vectors + 1, len(self.tiling.begins)), np.int64)
-        for vectors in used:
-            for i, place in enumerate(zip(self.tiling.begins, self.tiling.pixels, strict=True)):
-                addresses[vectors, i] = dense_tile.compiled(self._tile(vectors, *place)).address
-        return addresses
+    def tiles(self) -> tuple[np.ndarray, np.ndarray]:
+        """Addresses of the compiled tiles by V and place, and the first pixel of each; -1 ends."""
+        cuts = self.tiling.cuts
+        size = self.tiling.vectors + 1, max(map(len, cuts.values()), default=1)
+        addresses, begins = np.zeros(size, np.int64), np.full(size, -1, np.int64)
+        for vectors, bounds in cuts.items():
+            for i, (first, last) in enumerate(pairwise(bounds)):
+                tile = self._tile(vectors, first, last - first)
+                addresses[vectors, i], begins[vectors, i] = dense_tile.compiled(tile).address, first
+        return addresses, begins
 
     def run(self, x: np.ndarray, y: np.ndarray, relu: bool = False) -> None:
         """Convolve x (N, C, H, W) into y (N, F, P, Q), rectified if asked."""
@@ -231,7 +241,7 @@ class DenseConvolution:
             (s.kernel[0], s.stride[0], s.pad[0], s.dilation[0], s.stride[1], s.pad[1]),
             (self.offsets, self.starts, self.group_offset),
             (self.blocks, self.weights, self.block_bias, self.lines),
-            (self.tiles, np.asarray(self.tiling.begins)),
+            self.tiles,
             (self.removed, self.bias),
             get_num_threads(),
             RELU if relu else 0,
@@ -288,11 +298,14 @@ def _convolve(x, y, sizes, axes, columns, filters, tiling, left_out, threads, fl
                     r_first = min(max(-(top // dilation), 0), kh)
                     r_last = max(r_first, min(kh, (H - 1 - top) // dilation + 1))
                     line = ((n * G + group) * (C // G) * H + top) * W - pad_w
-                    for t in range(len(begins)):
+                    for t in range(begins.shape[1]):
+                        first_pixel = begins[vectors, t]
+                        if first_pixel < 0:
+                            break
                         call(
                             tiles[vectors, t],
                             (
-                                address_of(x) + 4 * (line + begins[t] * stride_w),
+                                address_of(x) + 4 * (line + first_pixel * stride_w),
                                 address_of(offsets) + 4 * group_offset[group],
                                 address_of(weights) + 4 * weight,
                                 start + 4 * r_first,
@@ -300,7 +313,7 @@ def _convolve(x, y, sizes, axes, columns, filters, tiling, left_out, threads, fl
                                 4 * (kh + 1),
                                 address_of(bias) + 4 * row,
                                 flags,
-                                address_of(y) + 4 * ((n * F * P + p) * Q + begins[t]),
+                                address_of(y) + 4 * ((n * F * P + p) * Q + first_pixel),
                                 address_of(lines) + 8 * row,
                                 count,
                             ),
