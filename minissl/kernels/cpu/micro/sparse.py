@@ -41,6 +41,9 @@ PLANE_BYTES = 48 * 1024
 SUM_BYTES = 256 * 1024
 #: What beginning a filter costs, in non-zeros.
 FILTER_COST = 4
+#: Cycles for each vector of a tile, block of channels and filter: its sums are loaded, moved and
+#: stored, and the planes made. With images in the lanes blocks hold fewer channels.
+BLOCK_COST = 8
 
 
 class Layout(NamedTuple):
@@ -142,10 +145,12 @@ class Packed:
         The first plane of each group.
     line : int64 (F + 1,)
         Where each filter begins on the line that the threads share.
+    cost : float
+        Cycles that the layer takes, about, for as many images as the lanes hold.
     """
 
-    def __init__(self, shape: Any, layout: Layout, values, columns, row_start):
-        tile = layout.tile
+    def __init__(self, isa: Isa, shape: Any, layout: Layout, values, columns, row_start):
+        self.layout, tile = layout, layout.tile
         F, G = shape.filters, shape.groups
         kh, kw = shape.kernel
         f = np.repeat(np.arange(F), np.diff(row_start))
@@ -156,8 +161,9 @@ class Packed:
         row_moves = planes.moves(shape)[0]
         self.top = min(row_moves[0], 0)
         self.plane_rows = shape.output[0] + max(row_moves[-1], 0) - self.top
-        self.slots, slot = np.unique(np.stack([channel, a, b], 1), axis=0, return_inverse=True)
-        self.slots = self.slots.astype(np.int64)
+        sh, sw = shape.stride
+        used, slot = np.unique((channel * sh + a) * sw + b, return_inverse=True)
+        self.slots = np.stack([used // (sh * sw), used // sw % sh, used % sw], 1).astype(np.int64)
         self.group_slot = np.searchsorted(
             self.slots[:, 0], np.arange(G) * (shape.channels // G)
         ).astype(np.int64)
@@ -171,6 +177,12 @@ class Packed:
         most = max(1, int(np.diff([*self.group_slot, len(self.slots)]).max()))
         self.blocks = -(-most // per_block)
         block = slot // -(-most // self.blocks)
+
+        # cycles of what lies in the lanes: multiply-adds with a broadcast, and blocks
+        vectors = tile.rows * tile.width
+        passes = len(layout.rows) * len(layout.columns) * tile.lanes / isa.lanes
+        visits = BLOCK_COST * vectors * self.blocks * F
+        self.cost = passes * (len(values) * (vectors + 1.5) + visits)
 
         moved = right + layout.lead
         order = tile.order
@@ -326,25 +338,35 @@ class SparseConvolution:
         Compressed rows of the weight matrix, as in
         :func:`minissl.kernels.reference.conv_csrmm`.
     b : array or None
+    lanes : names
+        What the lanes of a vector may hold: "pixels", "images", or both, and the faster is used.
     """
 
-    def __init__(self, isa: Isa, shape: Any, values, columns, row_start, b):
+    def __init__(
+        self, isa: Isa, shape: Any, values, columns, row_start, b, lanes=("pixels", "images")
+    ):
         self.shape = shape = one_row(shape)
-        self.csr = values, np.asarray(columns, np.int64), np.asarray(row_start, np.int64)
         self.bias = np.zeros(shape.filters, np.float32) if b is None else np.asarray(b)
-        self.pixels = over_pixels(isa, shape)
-        self.images = over_images(isa, shape)
         self.lanes = isa.lanes
-        self._packed: dict[bool, Packed] = {}
+        csr = values, np.asarray(columns, np.int64), np.asarray(row_start, np.int64)
+        pixels = over_pixels(isa, shape) if "pixels" in lanes else None
+        images = over_images(isa, shape) if "images" in lanes or pixels is None else None
+        self.pixels = pixels and Packed(isa, shape, pixels, *csr)
+        self.images = images and Packed(isa, shape, images, *csr)
+        if self.pixels and self.images:  # keep what some batch may need
+            if self.images.cost >= self.lanes * self.pixels.cost:
+                self.images = None
+            elif self.images.cost < self.pixels.cost:
+                self.pixels = None
 
     def run(self, x: np.ndarray, y: np.ndarray, relu: bool = False) -> None:
         """Convolve x (N, C, H, W) into y (N, F, P, Q), rectified if asked."""
         x, out = ready(x, y)
         N = len(x)
         together = self.images_together(N)
-        if together:
+        if self.images and together:
             self._run(self.images, x, out, 0, together, relu)
-        if together < N and self.pixels is not None:
+        if self.pixels and together < N:
             self._run(self.pixels, x, out, together, N - together, relu)
         if out is not y:
             y[...] = out
@@ -356,29 +378,20 @@ class SparseConvolution:
     @property
     def nbytes(self) -> int:
         """Bytes of the packed weights."""
-        return sum(int(p.entries.nbytes + p.starts.nbytes) for p in self._packed.values())
+        both = (packed for packed in (self.pixels, self.images) if packed)
+        return sum(int(packed.entries.nbytes + packed.starts.nbytes) for packed in both)
 
     def images_together(self, N: int) -> int:
-        """How many of N images run with images in the lanes, from shapes alone."""
-        if self.pixels is None:
+        """How many of N images run with images in the lanes: whole vectors, or the rest as well."""
+        if not self.pixels:
             return N
-        block, single = self._cost(self.images), self._cost(self.pixels)
+        if not self.images:
+            return 0
         whole, rest = divmod(N, self.lanes)
-        together = whole * self.lanes if block < self.lanes * single else 0
-        return N if block < rest * single else together
+        return N if self.images.cost < rest * self.pixels.cost else whole * self.lanes
 
-    def _cost(self, layout: Layout) -> float:
-        """Cycles of a non-zero for what lies in the lanes: fused multiply-adds, and two loads."""
-        tile = layout.tile
-        vector = tile.lanes / self.lanes  # half vectors take half the time
-        one = (tile.rows * tile.width + 1.5) * vector * len(layout.rows) * len(layout.columns)
-        return one * IMAGES_PENALTY if tile.images else one
-
-    def _run(self, layout: Layout, x, y, first: int, count: int, relu: bool) -> None:
-        tile = layout.tile
-        packed = self._packed.get(tile.images)
-        if packed is None:
-            packed = self._packed[tile.images] = Packed(self.shape, layout, *self.csr)
+    def _run(self, packed: Packed, x, y, first: int, count: int, relu: bool) -> None:
+        layout, tile = packed.layout, packed.layout.tile
         compiled = sparse_tile.compiled(tile)
         copy = planes.compiled(
             ImagePlane(tile.lanes) if tile.images else PixelPlane(tile.lanes, tile.pitch)
@@ -417,10 +430,6 @@ class SparseConvolution:
             RELU if relu else 0,
         )
 
-
-#: How much slower a fused multiply-add is with images in the lanes: planes are larger, so that a
-#: block holds fewer channels, and both layouts change.
-IMAGES_PENALTY = 1.2
 
 #: What the first channel block adds to: as much as the largest tile holds.
 _ZEROS = np.zeros(32 * 16 + 16, np.float32)

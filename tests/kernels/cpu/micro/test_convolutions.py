@@ -32,10 +32,10 @@ def prepared(kind, vectors, shape, w, b):
         packed = LoweredCcnmm(shape, w, b, reference)
         return DenseConvolution(vectors, shape, packed.values, *packed.structure, packed.b)
     rows = LoweredCsrmm(shape, w, b, reference)
-    found = SparseConvolution(vectors, shape, rows.values, rows.columns, rows.row_start, b)
-    if kind != "either":
-        found.images_together = lambda N: N if kind == "images" or found.pixels is None else 0
-    return found
+    lanes = ("pixels", "images") if kind == "either" else (kind,)
+    return SparseConvolution(
+        vectors, shape, rows.values, rows.columns, rows.row_start, b, lanes=lanes
+    )
 
 
 def run(convolution, case, x, relu=False):
