@@ -25,7 +25,7 @@ from minissl.conv_modes.lowered_gemm import LoweredGemm
 from minissl.conv_modes.shape import ConvShape
 from minissl.errors import ConfigError
 
-__all__ = ["MODES", "ConvShape", "Prepared", "prepare"]
+__all__ = ["MODES", "ConvShape", "Prepared", "prepare", "supports"]
 
 
 class Prepared(Protocol):
@@ -56,6 +56,29 @@ MODES: dict[str, Callable[..., Prepared]] = {
     "DIRECT_SCONV": DirectSconv,
     "DIRECT_DCONV": DirectDconv,
 }
+
+
+def supports(mode: str, shape: ConvShape, kernels: Any, dtype: Any = "float32") -> bool:
+    """Whether a backend has kernels of a mode's own for a shape, made to be fast.
+
+    Every mode executes every shape. A direct mode without register tiles (see
+    :mod:`minissl.kernels.cpu.micro`) does it by plain loops, which no one would choose for speed.
+
+    Parameters
+    ----------
+    mode : str
+        One of ``MODES``.
+    shape : ConvShape
+        Geometry of the layer.
+    kernels : module
+        Backend that would execute it.
+    dtype : dtype
+        Of images and weights.
+    """
+    if not mode.startswith("DIRECT"):
+        return True
+    micro = getattr(kernels, "micro", None)
+    return micro is not None and micro.supports(shape, dtype)
 
 
 def prepare(

@@ -46,6 +46,10 @@ class DirectDconv:
         geometry, groups = self.shape.geometry, self.shape.groups
         self.kernels.conv_sconv(x, *weights, self.b, *geometry, groups, y, relu)
 
+    def images_per_chunk(self, N: int) -> int:
+        """Return how many images are computed together: those that share vectors."""
+        return self.fast.images_per_chunk(N) if self.fast is not None else 1
+
     def dense(self) -> Any:
         """Return the weights (F, C/G, kh, kw)."""
         return self.w

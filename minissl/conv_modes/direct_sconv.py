@@ -46,6 +46,10 @@ class DirectSconv(LoweredCsrmm):
             relu,
         )
 
+    def images_per_chunk(self, N: int) -> int:
+        """Return how many images are computed together: those that share vectors."""
+        return self.fast.images_per_chunk(N) if self.fast is not None else 1
+
     @property
     def nbytes(self) -> int:
         """Bytes of the weights as they were packed, and of their copies for the fast kernel."""

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minissl import Net, backend
-from minissl.conv_modes import MODES, ConvShape, prepare
+from minissl.conv_modes import MODES, ConvShape, prepare, supports
 from minissl.errors import ConfigError
 from minissl.formats.prototxt import parse_net
 from minissl.kernels import reference
@@ -73,6 +73,19 @@ def test_modes_agree_with_any_vectors(vectors, mode, case, pattern, relu):
     assert np.array_equal(y, np.maximum(expected, 0) if relu else expected)
     if mode.startswith("DIRECT"):
         assert (prepared.fast is None) == (vectors == "generic")
+
+
+@needs_compiler
+@pytest.mark.skipif(not isa.available(), reason="this CPU has no vectors for it")
+def test_where_a_mode_is_made_to_be_fast(monkeypatch):
+    monkeypatch.delenv(isa.VARIABLE, raising=False)
+    shape, numba = ConvShape(2, (5, 5), 20, (3, 3)), backend.get("numba")
+    for mode in MODES:
+        direct = mode.startswith("DIRECT")
+        assert supports(mode, shape, numba)
+        assert supports(mode, shape, numba, np.float64) == (not direct)
+        assert supports(mode, shape, reference) == (not direct)
+        assert supports(mode, shape._replace(size=(90_000, 90_000)), numba) == (not direct)
 
 
 def test_float64_has_plain_kernels_only():

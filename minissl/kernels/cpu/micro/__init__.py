@@ -26,7 +26,7 @@ from minissl.kernels.cpu.micro import isa
 from minissl.kernels.cpu.micro.dense import DenseConvolution
 from minissl.kernels.cpu.micro.sparse import SparseConvolution
 
-__all__ = ["dense_convolution", "sparse_convolution"]
+__all__ = ["dense_convolution", "sparse_convolution", "supports"]
 
 #: Offsets into one image are int32 numbers of bytes; planes hold a few times the image.
 MOST_BYTES = 2**28
@@ -44,7 +44,7 @@ def sparse_convolution(
     values, columns, row_start, b
         As :func:`minissl.kernels.reference.conv_sconv` takes them.
     """
-    vectors = _usable(shape, values)
+    vectors = _usable(shape, values.dtype)
     return vectors and SparseConvolution(vectors, shape, values, columns, row_start, b)
 
 
@@ -60,13 +60,18 @@ def dense_convolution(
     values, rows, row_start, columns, column_start, b
         As :func:`minissl.kernels.reference.conv_ccnmm` takes them.
     """
-    vectors = _usable(shape, values)
+    vectors = _usable(shape, values.dtype)
     return vectors and DenseConvolution(
         vectors, shape, values, rows, row_start, columns, column_start, b
     )
 
 
-def _usable(shape: Any, values: Any) -> isa.Isa | None:
+def supports(shape: Any, dtype: Any) -> bool:
+    """Whether the functions above prepare a convolution of this geometry and type of number."""
+    return _usable(shape, dtype) is not None
+
+
+def _usable(shape: Any, dtype: Any) -> isa.Isa | None:
     H, W = shape.size
     large = 4 * shape.channels * (H + 64) * (W + 64) > MOST_BYTES
-    return None if values.dtype != np.float32 or large else isa.chosen()
+    return None if dtype != np.float32 or large else isa.chosen()
