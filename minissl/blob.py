@@ -86,6 +86,8 @@ class Parameter(Blob):
     skip_frozen : bool
         Whether a layer may leave frozen rows and columns out of its products; their gradient is
         then 0 instead of a number that the mask takes away.
+    shared : bool
+        Whether several layers or networks use it: then its values are never released.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Parameter(Blob):
         self.conv_groups = conv_groups
         self.mask: Any = None
         self.skip_frozen = True
+        self.shared = False
         self._restore: Callable[[], Any] | None = None
 
     @property
@@ -122,7 +125,12 @@ class Parameter(Blob):
         self._data = array
 
     def release(self, restore: Callable[[], Any]) -> None:
-        """Free the dense values; ``restore()`` rebuilds them for whoever still asks."""
+        """Free the dense values; ``restore()`` rebuilds them for whoever still asks.
+
+        Nothing happens to a shared parameter, whose other users may be learning.
+        """
+        if self.shared:
+            return
         self._data = None
         self._restore = restore
 

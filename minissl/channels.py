@@ -117,8 +117,8 @@ def layer_shapes(net: Net) -> list[LayerShape]:
         _, (top,) = net.bottoms_and_tops(layer)
         is_convolution = layer.type_name == "Convolution"
         kept = kept_columns(layer)
-        mode = layer.conv_mode if is_convolution else "LOWERED_GEMM"
-        if is_convolution and kept is not None and mode == "LOWERED_GEMM":
+        mode = layer.conv_mode
+        if kept is not None and mode == "LOWERED_GEMM":
             mode = "LOWERED_CCNMM"  # which is how packed weights run
         shapes.append(
             LayerShape(
@@ -158,16 +158,12 @@ def kept_columns(layer: Any) -> np.ndarray | None:
 
 def dense_weights(layer: Any) -> np.ndarray:
     """Return all weights, (F, C/g, kh, kw) or (F, K), with zeros in columns that were left out."""
+    if layer.type_name == "InnerProduct":
+        return layer.full_matrix()
     stored = np.asarray(layer.parameters[0].data)
-    if layer.type_name == "Convolution":
-        if layer.kept_columns:
-            return layer.shape.scatter_columns(stored, layer.kept_columns)
-        return stored
-    if layer.kept_columns is not None:
-        full = np.zeros((layer.filters, layer.inputs), stored.dtype)
-        full[:, layer.kept_columns] = stored
-        return full
-    return stored.T if layer.transpose else stored
+    if layer.kept_columns:
+        return layer.shape.scatter_columns(stored, layer.kept_columns)
+    return stored
 
 
 def _source(layer: Any, bottom: Blob, producer: Any) -> Source:

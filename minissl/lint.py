@@ -61,6 +61,7 @@ def lint_net(
     trained = any(layer.type.endswith("Loss") for layer in net.layer)
     for layer in net.layer:
         findings += _conv_mode(layer, trained)
+        findings += _gemm_mode(layer, trained)
         for index, spec in enumerate(layer.param):
             where = f"layer '{layer.name}', param {index}"
             shape = (weight_shapes or {}).get(layer.name) if index == 0 else None
@@ -153,6 +154,18 @@ def _conv_mode(layer: LayerParameter, trained: bool) -> Iterator[Finding]:
             where,
             f"engine CUDNN ignores conv_mode {mode}.",
             "Write engine: CAFFE, or leave engine out.",
+        )
+
+
+def _gemm_mode(layer: LayerParameter, trained: bool) -> Iterator[Finding]:
+    product = layer.inner_product_param
+    if trained and proto.TRAIN in _phases(layer) and product.gemm_mode != product.GEMM:
+        yield Finding(
+            "error",
+            f"layer '{layer.name}'",
+            f"gemm_mode {product.GemmMode.Name(product.gemm_mode)} runs sparse weights forward "
+            "only, but this net is trained.",
+            "Train with GEMM and set the mode in the net that is deployed or timed.",
         )
 
 

@@ -186,9 +186,11 @@ class Net:
                 if other is not None and len(other.parameters) == len(layer.parameters):
                     self._check_shared(parameter, other.parameters[i])
                     layer.parameters[i] = other.parameters[i]
+                    other.parameters[i].shared = True
                 elif parameter.spec.name in named:
                     self._check_shared(parameter, named[parameter.spec.name])
                     layer.parameters[i] = named[parameter.spec.name]
+                    named[parameter.spec.name].shared = True
                     continue
                 elif parameter.spec.name:
                     named[parameter.spec.name] = parameter
@@ -311,7 +313,7 @@ class Net:
         """Take weights by layer name from a file or a dict; return the layers that found some.
 
         Connectivity is frozen here, by each layer's ``connectivity_mode``, and layers with a
-        sparse ``conv_mode`` are packed.
+        sparse ``conv_mode`` or ``gemm_mode`` are packed.
 
         Raises
         ------
@@ -394,10 +396,9 @@ class Net:
             log.info("layer %s: %s freezes %.2f %% of its weights", layer.name, mode, frozen)
 
     def prepare(self) -> None:
-        """Pack the weights of layers with a sparse ``conv_mode``; again whenever they change."""
+        """Pack the weights of layers with a sparse mode; again whenever they change."""
         for layer in self.layers:
-            if layer.type_name == "Convolution":
-                layer.prepare()  # type: ignore[attr-defined]
+            layer.prepare()
 
     def weights(self) -> dict[str, list[np.ndarray]]:
         """Return all parameters as {layer name: [arrays]}, the form files hold."""

@@ -1,8 +1,11 @@
-"""How long each layer takes, and each ``conv_mode`` of a convolution.
+"""How long each layer takes, and each ``conv_mode`` of a convolution or an inner product.
 
 All measurements of a network are interleaved: one round runs every layer once, and every mode and
-stage of a convolution one after the other, so that a disturbance of the machine hits all of them
-alike. What is reported is the median over the rounds.
+stage of a layer one after the other, so that a disturbance of the machine hits all of them alike.
+What is reported is the median over the rounds.
+
+A layer with modes is a Convolution or an InnerProduct; the modes of an inner product go by the
+``conv_mode`` that executes the product the same way (:mod:`minissl.conv_modes.inner_product`).
 
 The stages of a convolution are lowering (im2col), the product (GEMM or its sparse counterpart) and
 the rest (bias and scattering to filters). Published speed-ups often count the product alone. A
@@ -20,7 +23,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ import numpy as np
 from minissl import backend as backends
 from minissl.channels import dense_weights
 from minissl.conv_modes import MODES, Prepared, prepare
+from minissl.conv_modes.inner_product import GEMM_MODES, PRODUCTS, prepare_inner_product
 from minissl.errors import ConfigError, WeightsError
 from minissl.formats.matrix_market import read_matrix
 from minissl.layers import Layer
@@ -48,7 +51,7 @@ class LayerTime:
     ----------
     name, type : str
     conv_mode : str or None
-        Only of convolutions.
+        Only of layers with modes.
     lowering_ms, product_ms : float or None
         Stages of a convolution, where the backend can run them alone.
     total_ms : float
@@ -119,7 +122,7 @@ class NetTime:
     asked : str or None
         A mode, ``all``, ``auto`` (the fastest of each layer), or None for the net's own modes.
     chosen : dict
-        For each convolution, the mode that counts in ``total_ms``.
+        For each layer with modes, the one that counts in ``total_ms``.
     """
 
     measured: list[LayerTime]
@@ -142,10 +145,17 @@ class NetTime:
 
     @property
     def totals(self) -> dict[str, float]:
-        """``total_ms`` in every mode that was timed, and in the fastest of each layer."""
+        """``total_ms`` in every mode that was timed, and in the fastest of each layer.
+
+        Layers that do not have a mode count as dense.
+        """
         if self.asked not in SEVERAL:
             return {}
-        result = {mode: total_ms(self.measured, dict.fromkeys(self.chosen, mode)) for mode in MODES}
+        timed = {(one.name, one.conv_mode) for one in self.measured}
+        result = {}
+        for mode in MODES:
+            used = {name: mode if (name, mode) in timed else BASELINE for name in self.chosen}
+            result[mode] = total_ms(self.measured, used)
         return {**result, "fastest": total_ms(self.measured, fastest(self.measured))}
 
 
@@ -156,24 +166,35 @@ def own_modes(param: Any) -> dict[str, str]:
     """
     modes = {}
     for layer in param.layer:
-        if layer.type != "Convolution":
+        if layer.type == "Convolution":
+            fields = layer.convolution_param
+            mode = fields.ConvMode.Name(fields.conv_mode)
+        elif layer.type == "InnerProduct":
+            fields = layer.inner_product_param
+            name = fields.GemmMode.Name(fields.gemm_mode)
+            mode = GEMM_MODES.get(name, name)
+        else:
             continue
-        convolution = layer.convolution_param
-        mode = convolution.ConvMode.Name(convolution.conv_mode)
-        if mode == BASELINE and convolution.kept_columns:
-            mode = "LOWERED_CCNMM"
-        modes[layer.name] = mode
+        modes[layer.name] = "LOWERED_CCNMM" if mode == BASELINE and fields.kept_columns else mode
     return modes
 
 
 def without_modes(param: Any) -> Any:
-    """Return a copy of a net in which every convolution is dense, to be timed in any mode."""
+    """Return a copy of a net in which every layer is dense, to be timed in any mode."""
     copy = type(param)()
     copy.CopyFrom(param)
     for layer in copy.layer:
         if layer.type == "Convolution":
             layer.convolution_param.ClearField("conv_mode")
+        if layer.type == "InnerProduct":
+            layer.inner_product_param.ClearField("gemm_mode")
     return copy
+
+
+def modes_of(layer: Layer) -> tuple[str, ...]:
+    """Return the modes that a layer can be timed in; none where it has no weights to multiply."""
+    offered = {"Convolution": MODES, "InnerProduct": PRODUCTS}
+    return tuple(offered.get(layer.type_name, ()))
 
 
 def feed_random(net: Net, seed: int = 0) -> None:
@@ -242,9 +263,9 @@ def time_net(
     Parameters
     ----------
     net : Net
-        With weights; convolutions dense (:func:`without_modes`), so that any mode can be timed.
+        With weights; its layers dense (:func:`without_modes`), so that any mode can be timed.
     modes : dict, optional
-        Modes to time, by convolution; LOWERED_GEMM where nothing is said.
+        Modes to time, by layer; LOWERED_GEMM where nothing is said.
     iterations : int
         Rounds, of which the median is taken. One more round runs first, to warm up and to compile.
     backward : bool
@@ -255,7 +276,7 @@ def time_net(
     Returns
     -------
     list of LayerTime
-        In net order, one entry for each mode of a convolution. Split layers are part of it.
+        In net order, one entry for each mode of a layer. Split layers are part of it.
 
     Raises
     ------
@@ -278,11 +299,19 @@ def time_net(
     return [step.result(watch) for step in steps]
 
 
-def modes_to_time(asked: str | None, own: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    """Return the modes to time for each convolution, of which ``own`` are the net's own."""
-    if asked in SEVERAL:
-        return dict.fromkeys(own, tuple(MODES))
-    return {layer: (asked or mode,) for layer, mode in own.items()}
+def modes_to_time(asked: str | None, own: dict[str, str], net: Net) -> dict[str, tuple[str, ...]]:
+    """Return the modes to time for each layer of ``own``, the net's own modes.
+
+    A layer that does not have the mode that was asked for keeps its own.
+    """
+    modes = {}
+    for name, mode in own.items():
+        offered = modes_of(net.layer(name))
+        if asked in SEVERAL:
+            modes[name] = offered
+        else:
+            modes[name] = (asked if asked in offered else mode,)
+    return modes
 
 
 def choose(measured: list[LayerTime], asked: str | None, own: dict[str, str]) -> NetTime:
@@ -297,7 +326,7 @@ def choose(measured: list[LayerTime], asked: str | None, own: dict[str, str]) ->
 
 
 def fastest(measured: Sequence[LayerTime]) -> dict[str, str]:
-    """Return for every convolution the mode with the smallest ``total_ms``."""
+    """Return for every layer with modes the one with the smallest ``total_ms``."""
     best: dict[str, LayerTime] = {}
     for one in measured:
         if one.conv_mode and (one.name not in best or one.total_ms < best[one.name].total_ms):
@@ -306,7 +335,7 @@ def fastest(measured: Sequence[LayerTime]) -> dict[str, str]:
 
 
 def total_ms(measured: Sequence[LayerTime], modes: Mapping[str, str] | None = None) -> float:
-    """Sum the forward passes of a network, each convolution in the mode named for it.
+    """Sum the forward passes of a network, each layer in the mode named for it.
 
     Without ``modes`` every measurement counts. Data layers never do.
     """
@@ -365,16 +394,22 @@ class _Step:
         )
 
 
-class _ConvolutionStep(_Step):
-    """The forward pass of one convolution in one mode, whole and by stages."""
+class _ModeStep(_Step):
+    """The forward pass of a layer in one mode, whole and, of a convolution, by stages."""
 
     def __init__(self, net: Net, layer: Any, mode: str):
         super().__init__(net, layer)
         self.mode = mode
         bias = layer.parameters[1].data if layer.has_bias else None
-        weights = net.kernels.xp.asarray(dense_weights(layer))
-        self.prepared: Prepared = prepare(mode, layer.shape, weights, bias, net.kernels)
-        self.stages = _stages_of(net.kernels) if self.prepared.has_stages else {}
+        weights = net.kernels.xp.ascontiguousarray(net.kernels.xp.asarray(dense_weights(layer)))
+        self.filters, self.weights = layer.filters, int(weights.size)
+        self.prepared: Prepared
+        self.stages: dict[str, int] = {}
+        if layer.type_name == "Convolution":
+            self.prepared = prepare(mode, layer.shape, weights, bias, net.kernels)
+            self.stages = _stages_of(net.kernels) if self.prepared.has_stages else {}
+        else:
+            self.prepared = prepare_inner_product(mode, weights, bias, net.kernels)
 
     def run(self, watch: _Stopwatch) -> None:
         x, y = self.bottom[0].data, self.top[0].data
@@ -387,9 +422,8 @@ class _ConvolutionStep(_Step):
             self.prepared.forward(x, y)
 
     def result(self, watch: _Stopwatch) -> LayerTime:
-        shape: Any = self.layer.shape  # type: ignore[attr-defined]
         key = self.layer.name, self.mode
-        positions = self.top[0].shape[0] * prod(shape.output)  # N * P * Q
+        positions = self.top[0].size // self.filters  # N * P * Q; N of an inner product
         return LayerTime(
             name=self.layer.name,
             type=self.layer.type_name,
@@ -398,7 +432,7 @@ class _ConvolutionStep(_Step):
             product_ms=watch.median_ms((*key, "product")),
             total_ms=watch.median_ms((*key, "forward")) or 0.0,
             backward_ms=watch.median_ms((self.layer.name, "backward")),
-            dense_flop=2 * shape.filters * shape.columns * positions,
+            dense_flop=2 * self.weights * positions,
             executed_flop=2 * self.prepared.multiply_adds * positions,
         )
 
@@ -406,17 +440,18 @@ class _ConvolutionStep(_Step):
 def _forward_steps(net: Net, modes: Mapping[str, Sequence[str]]) -> list[_Step]:
     steps: list[_Step] = []
     for layer in net.layers:
-        if layer.type_name == "Convolution":
-            wanted = modes.get(layer.name, (BASELINE,))
-            unknown = [mode for mode in wanted if mode not in MODES]
-            if unknown:
-                raise ConfigError(
-                    f"layer '{layer.name}': conv_mode {unknown[0]} cannot be timed; "
-                    f"choose one of {', '.join(MODES)}"
-                )
-            steps += [_ConvolutionStep(net, layer, mode) for mode in wanted]
-        else:
+        offered = modes_of(layer)
+        if not offered:
             steps.append(_Step(net, layer))
+            continue
+        wanted = modes.get(layer.name, (BASELINE,))
+        unknown = [mode for mode in wanted if mode not in offered]
+        if unknown:
+            raise ConfigError(
+                f"layer '{layer.name}': conv_mode {unknown[0]} cannot be timed; "
+                f"choose one of {', '.join(offered)}"
+            )
+        steps += [_ModeStep(net, layer, mode) for mode in wanted]
     return steps
 
 

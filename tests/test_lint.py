@@ -63,6 +63,13 @@ def test_a_clean_net_and_solver_give_no_finding() -> None:
             "conv_mode LOWERED_CSRMM runs sparse weights forward only, but this net is trained.",
         ),
         (
+            "num_output: 10",
+            "num_output: 10 gemm_mode: SPMDM",
+            "error",
+            "layer 'ip1'",
+            "gemm_mode SPMDM runs sparse weights forward only, but this net is trained.",
+        ),
+        (
             "xdimen: 25",
             "xdimen: 0",
             "error",

@@ -53,10 +53,26 @@ def test_operations_of_a_batch(backend):
     assert ip1.dense_flop == ip1.executed_flop == 4 * 2 * 96
 
 
+def test_every_mode_of_an_inner_product(backend):
+    kept = "num_output: 6 kept_columns { column: 0 column: 5 column: 9 }"
+    param = parse_net(net_text().replace("num_output: 6", kept))
+    assert timing.own_modes(param)["ip1"] == "LOWERED_CCNMM"
+    net = Net(timing.without_modes(param), "TEST", backend=backend, seed=1)
+    w = net.layer("ip1").parameters[0].data
+    w[2] = w[1, 0] = 0
+    net.load({"ip1": [w, np.ones(6)]})
+    times = timing.time_net(net, {"ip1": MODES, "ip2": ["LOWERED_CSRMM"]}, iterations=1)
+    gemm, csrmm, ccnmm = (t for t in times if t.name == "ip1")
+    assert [t.conv_mode for t in (gemm, csrmm, ccnmm)] == list(MODES)
+    assert {t.dense_flop for t in (gemm, csrmm, ccnmm)} == {2 * 96 * 4}
+    assert [t.executed_flop for t in (gemm, csrmm, ccnmm)] == [2 * 96 * 4, 2 * 14 * 4, 2 * 15 * 4]
+    assert [t.conv_mode for t in times if t.name == "ip2"] == ["LOWERED_CSRMM"]
+
+
 def test_stages_of_the_compiled_kernels():
     times = timing.time_net(tiny("numba"), {"conv1": MODES}, iterations=2)
     for t in times:
-        is_lowered = t.conv_mode in LOWERED
+        is_lowered = t.type == "Convolution" and t.conv_mode in LOWERED
         assert (t.lowering_ms is not None) == (t.product_ms is not None) == is_lowered
         assert t.rest_ms is None or t.rest_ms >= 0
     assert all(t.lowering_ms is None for t in timing.time_net(tiny("numpy"), iterations=1))
@@ -103,16 +119,19 @@ def test_ticks_count_the_rounds():
 
 def test_modes_of_a_net_are_read_and_removed():
     text = net_text().replace("num_output: 4", "num_output: 4 conv_mode: LOWERED_CSRMM")
+    text = text.replace("num_output: 6", "num_output: 6 gemm_mode: CCNMM")
     param = parse_net(text)
-    assert timing.own_modes(param) == {"conv1": "LOWERED_CSRMM"}
-    assert timing.own_modes(timing.without_modes(param)) == {"conv1": "LOWERED_GEMM"}
-    assert timing.own_modes(param) == {"conv1": "LOWERED_CSRMM"}
+    own = {"conv1": "LOWERED_CSRMM", "ip1": "LOWERED_CCNMM", "ip2": "LOWERED_GEMM"}
+    assert timing.own_modes(param) == own
+    dense = timing.own_modes(timing.without_modes(param))
+    assert dense == dict.fromkeys(own, "LOWERED_GEMM")
+    assert timing.own_modes(param) == own
 
 
 def test_a_compacted_layer_is_timed_in_its_full_width(backend):
     kept = "kept_columns { column: 0 column: 4 } kept_columns { column: 2 column: 8 }"
     param = parse_net(net_text().replace("num_output: 4", f"num_output: 4 {kept}"))
-    assert timing.own_modes(param) == {"conv1": "LOWERED_CCNMM"}
+    assert timing.own_modes(param)["conv1"] == "LOWERED_CCNMM"
     net = Net(timing.without_modes(param), "TEST", backend=backend, seed=1)
     gemm, ccnmm = (
         t
@@ -183,11 +202,23 @@ def test_the_sum_of_everything():
 
 def test_a_single_mode():
     own = {"c": "LOWERED_CSRMM"}
-    assert timing.modes_to_time(None, own) == {"c": ("LOWERED_CSRMM",)}
-    assert timing.modes_to_time("LOWERED_GEMM", own) == {"c": ("LOWERED_GEMM",)}
-    assert timing.modes_to_time("all", own) == {"c": MODES}
     times = timing.choose([MEASURED[0], MEASURED[1], MEASURED[4]], "LOWERED_GEMM", own)
     assert times.total_ms == 6 and times.totals == {} and len(times.layers) == 3
+
+
+def test_modes_that_are_timed(monkeypatch):
+    net = tiny()
+    own = {"conv1": "LOWERED_CSRMM", "ip1": "LOWERED_GEMM"}
+    assert timing.modes_to_time(None, own, net) == {name: (own[name],) for name in own}
+    assert timing.modes_to_time("all", own, net) == dict.fromkeys(own, MODES)
+    asked = timing.modes_to_time("LOWERED_CCNMM", own, net)
+    assert asked == dict.fromkeys(own, ("LOWERED_CCNMM",))
+    # a mode that only convolutions have leaves inner products as they are
+    monkeypatch.setitem(timing.MODES, "ONLY_CONV", None)
+    asked = timing.modes_to_time("ONLY_CONV", own, net)
+    assert asked == {"conv1": ("ONLY_CONV",), "ip1": ("LOWERED_GEMM",)}
+    measured = [one("c", "LOWERED_GEMM", 5), one("c", "ONLY_CONV", 1), one("i", "LOWERED_GEMM", 2)]
+    assert timing.choose(measured, "all", {}).totals["ONLY_CONV"] == 3
 
 
 def test_json_has_the_fixed_names():

@@ -120,6 +120,11 @@ class Seeds(click.ParamType):
     help="Train them on the workers of this dask scheduler. They must see the --work folder under "
     "the same path and have the data; --threads is for each of them.",
 )
+@click.option(
+    "--no-collapse-check",
+    is_flag=True,
+    help="Go on when a layer loses all of its groups within the first epoch.",
+)
 @options.data_option
 @options.backend_option
 @options.threads_option
@@ -134,6 +139,7 @@ def command(
     fast: bool,
     parallel: int | None,
     scheduler: str | None,
+    no_collapse_check: bool,
     data: str | None,
     backend: str,
     threads: int | None,
@@ -171,7 +177,7 @@ def command(
     options.use_threads(None if scheduler else threads, backend)
     work = work or Path("runs") / (f"{stem}-work" if is_own else name)
     workers = Workers(parallel or 1, scheduler, threads) if parallel or scheduler else None
-    recipe = Reproduction(experiment, out, work, seeds, data, backend, fast)
+    recipe = Reproduction(experiment, out, work, seeds, data, backend, fast, not no_collapse_check)
     with DemoDisplay(options.console(sys.stderr), shown=not options.is_quiet()) as display:
         try:
             result = recipe.run(command_line(sys.argv), display, workers)

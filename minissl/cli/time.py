@@ -46,8 +46,8 @@ Columns, in milliseconds for one batch (medians of interleaved rounds):
     "--conv-mode",
     type=click.Choice([*MODES, "all", "auto"]),
     metavar="MODE",
-    help=f"{', '.join(MODES)}; all times each of them, auto times each and "
-    "keeps the fastest for every layer.  [default: what the net says]",
+    help=f"{', '.join(MODES)} (of an inner product gemm_mode GEMM, SPMDM, CCNMM); all times each "
+    "of them, auto times each and keeps the fastest for every layer.  [default: what the net says]",
 )
 @click.option(
     "--iterations", type=options.POSITIVE, default=50, show_default=True, help="Rounds to time."
@@ -75,7 +75,7 @@ def command(
 ) -> None:
     """Time a network layer by layer, fed with random numbers.
 
-    Data layers are listed but not timed, so no data set is needed. Times of convolutions depend
+    Data layers are listed but not timed, so no data set is needed. Times of sparse modes depend
     on which weights are zero: give --weights or --matrices.
     """
     from minissl import backend as backends
@@ -96,7 +96,7 @@ def command(
         data=options.data_options(data, batch_size),
     )
     own = {layer.name: own[layer.name] for layer in net.layers if layer.name in own}
-    modes = timing.modes_to_time(conv_mode, own)
+    modes = timing.modes_to_time(conv_mode, own, net)
     _check_backward(backward, modes)
     weights_used = _take_weights(net, weights, matrices)
     with options.progress("timing", iterations + 1, quiet=as_json) as tick:

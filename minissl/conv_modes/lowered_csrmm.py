@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minissl.conv_modes.compressed_rows import compress, expand
 from minissl.conv_modes.shape import ConvShape
 
 
@@ -22,11 +23,7 @@ class LoweredCsrmm:
     def __init__(self, shape: ConvShape, w: Any, b: Any, kernels: Any):
         self.shape, self.kernels = shape, kernels
         matrix = np.asarray(w).reshape(shape.filters, shape.columns)  # (F, K)
-        rows, columns = np.nonzero(matrix)
-        self.values = kernels.xp.asarray(matrix[rows, columns])
-        self.columns = kernels.xp.asarray(columns.astype(np.int32))
-        counts = np.bincount(rows, minlength=shape.filters)
-        self.row_start = kernels.xp.asarray(np.concatenate([[0], np.cumsum(counts)]))
+        self.values, self.columns, self.row_start = map(kernels.xp.asarray, compress(matrix))
         self.b = kernels.xp.zeros(shape.filters, self.values.dtype) if b is None else b
 
     def forward(self, x: Any, y: Any, relu: bool = False, **stages: int) -> None:
@@ -47,10 +44,8 @@ class LoweredCsrmm:
 
     def dense(self) -> np.ndarray:
         """Return the weights (F, C/G, kh, kw)."""
-        values, columns = np.asarray(self.values), np.asarray(self.columns)
-        matrix = np.zeros((self.shape.filters, self.shape.columns), values.dtype)
-        rows = np.repeat(np.arange(self.shape.filters), np.diff(np.asarray(self.row_start)))
-        matrix[rows, columns] = values
+        matrix_shape = self.shape.filters, self.shape.columns
+        matrix = expand(self.values, self.columns, self.row_start, matrix_shape)
         return matrix.reshape(self.shape.weight_shape)
 
     @property

@@ -107,6 +107,9 @@ class Layer:
             values = fill(filler, parameter.shape, self.rng, where=f"layer '{self.name}'")
             parameter.data = self.kernels.xp.asarray(values.astype(self.dtype))
 
+    def prepare(self) -> None:
+        """Pack the weights, where the layer has a mode for sparse ones; called when they change."""
+
     def workspace_bytes(self) -> int:
         """Bytes of scratch memory the layer needs beside its blobs."""
         return 0

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import numpy as np
 
 from minissl.blob import Blob, Shape
+from minissl.conv_modes.inner_product import GEMM_MODES, prepare_inner_product
 from minissl.layers.base import Layer, register
 
 
@@ -15,8 +19,10 @@ class InnerProduct(Layer):
     Backward: d_W += d_y^T @ x, d_b += sum of d_y over images, d_x = d_y @ W.
 
     Prototxt: ``inner_product_param`` with num_output, bias_term, axis (everything from it on is
-    flattened into K), transpose (W is stored as (K, F)), fillers. ``kept_columns`` marks a
-    compacted layer that reads only some of its K inputs.
+    flattened into K), transpose (W is stored as (K, F)), fillers and ``gemm_mode``. A mode other
+    than GEMM serves inference, see :mod:`minissl.conv_modes.inner_product`: once the weights are
+    known (:meth:`prepare`) they are packed and the dense copy is released. ``kept_columns`` marks a
+    compacted layer that reads only some of its K inputs; it runs as CCNMM unless the mode is SPMDM.
     """
 
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
@@ -38,6 +44,8 @@ class InnerProduct(Layer):
         if self.kept_columns is not None:
             self._check_kept_columns(K)
             K = len(self.kept_columns)
+        self.conv_mode = self._mode(param)
+        self.prepared: Any = None
         self.declare_parameter((K, F) if self.transpose else (F, K), param.weight_filler, "weight")
         if self.has_bias:
             self.declare_parameter((F,), param.bias_filler, "bias")
@@ -54,11 +62,64 @@ class InnerProduct(Layer):
                 f"kept_columns must be below the {K} inputs of a layer that is not transposed"
             )
 
+    def _mode(self, param: Any) -> str:
+        """Return the ``conv_mode`` that executes the product as ``gemm_mode`` asks for."""
+        modes = type(param).DESCRIPTOR.fields_by_name["gemm_mode"].enum_type
+        name: str = modes.values_by_number[param.gemm_mode].name
+        if name not in GEMM_MODES:
+            raise self.config_error(
+                f"gemm_mode {name} is not part of this version; "
+                f"choose one of {', '.join(GEMM_MODES)}"
+            )
+        if self.phase == "TRAIN" and name != "GEMM":
+            raise self.config_error(
+                f"gemm_mode {name} serves inference only; train with GEMM and set the mode in the "
+                "net you test or time"
+            )
+        if name == "GEMM" and self.kept_columns is not None:
+            name = "CCNMM"
+        return GEMM_MODES[name]
+
+    def full_matrix(self) -> np.ndarray:
+        """Return the weights as (F, K), with zeros in columns that a compacted layer left out."""
+        stored = np.asarray(self.parameters[0].data)
+        if self.kept_columns is None:
+            return stored.T if self.transpose else stored
+        full = np.zeros((self.filters, self.inputs), stored.dtype)
+        full[:, self.kept_columns] = stored
+        return full
+
+    def pack(self, mode: str) -> Any:
+        """Return the present weights, packed for one mode."""
+        w = self.kernels.xp.ascontiguousarray(self.kernels.xp.asarray(self.full_matrix()))
+        b = self.parameters[1].data if self.has_bias else None
+        return prepare_inner_product(mode, w, b, self.kernels)
+
+    def prepare(self) -> None:
+        """Pack the weights for the layer's ``gemm_mode`` and release the dense copy.
+
+        Called when weights have been loaded, and again whenever they change.
+        """
+        if self.conv_mode == "LOWERED_GEMM":
+            return
+        prepared = self.prepared = self.pack(self.conv_mode)
+
+        def restore() -> np.ndarray:
+            w = prepared.dense()  # (F, K)
+            if self.kept_columns is not None:
+                return np.ascontiguousarray(w[:, self.kept_columns])
+            return np.ascontiguousarray(w.T) if self.transpose else w
+
+        self.parameters[0].release(restore)
+
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Compute y from x."""
+        if self.conv_mode != "LOWERED_GEMM":
+            if self.prepared is None:
+                self.prepare()
+            self.prepared.forward(bottom[0].data, top[0].data)
+            return
         x = bottom[0].data.reshape(self.outer, self.inputs)  # (N, K)
-        if self.kept_columns is not None:
-            x = self.kernels.xp.take(x, self.kept_columns, axis=1)
         b = self.parameters[1].data if self.has_bias else None
         y = top[0].data.reshape(self.outer, self.filters)  # (N, F)
         self.kernels.inner_product_forward(x, self._weights(), b, y)

@@ -64,6 +64,8 @@ class Reproduction:
         See :func:`minissl.backend.get`.
     fast : bool
         Train for a few iterations only; the figures then mean nothing.
+    collapse_check : bool
+        Stop a training whose layer loses all of its groups within the first epoch.
     """
 
     experiment: Experiment
@@ -73,6 +75,7 @@ class Reproduction:
     data: str | None = None
     backend: str = "auto"
     fast: bool = False
+    collapse_check: bool = True
 
     def run(
         self,
@@ -166,7 +169,7 @@ class Reproduction:
 
     def _row_stages(self, seed: int) -> RowStages:
         data = self.data or self.experiment.data
-        return RowStages(self.experiment, seed, data, self.backend, self.fast)
+        return RowStages(self.experiment, seed, data, self.backend, self.fast, self.collapse_check)
 
     def _folder(self, seed: int) -> Path:
         return self.work / f"seed{seed}"

@@ -48,7 +48,7 @@ class RowStages:
     seed : int
         Of the initial weights.
     data, backend : str
-    fast : bool
+    fast, collapse_check : bool
         See :class:`minissl.recipes.reproduce.Reproduction`.
     """
 
@@ -57,6 +57,7 @@ class RowStages:
     data: str
     backend: str
     fast: bool
+    collapse_check: bool = True
 
     def of(self, key: str) -> list[Stage]:
         """Return the stages of a row in order, without the timing."""
@@ -130,6 +131,7 @@ class RowStages:
             changes=[f"random_seed={self.seed}", *(FAST if self.fast else ())],
             data=self.data,
             backend=self.backend,
+            collapse_check=self.collapse_check,
         )
 
     def _pruning(self, row: Row, like: str) -> Work:

@@ -53,6 +53,8 @@ class Training:
         See :class:`minissl.net.Net`.
     weights : Path, optional
         File to start from, where no stage is.
+    collapse_check : bool
+        Stop when a layer loses all of its groups within the first epoch.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Training:
     backend: str = "auto"
     dtype: str = "float32"
     weights: Path | None = None
+    collapse_check: bool = True
 
     def read(self) -> Any:
         """Return the message of the solver, as changed, with its net inside."""
@@ -121,7 +124,15 @@ class Training:
         """Return a solver that stands where an earlier run stopped, if one did."""
         snapshot = run_folder.newest_snapshot(folder)
         weights = None if snapshot else self._start_weights(done)
-        return Solver(param, weights, snapshot, self.backend, self.dtype, run=folder)
+        return Solver(
+            param,
+            weights,
+            snapshot,
+            self.backend,
+            self.dtype,
+            run=folder,
+            collapse_check=self.collapse_check,
+        )
 
 
 def _cut_log(path: Path, iteration: int) -> None:

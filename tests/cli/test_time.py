@@ -29,6 +29,9 @@ def test_all_modes(run, run_json, net_file, weights_file):
     assert set(result["totals"]) == {*modes, "fastest"}
     assert result["totals"]["fastest"] <= min(result["totals"][mode] for mode in modes)
     assert result["total_ms"] == result["totals"]["LOWERED_GEMM"]
+    ip1 = [layer for layer in result["layers"] if layer["name"] == "ip1"]
+    assert [layer["conv_mode"] for layer in ip1] == modes
+    assert all(layer["type"] == "InnerProduct" and layer["total_ms"] > 0 for layer in ip1)
     # a third of the weights is zero: the sparse modes execute less in their time
     gemm, csrmm, *_ = conv1
     assert gemm["real_gflops"] == gemm["effective_gflops"]
@@ -81,8 +84,9 @@ def test_backward(run, run_json, net_file):
 def test_every_mode_is_offered():
     from minissl import conv_modes
     from minissl.cli.time import MODES
+    from minissl.conv_modes.inner_product import PRODUCTS
 
-    assert set(MODES) == set(conv_modes.MODES)
+    assert set(MODES) == set(conv_modes.MODES) >= set(PRODUCTS)
 
 
 def test_weights_and_matrices_exclude_each_other(run, net_file, weights_file, tmp_path):

@@ -97,7 +97,7 @@ def test_lenet_3_is_that_of_table_1():
     assert variants.row("lenet3").trainings == table1.row("lenet3").trainings
     finetune = table1.row("lenet3").finetune
     assert {row.key: row.finetune for row in variants.rows} == {
-        **dict.fromkeys(("lenet3", "proximal", "scratch", "random"), finetune),
+        **dict.fromkeys(("dense", "lenet3", "proximal", "scratch", "random"), finetune),
         "squared": None,
     }
 

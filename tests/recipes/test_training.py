@@ -5,7 +5,7 @@ import signal
 import numpy as np
 import pytest
 
-from minissl.errors import ConfigError
+from minissl.errors import CollapseError, ConfigError
 from minissl.formats.weights import read_weights
 from minissl.recipes import stages
 from minissl.recipes.stages import Stopped, Watcher, digest
@@ -201,3 +201,13 @@ def test_an_edited_net_is_a_changed_setting(tmp_path, solver):
 def test_a_start_that_is_no_earlier_stage(tmp_path, solver):
     with pytest.raises(ConfigError, match="starts from 'later', which is no earlier stage"):
         stages.run([training(solver, start="later")], tmp_path / "out")
+
+
+def test_a_decay_that_takes_a_layer_stops_unless_told_otherwise(solver, tmp_path):
+    solver.write_text(SOLVER.replace("0.01", "1000").replace("max_iter: 8", "max_iter: 40"))
+    watched, free = training(solver), training(solver, collapse_check=False)
+    with pytest.raises(CollapseError, match="halve it"):
+        stages.run([watched], tmp_path / "watched")
+    done = stages.run([free], tmp_path / "free")["dense"]
+    assert done.figures["iterations"] == 40
+    assert watched.settings({}) == free.settings({})

@@ -574,3 +574,26 @@ def test_numbers_that_no_run_can_follow_are_refused(field, value):
     param = proto.SolverParameter(**{field: value})
     with pytest.raises(ConfigError, match=field):
         _check_fields(param)
+
+
+def test_a_test_net_with_sparse_modes_follows_the_training_net():
+    """Its packed copies are made anew for each test; the weights that learn stay what they are."""
+    text = net_text(conv1="", ip1="")
+    sparse = text.replace("num_output: 4", "num_output: 4 conv_mode: LOWERED_CSRMM")
+    sparse = sparse.replace("num_output: 6", "num_output: 6 gemm_mode: SPMDM")
+    solvers, losses = [], []
+    for test_net in (text, sparse):
+        param = solver_param("test_iter: 2 test_interval: 1", net=text)
+        param.test_net_param.add().CopyFrom(parse_net(test_net))
+        solver = Solver(param)
+        for network in (solver.net, *solver.test_nets):
+            give_arrays(network)
+        found = []
+        for _ in range(4):
+            found.append(solver.test()[0]["loss"])
+            solver.step()
+        solvers.append(solver)
+        losses.append(found)
+    assert same_weights(*solvers)
+    assert len(set(losses[0])) == 4
+    assert np.allclose(*losses, rtol=1e-5)

@@ -54,6 +54,7 @@ from minissl.kernels.cpu.regularization import (
     tile_square_sums,
 )
 from minissl.kernels.cpu.sparse_convolution import conv_ccnmm, conv_csrmm
+from minissl.kernels.cpu.sparse_product import csr_times_dense, inner_product_csr
 from minissl.kernels.cpu.update import (
     adam_update,
     all_finite,
@@ -82,10 +83,12 @@ __all__ = [
     "conv_csrmm",
     "conv_forward",
     "conv_sconv",
+    "csr_times_dense",
     "im2col",
     "inner_product_backward_bias",
     "inner_product_backward_input",
     "inner_product_backward_weights",
+    "inner_product_csr",
     "inner_product_forward",
     "lower_columns",
     "max_pool_backward",

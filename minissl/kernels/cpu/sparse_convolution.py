@@ -1,7 +1,10 @@
 """Convolution with sparse weights by lowering: compressed rows, and concatenated rows and columns.
 
-Parallel over chunks of B images, as in :mod:`minissl.kernels.cpu.convolution`. P x Q output
-pixels; ``width`` is the number of columns of a chunk's lowered matrix, B * P * Q.
+Concatenated rows and columns run in parallel over chunks of B images, as in
+:mod:`minissl.kernels.cpu.convolution`; compressed rows take one chunk after the other, each in
+parallel over the tasks of :mod:`minissl.kernels.cpu.sparse_product`, and lower straight into its
+panels. P x Q output pixels; ``width`` is the number of columns of a chunk's lowered matrix,
+B * P * Q.
 """
 
 from __future__ import annotations
@@ -14,57 +17,70 @@ from minissl.kernels.cpu.convolution import (
     images_per_chunk,
     lower_chunk,
 )
-from minissl.kernels.cpu.jit import get_thread_id, kernel, parallel_kernel, prange
+from minissl.kernels.cpu.jit import (
+    PARTS,
+    config,
+    get_thread_id,
+    kernel,
+    parallel_kernel,
+    prange,
+    scratch,
+)
+from minissl.kernels.cpu.lowering import lower_row
+from minissl.kernels.cpu.sparse_product import (
+    PANEL_BYTES,
+    fill_row,
+    multiply_share,
+    panel_buffers,
+    task_count,
+)
 from minissl.kernels.cpu.stages import ALL, LOWER, MULTIPLY, SCATTER
 
 
 @kernel
-def sparse_row(values, columns, col, out):
-    """Out = sum over j of values[j] * col[columns[j]], four non-zeros in each pass over ``out``."""
-    width = out.size
-    out[:] = 0
-    whole = values.size // 4 * 4
-    for j in range(0, whole, 4):
-        v0, v1, v2, v3 = values[j], values[j + 1], values[j + 2], values[j + 3]
-        c0, c1 = col[columns[j]], col[columns[j + 1]]
-        c2, c3 = col[columns[j + 2]], col[columns[j + 3]]
-        for i in range(width):
-            out[i] += v0 * c0[i] + v1 * c1[i] + v2 * c2[i] + v3 * c3[i]
-    for j in range(whole, values.size):
-        value = values[j]
-        source = col[columns[j]]
-        for i in range(width):
-            out[i] += value * source[i]
+def lower_rows(x, first, images, channel, geometry, Q, pixels, first_k, last_k, K, run, panels):
+    """Lower rows first_k .. last_k-1 of the matrix of some images into panels, by way of ``run``.
+
+    The rows are those of the conv group that begins at a channel; ``geometry`` is explained in
+    :mod:`minissl.kernels.cpu.lowering`.
+    """
+    kh, kw, sh, sw, ph, pw, dh, dw = geometry
+    C, H, W = x.shape[1:]
+    flat = x.reshape(-1)
+    for k in range(first_k, last_k):
+        c, r, q = k // (kh * kw), k // kw % kh, k % kw
+        top, left = r * dh - ph, q * dw - pw
+        for i in range(images):
+            plane = ((first + i) * C + channel + c) * H * W
+            lower_row(flat, plane, H, W, top, left, sh, sw, Q, pixels, run, i * pixels)
+        fill_row(run[: images * pixels], k, K, panels)
 
 
 @parallel_kernel
-def _csrmm(x, values, columns, row_start, b, geometry, groups, B, Q, cols, outs, y, stages):
-    """Run all chunks; y is (N, F, P*Q)."""
+def _csrmm(x, matrix, b, geometry, groups, B, Q, panels, runs, tiles, y, stages):
+    """Run B images at a time; y is (N, F, P*Q), ``panels`` hold their lowered matrix."""
     N, C = x.shape[:2]
-    filters = b.size // groups
-    channels = C // groups
+    filters, channels = b.size // groups, C // groups
     K = channels * geometry[0] * geometry[1]
-    every = np.arange(K)
     pixels = y.shape[2]
-    for chunk in prange((N + B - 1) // B):
-        thread = get_thread_id()
-        first = chunk * B
+    for first in range(0, N, B):
         images = min(B, N - first)
         width = images * pixels
-        col = cols[thread, : K * width].reshape(K, width)
-        out = outs[thread, :width]
+        tasks, parts = task_count(width)
         for g in range(groups):
             if stages & LOWER:
-                lower_chunk(
-                    x, every, first, images, g * channels, channels, geometry, Q, pixels, col
-                )
-            for f in range(g * filters, (g + 1) * filters):
-                if stages & MULTIPLY:
-                    own = slice(row_start[f], row_start[f + 1])
-                    sparse_row(values[own], columns[own], col, out)
-                if stages & SCATTER:
-                    for i in range(images):
-                        add_bias(out[i * pixels : (i + 1) * pixels], b[f], y[first + i, f])
+                for slab in prange(PARTS):
+                    run = runs[get_thread_id()]
+                    first_k, last_k = slab * K // PARTS, (slab + 1) * K // PARTS
+                    lower_rows(
+                        x, first, images, g * channels, geometry, Q, pixels, first_k, last_k, K,
+                        run, panels,
+                    )  # fmt: skip
+            for task in prange(tasks):
+                multiply_share(
+                    task, parts, matrix, g * filters, (g + 1) * filters, b, K, width, panels,
+                    tiles[get_thread_id()], first * pixels, y, stages,
+                )  # fmt: skip
 
 
 @parallel_kernel
@@ -120,11 +136,13 @@ def conv_csrmm(
     """Convolve with compressed rows; see the reference, and the stages module for ``stages``."""
     N, F, P, Q = y.shape
     K = x.shape[1] // groups * kernel[0] * kernel[1]
-    B = images_per_chunk(N, K, P * Q, x.itemsize)
-    cols, outs = chunk_buffers(B, K, 1, P * Q, x.dtype)
+    B = max(1, min(N, PANEL_BYTES // max(1, K * P * Q * x.itemsize)))
+    panels, tiles = panel_buffers(K, B * P * Q, x.dtype)
+    runs = scratch("partial", (config.NUMBA_NUM_THREADS, B * P * Q), x.dtype)
     geometry = (*kernel, *stride, *pad, *dilation)
     x, y = np.ascontiguousarray(x), y.reshape(N, F, P * Q)
-    _csrmm(x, values, columns, row_start, b, geometry, groups, B, Q, cols, outs, y, stages)
+    matrix = (values, columns, row_start)
+    _csrmm(x, matrix, b, geometry, groups, B, Q, panels, runs, tiles, y, stages)
 
 
 def conv_ccnmm(

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import get_num_threads
 
-from minissl.kernels.cpu.jit import aligned_scratch, kernel, parallel_kernel, prange
+from minissl.kernels.cpu.jit import aligned, kernel, parallel_kernel, prange, scratch
 from minissl.kernels.cpu.micro import planes, sparse_tile
 from minissl.kernels.cpu.micro.isa import Isa
 from minissl.kernels.cpu.micro.planes import ImagePlane, PixelPlane, Planes, make_plane
@@ -423,8 +423,8 @@ class SparseConvolution:
             (*packed.arrays, chunk),
             threads,
             (
-                aligned_scratch("planes", min(-(-count // element), threads) * unit_size, x.dtype),
-                aligned_scratch("sums", threads * chunk * tile.nbytes // 4, x.dtype),
+                scratch("planes", (min(-(-count // element), threads) * unit_size,), x.dtype),
+                scratch("sums", (threads * chunk * tile.nbytes // 4,), x.dtype),
                 _ZEROS,
             ),
             RELU if relu else 0,
@@ -432,5 +432,4 @@ class SparseConvolution:
 
 
 #: What the first channel block adds to: as much as the largest tile holds.
-_ZEROS = np.zeros(32 * 16 + 16, np.float32)
-_ZEROS = _ZEROS[-_ZEROS.ctypes.data % 64 // 4 :][: 32 * 16]
+_ZEROS = aligned(np.zeros(32 * 16, np.float32))
