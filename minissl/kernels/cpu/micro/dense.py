@@ -52,19 +52,25 @@ class Tiling(NamedTuple):
         V of all blocks of a conv group but the last, which has what is left.
     cuts : dict of int to list of int
         For each V that occurs, where the tiles of an output row begin, and Q.
-    cost : float
-        Cycles of one output row of all groups, about.
+    cost, ends : float
+        Cycles of one output row of all groups, about, and how many of them go into the ends of
+        tiles.
     """
 
     vectors: int
     cuts: dict[int, list[int]]
     cost: float
+    ends: float
 
 
-def tile_cost(vectors: int, pixels: int, columns: int, lanes: int) -> float:
-    """Cycles of a tile: multiply-adds, or loads where these are more, or waiting; and its end."""
-    column = max(vectors * pixels, vectors + pixels + 1, CHAINS)
-    return columns * column + END * vectors * -(-pixels // lanes)
+def column_cost(vectors: int, pixels: int) -> int:
+    """Cycles of a column in a tile: multiply-adds, or loads where these are more, or waiting."""
+    return max(vectors * pixels, vectors + pixels + 1, CHAINS)
+
+
+def end_cost(vectors: int, pixels: int, lanes: int) -> int:
+    """Cycles in which a tile is transposed and written."""
+    return END * vectors * -(-pixels // lanes)
 
 
 def block_sizes(filters: int, vectors: int, lanes: int) -> list[int]:
@@ -76,7 +82,7 @@ def block_sizes(filters: int, vectors: int, lanes: int) -> list[int]:
 def best_tiling(isa: Isa, rows: list[int], columns: list[int], Q: int) -> Tiling:
     """Choose the blocks that cover the rows of all groups, and Q pixels, in least time."""
     best = None
-    cuts, costs = {}, {}
+    cuts, column, end = {}, {}, {}
     for vectors in range(1, 9):
         most = (isa.registers - 1 - vectors) // vectors  # one register holds a pixel
         if most < 1:
@@ -84,13 +90,13 @@ def best_tiling(isa: Isa, rows: list[int], columns: list[int], Q: int) -> Tiling
         count = -(-Q // most)
         cuts[vectors] = [i * Q // count for i in range(count + 1)]
         lengths = [b - a for a, b in pairwise(cuts[vectors])]
-        for K in columns:
-            costs[vectors, K] = sum(tile_cost(vectors, length, K, isa.lanes) for length in lengths)
+        column[vectors] = sum(column_cost(vectors, length) for length in lengths)
+        end[vectors] = sum(end_cost(vectors, length, isa.lanes) for length in lengths)
         sizes = [block_sizes(kept, vectors, isa.lanes) for kept in rows]
-        cost = sum(costs[v, K] for own, K in zip(sizes, columns, strict=True) for v in own)
+        ends = sum(end[v] for own in sizes for v in own)
+        cost = ends + sum(K * column[v] for own, K in zip(sizes, columns, strict=True) for v in own)
         if best is None or cost < best.cost:
-            used = {v: cuts[v] for own in sizes for v in own}
-            best = Tiling(vectors, used, cost)
+            best = Tiling(vectors, {v: cuts[v] for own in sizes for v in own}, cost, ends)
     assert best is not None
     return best
 
@@ -137,10 +143,10 @@ class DenseConvolution:
         self.shape = shape = one_row(shape)
         kept = np.diff(row_start).tolist(), np.diff(column_start).tolist()
         self.tiling = best_tiling(isa, *kept, shape.output[1])
-        #: share of the time in which wanted multiply-adds run; lanes without a filter are not
         wanted = sum(row * column for row, column in zip(*kept, strict=True))
         wanted *= shape.output[1] / isa.lanes
-        self.efficiency = wanted / self.tiling.cost if wanted else 1.0
+        #: share of the multiply-adds that is wanted; those in lanes without a filter are not
+        self.efficiency = wanted / (self.tiling.cost - self.tiling.ends) if wanted else 1.0
         self.lanes = isa.lanes
         self._pack_columns(columns, column_start)
         self._pack_rows(values, rows, row_start, column_start)
@@ -193,7 +199,9 @@ class DenseConvolution:
                 own_lines = np.zeros(vectors * self.lanes, np.int64)
                 own_lines[: part.size] = 4 * P * Q * part
                 lengths = np.diff(self.tiling.cuts[vectors]).tolist()
-                cost = 1 + int(sum(tile_cost(vectors, n, K, self.lanes) for n in lengths))
+                cost = sum(
+                    K * column_cost(vectors, n) + end_cost(vectors, n, self.lanes) for n in lengths
+                )
                 blocks.append(Block(g, vectors, weight, row, part.size, cost))
                 weights.append(packed.reshape(-1))
                 bias.append(own_bias)
