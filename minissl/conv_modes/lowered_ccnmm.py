@@ -26,7 +26,7 @@ from minissl.conv_modes.shape import ConvShape
 
 #: Direct tiles waste lanes where a conv group keeps few filters: below this share of useful ones
 #: lowering and GEMM are faster.
-LEAST_EFFICIENCY = 0.4
+LEAST_EFFICIENCY = 0.15
 
 
 class LoweredCcnmm:

@@ -30,7 +30,7 @@ def test_all_modes(run, run_json, net_file, weights_file):
     assert result["totals"]["fastest"] <= min(result["totals"][mode] for mode in modes)
     assert result["total_ms"] == result["totals"]["LOWERED_GEMM"]
     ip1 = [layer for layer in result["layers"] if layer["name"] == "ip1"]
-    assert [layer["conv_mode"] for layer in ip1] == modes
+    assert [layer["conv_mode"] for layer in ip1] == modes[:3]
     assert all(layer["type"] == "InnerProduct" and layer["total_ms"] > 0 for layer in ip1)
     # a third of the weights is zero: the sparse modes execute less in their time
     gemm, csrmm, *_ = conv1

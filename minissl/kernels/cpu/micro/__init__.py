@@ -74,4 +74,4 @@ def supports(shape: Any, dtype: Any) -> bool:
 def _usable(shape: Any, dtype: Any) -> isa.Isa | None:
     H, W = shape.size
     large = 4 * shape.channels * (H + 64) * (W + 64) > MOST_BYTES
-    return None if dtype != np.float32 or large else isa.chosen()
+    return None if np.dtype(dtype) != np.float32 or large else isa.chosen()
