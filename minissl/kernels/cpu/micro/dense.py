@@ -153,6 +153,14 @@ class DenseConvolution:
         removed = np.ones(shape.filters, bool)
         removed[rows] = False
         self.removed = np.flatnonzero(removed)
+        # what the loops want to know, in their order
+        s = shape
+        self.sizes = s.channels, s.filters, s.groups, *s.size, *s.output
+        self.arrays = (
+            (s.kernel[0], s.stride[0], s.pad[0], s.dilation[0], s.stride[1], s.pad[1]),
+            (self.offsets, self.starts, self.group_offset),
+            (self.blocks, self.weights, self.block_bias, self.lines),
+        )
 
     def _pack_columns(self, columns: np.ndarray, column_start: np.ndarray) -> None:
         """Sort the columns of each group by (q, r, c), and find what each reads.
@@ -241,14 +249,11 @@ class DenseConvolution:
     def run(self, x: np.ndarray, y: np.ndarray, relu: bool = False) -> None:
         """Convolve x (N, C, H, W) into y (N, F, P, Q), rectified if asked."""
         x, out = ready(x, y)
-        s = self.shape
         _convolve(
             x.reshape(-1),
             out.reshape(-1),
-            (len(x), s.channels, s.filters, s.groups, *s.size, *s.output),
-            (s.kernel[0], s.stride[0], s.pad[0], s.dilation[0], s.stride[1], s.pad[1]),
-            (self.offsets, self.starts, self.group_offset),
-            (self.blocks, self.weights, self.block_bias, self.lines),
+            (len(x), *self.sizes),
+            *self.arrays,
             self.tiles,
             (self.removed, self.bias),
             get_num_threads(),

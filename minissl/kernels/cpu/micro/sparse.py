@@ -22,6 +22,7 @@ Dimensions: N images, C channels, F filters, G conv groups, P x Q output pixels.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -152,16 +153,15 @@ class Packed:
     def __init__(self, isa: Isa, shape: Any, layout: Layout, values, columns, row_start):
         self.layout, tile = layout, layout.tile
         F, G = shape.filters, shape.groups
-        kh, kw = shape.kernel
+        (kh, kw), (sh, sw) = shape.kernel, shape.stride
         f = np.repeat(np.arange(F), np.diff(row_start))
         g = f // (F // G)
         channel = columns // (kh * kw) + g * (shape.channels // G)
-        down, a = np.divmod(columns // kw % kh * shape.dilation[0] - shape.pad[0], shape.stride[0])
-        right, b = np.divmod(columns % kw * shape.dilation[1] - shape.pad[1], shape.stride[1])
+        down, a = np.divmod(columns // kw % kh * shape.dilation[0] - shape.pad[0], sh)
+        right, b = np.divmod(columns % kw * shape.dilation[1] - shape.pad[1], sw)
         row_moves = planes.moves(shape)[0]
         self.top = min(row_moves[0], 0)
         self.plane_rows = shape.output[0] + max(row_moves[-1], 0) - self.top
-        sh, sw = shape.stride
         used, slot = np.unique((channel * sh + a) * sw + b, return_inverse=True)
         self.slots = np.stack([used // (sh * sw), used // sw % sh, used % sw], 1).astype(np.int64)
         self.group_slot = np.searchsorted(
@@ -204,11 +204,31 @@ class Packed:
         lengths = np.diff(row_start) + FILTER_COST
         self.line = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
-    @property
-    def arrays(self) -> tuple:
-        """What the loops need, in their order."""
+        # what the loops want to know, in their order
+        self.element = element
+        self.geometry = Planes(
+            shape.channels,
+            shape.size[0],
+            shape.size[1],
+            sh,
+            sw,
+            self.plane_rows,
+            layout.pitch,
+            self.top,
+            layout.lead,
+        )
+        self.unit_size = len(self.slots) * self.plane_rows * layout.pitch * element
+        self.sizes = F, G, *shape.output
+        self.chunk = max(1, min(shape.rows, SUM_BYTES // tile.nbytes))
         lists = self.slots, self.group_slot, self.line, self.entries, self.starts
-        return *lists, self.blocks, self.lists
+        self.arrays = *lists, self.blocks, self.lists, self.chunk
+
+    @cached_property
+    def tile(self) -> tuple[int, int, int]:
+        """Address of the copy of planes, address of the tile, bytes of its sums; compiled now."""
+        tile = self.layout.tile
+        copy = ImagePlane(tile.lanes) if tile.images else PixelPlane(tile.lanes, tile.pitch)
+        return planes.compiled(copy).address, sparse_tile.compiled(tile).address, tile.nbytes
 
 
 @kernel
@@ -391,40 +411,21 @@ class SparseConvolution:
         return N if self.images.cost < rest * self.pixels.cost else whole * self.lanes
 
     def _run(self, packed: Packed, x, y, first: int, count: int, relu: bool) -> None:
-        layout, tile = packed.layout, packed.layout.tile
-        compiled = sparse_tile.compiled(tile)
-        copy = planes.compiled(
-            ImagePlane(tile.lanes) if tile.images else PixelPlane(tile.lanes, tile.pitch)
-        )
-        s = self.shape
-        geometry = Planes(
-            s.channels,
-            s.size[0],
-            s.size[1],
-            s.stride[0],
-            s.stride[1],
-            packed.plane_rows,
-            layout.pitch,
-            packed.top,
-            layout.lead,
-        )
-        threads = get_num_threads()
-        element = tile.lanes if tile.images else 1
-        unit_size = len(packed.slots) * packed.plane_rows * layout.pitch * element
-        chunk = max(1, min(s.filters // s.groups, SUM_BYTES // tile.nbytes))
+        layout, tile, threads = packed.layout, packed.tile, get_num_threads()
+        room = min(-(-count // packed.element), threads) * packed.unit_size
         _convolve(
             x.reshape(-1),
             y.reshape(-1),
             self.bias,
-            (first, count, element, s.filters, s.groups, *s.output),
-            geometry,
-            (copy.address, compiled.address, tile.nbytes),
+            (first, count, packed.element, *packed.sizes),
+            packed.geometry,
+            tile,
             (layout.rows, layout.columns),
-            (*packed.arrays, chunk),
+            packed.arrays,
             threads,
             (
-                scratch("planes", (min(-(-count // element), threads) * unit_size,), x.dtype),
-                scratch("sums", (threads * chunk * tile.nbytes // 4,), x.dtype),
+                scratch("planes", (room,), x.dtype),
+                scratch("sums", (threads * packed.chunk * tile[2] // 4,), x.dtype),
                 _ZEROS,
             ),
             RELU if relu else 0,
