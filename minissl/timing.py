@@ -9,7 +9,8 @@ A layer with modes is a Convolution or an InnerProduct; the modes of an inner pr
 
 The stages of a convolution are lowering (im2col), the product (GEMM or its sparse counterpart) and
 the rest (bias and scattering to filters, and the layers fused to it). Published speed-ups often
-count the product alone.
+count the product alone. A direct mode has no stages; those of LOWERED_CCNMM are of its lowered
+form, also where direct tiles run the layer.
 
 What is timed is what the network runs: layers that are fused (:mod:`minissl.fusion`) are one
 measurement, reported for the first of them.
@@ -439,7 +440,7 @@ class _TimedMode(_Timed):
         self.stages: dict[str, int] = {}
         if layer.type_name == "Convolution":
             self.prepared = prepare(mode, layer.shape, weights, bias, net.kernels)
-            self.stages = _stages_of(net.kernels)
+            self.stages = _stages_of(net.kernels) if self.prepared.has_stages else {}
         else:
             self.prepared = prepare_inner_product(mode, weights, bias, net.kernels)
 

@@ -12,7 +12,8 @@ from minissl.formats.prototxt import parse_net
 from minissl.timing import LayerTime
 from tests.tiny_nets import net_text
 
-MODES = ("LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM")
+LOWERED = ("LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM")
+MODES = (*LOWERED, "DIRECT_SCONV", "DIRECT_DCONV")
 
 
 def tiny(backend="numpy", phase="TEST", fuse=True, **parts):
@@ -51,11 +52,12 @@ def test_layers_are_timed_by_themselves_where_nothing_is_fused(backend):
 
 def test_operations_of_a_batch(backend):
     times = timing.time_net(tiny(backend), {"conv1": MODES}, iterations=1)
-    gemm, csrmm, ccnmm = (t for t in times if t.name == "conv1")
+    gemm, csrmm, ccnmm, sconv, dconv = (t for t in times if t.name == "conv1")
     positions = 4 * 16  # images * pixels
-    assert {t.dense_flop for t in (gemm, csrmm, ccnmm)} == {2 * 36 * positions}
+    assert {t.dense_flop for t in (gemm, csrmm, ccnmm, sconv, dconv)} == {2 * 36 * positions}
     assert gemm.executed_flop == gemm.dense_flop
-    assert csrmm.executed_flop == 2 * 26 * positions
+    assert csrmm.executed_flop == sconv.executed_flop == 2 * 26 * positions
+    assert dconv.executed_flop == dconv.dense_flop
     # group 0 keeps one row and the 8 columns that it uses, group 1 everything
     assert ccnmm.executed_flop == 2 * (8 + 18) * positions
     (ip1,) = (t for t in times if t.name == "ip1")
@@ -70,9 +72,9 @@ def test_every_mode_of_an_inner_product(backend):
     w = net.layer("ip1").parameters[0].data
     w[2] = w[1, 0] = 0
     net.load({"ip1": [w, np.ones(6)]})
-    times = timing.time_net(net, {"ip1": MODES, "ip2": ["LOWERED_CSRMM"]}, iterations=1)
+    times = timing.time_net(net, {"ip1": LOWERED, "ip2": ["LOWERED_CSRMM"]}, iterations=1)
     gemm, csrmm, ccnmm = (t for t in times if t.name == "ip1")
-    assert [t.conv_mode for t in (gemm, csrmm, ccnmm)] == list(MODES)
+    assert [t.conv_mode for t in (gemm, csrmm, ccnmm)] == list(LOWERED)
     assert {t.dense_flop for t in (gemm, csrmm, ccnmm)} == {2 * 96 * 4}
     assert [t.executed_flop for t in (gemm, csrmm, ccnmm)] == [2 * 96 * 4, 2 * 14 * 4, 2 * 15 * 4]
     assert [t.conv_mode for t in times if t.name == "ip2"] == ["LOWERED_CSRMM"]
@@ -81,8 +83,8 @@ def test_every_mode_of_an_inner_product(backend):
 def test_stages_of_the_compiled_kernels():
     times = timing.time_net(tiny("numba"), {"conv1": MODES}, iterations=2)
     for t in times:
-        is_convolution = t.type == "Convolution"
-        assert (t.lowering_ms is not None) == (t.product_ms is not None) == is_convolution
+        is_lowered = t.type == "Convolution" and t.conv_mode in LOWERED
+        assert (t.lowering_ms is not None) == (t.product_ms is not None) == is_lowered
         assert t.rest_ms is None or t.rest_ms >= 0
     assert all(t.lowering_ms is None for t in timing.time_net(tiny("numpy"), iterations=1))
 
@@ -200,7 +202,8 @@ def test_all_and_auto(asked, own, total, entries):
     times = timing.choose(MEASURED, asked, {"c": own})
     assert times.total_ms == total and len(times.layers) == entries
     assert times.totals == {
-        "LOWERED_GEMM": 6, "LOWERED_CSRMM": 4, "LOWERED_CCNMM": 5, "fastest": 4,
+        "LOWERED_GEMM": 6, "LOWERED_CSRMM": 4, "LOWERED_CCNMM": 5,
+        "DIRECT_SCONV": 6, "DIRECT_DCONV": 6, "fastest": 4,
     }  # fmt: skip
 
 
@@ -214,19 +217,19 @@ def test_a_single_mode():
     assert times.total_ms == 6 and times.totals == {} and len(times.layers) == 3
 
 
-def test_modes_that_are_timed(monkeypatch):
+def test_modes_that_are_timed():
     net = tiny()
     own = {"conv1": "LOWERED_CSRMM", "ip1": "LOWERED_GEMM"}
     assert timing.modes_to_time(None, own, net) == {name: (own[name],) for name in own}
-    assert timing.modes_to_time("all", own, net) == dict.fromkeys(own, MODES)
+    assert timing.modes_to_time("all", own, net) == {"conv1": MODES, "ip1": LOWERED}
     asked = timing.modes_to_time("LOWERED_CCNMM", own, net)
     assert asked == dict.fromkeys(own, ("LOWERED_CCNMM",))
     # a mode that only convolutions have leaves inner products as they are
-    monkeypatch.setitem(timing.MODES, "ONLY_CONV", None)
-    asked = timing.modes_to_time("ONLY_CONV", own, net)
-    assert asked == {"conv1": ("ONLY_CONV",), "ip1": ("LOWERED_GEMM",)}
-    measured = [one("c", "LOWERED_GEMM", 5), one("c", "ONLY_CONV", 1), one("i", "LOWERED_GEMM", 2)]
-    assert timing.choose(measured, "all", {}).totals["ONLY_CONV"] == 3
+    asked = timing.modes_to_time("DIRECT_SCONV", own, net)
+    assert asked == {"conv1": ("DIRECT_SCONV",), "ip1": ("LOWERED_GEMM",)}
+    gemm, direct = one("c", "LOWERED_GEMM", 5), one("c", "DIRECT_SCONV", 1)
+    measured = [gemm, direct, one("i", "LOWERED_GEMM", 2)]
+    assert timing.choose(measured, "all", {}).totals["DIRECT_SCONV"] == 3
 
 
 def test_json_has_the_fixed_names():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from minissl.timing import LayerTime, NetTime
 
 #: Those of :data:`minissl.conv_modes.MODES`, written down so that --help need not load them.
-MODES = ("LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM")
+MODES = ("LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM", "DIRECT_SCONV", "DIRECT_DCONV")
 
 EPILOG = """
 \b
@@ -47,9 +47,8 @@ Columns, in milliseconds for one batch (medians of interleaved rounds):
     "--conv-mode",
     type=click.Choice([*MODES, "all", "auto"]),
     metavar="MODE",
-    help="LOWERED_GEMM, LOWERED_CSRMM, LOWERED_CCNMM (of an inner product gemm_mode GEMM, SPMDM, "
-    "CCNMM); all times each of them, auto times each and keeps the fastest for every layer.  "
-    "[default: what the net says]",
+    help=f"{', '.join(MODES)} (of an inner product gemm_mode GEMM, SPMDM, CCNMM); all times each "
+    "of them, auto times each and keeps the fastest for every layer.  [default: what the net says]",
 )
 @click.option(
     "--iterations", type=options.POSITIVE, default=50, show_default=True, help="Rounds to time."

@@ -3,7 +3,10 @@
 ========================  =============================================================
 ``LOWERED_GEMM``          lower the image, multiply by the dense weight matrix
 ``LOWERED_CSRMM``         lower the image, multiply by the weights in compressed rows
-``LOWERED_CCNMM``         lower only the kept columns, multiply by the packed dense matrix
+``LOWERED_CCNMM``         lower only the kept columns, multiply by the packed dense matrix;
+                          at inference direct tiles replace both where they are faster
+``DIRECT_SCONV``          no lowering: each non-zero weight times the image, moved
+``DIRECT_DCONV``          no lowering: every weight times the image, moved
 ========================  =============================================================
 
 :func:`prepare` packs the weights of a layer once; the object it returns runs the layer.
@@ -14,17 +17,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from minissl.conv_modes.direct_dconv import DirectDconv
+from minissl.conv_modes.direct_sconv import DirectSconv
 from minissl.conv_modes.lowered_ccnmm import LoweredCcnmm
 from minissl.conv_modes.lowered_csrmm import LoweredCsrmm
 from minissl.conv_modes.lowered_gemm import LoweredGemm
 from minissl.conv_modes.shape import ConvShape
 from minissl.errors import ConfigError
 
-__all__ = ["MODES", "ConvShape", "Prepared", "prepare"]
+__all__ = ["MODES", "ConvShape", "Prepared", "prepare", "supports"]
 
 
 class Prepared(Protocol):
     """Weights packed for one mode."""
+
+    #: whether lowering and product can be timed alone (``stages``)
+    has_stages: bool
 
     def forward(self, x: Any, y: Any, relu: bool = False, **stages: int) -> None:
         """Convolve x (N, C, H, W) into y (N, F, P, Q), bias included; ``relu`` rectifies y.
@@ -54,8 +62,33 @@ class Prepared(Protocol):
 MODES: dict[str, Callable[..., Prepared]] = {
     "LOWERED_GEMM": LoweredGemm,
     "LOWERED_CSRMM": LoweredCsrmm,
-    "LOWERED_CCNMM": LoweredCcnmm,
+    "LOWERED_CCNMM": LoweredCcnmm.for_inference,
+    "DIRECT_SCONV": DirectSconv,
+    "DIRECT_DCONV": DirectDconv,
 }
+
+
+def supports(mode: str, shape: ConvShape, kernels: Any, dtype: Any = "float32") -> bool:
+    """Whether a backend has kernels of a mode's own for a shape, made to be fast.
+
+    Every mode executes every shape. A direct mode without register tiles (see
+    :mod:`minissl.kernels.cpu.micro`) does it by plain loops, which no one would choose for speed.
+
+    Parameters
+    ----------
+    mode : str
+        One of ``MODES``.
+    shape : ConvShape
+        Geometry of the layer.
+    kernels : module
+        Backend that would execute it.
+    dtype : dtype
+        Of images and weights.
+    """
+    if not mode.startswith("DIRECT"):
+        return True
+    micro = getattr(kernels, "micro", None)
+    return micro is not None and micro.supports(shape, dtype)
 
 
 def prepare(
@@ -81,8 +114,8 @@ def prepare(
     kernels : module
         Backend that will execute it.
     kept_columns : list of lists, optional
-        For each conv group, the columns that a compacted layer keeps; runs as LOWERED_CCNMM
-        unless the mode is LOWERED_CSRMM.
+        For each conv group, the columns that a compacted layer keeps; a dense mode then runs as
+        LOWERED_CCNMM.
 
     Raises
     ------
@@ -95,6 +128,6 @@ def prepare(
         )
     if kept_columns:
         w = shape.scatter_columns(w, kept_columns)
-        if mode == "LOWERED_GEMM":
+        if mode in ("LOWERED_GEMM", "DIRECT_DCONV"):
             mode = "LOWERED_CCNMM"
     return MODES[mode](shape, w, b, kernels)

@@ -9,6 +9,9 @@ Group lasso leaves whole rows (filters) and columns (shape fibres) of the weight
 
 Only the kept columns are ever lowered, the product is a small dense GEMM, and its rows are
 scattered to their places. Removed filters give their bias.
+
+At inference the packed matrix is multiplied by direct register tiles where these are faster, and
+then nothing is lowered at all: the kept columns are read from the image where they lie.
 """
 
 from __future__ import annotations
@@ -19,7 +22,12 @@ from typing import Any
 
 import numpy as np
 
+from minissl.conv_modes.micro import micro_kernel
 from minissl.conv_modes.shape import ConvShape
+
+#: Direct tiles waste lanes where a conv group keeps few filters: below this share of useful ones
+#: lowering and GEMM are faster.
+LEAST_EFFICIENCY = 0.15
 
 
 class LoweredCcnmm:
@@ -27,8 +35,12 @@ class LoweredCcnmm:
 
     ``values`` holds the packed matrices; group g keeps the filters
     ``rows[row_start[g]:row_start[g + 1]]`` (counted over all filters) and the columns
-    ``columns[column_start[g]:column_start[g + 1]]`` (counted within the group).
+    ``columns[column_start[g]:column_start[g + 1]]`` (counted within the group). ``fast`` holds
+    direct tiles where they are used.
     """
+
+    has_stages = True
+    fast: Any = None
 
     def __init__(self, shape: ConvShape, w: Any, b: Any, kernels: Any):
         self.shape, self.kernels = shape, kernels
@@ -44,13 +56,29 @@ class LoweredCcnmm:
         self.values = w.reshape(-1)[self._positions()]
         self.b = xp.zeros(shape.filters, self.values.dtype) if b is None else b
 
+    @classmethod
+    def for_inference(cls, shape: ConvShape, w: Any, b: Any, kernels: Any) -> LoweredCcnmm:
+        """Pack weights that will not change, for direct tiles where these are faster."""
+        packed = cls(shape, w, b, kernels)
+        values, structure = packed.values, packed.structure
+        fast = micro_kernel(kernels, "dense_convolution", shape, values, *structure, packed.b)
+        if fast is not None and fast.efficiency >= LEAST_EFFICIENCY:
+            packed.fast = fast
+        return packed
+
     @property
     def structure(self) -> tuple[Any, Any, Any, Any]:
         """Rows and columns, as the kernels take them."""
         return self.rows, self.row_start, self.columns, self.column_start
 
     def forward(self, x: Any, y: Any, relu: bool = False, **stages: int) -> None:
-        """Convolve x into y; ``stages`` restricts the work for timing."""
+        """Convolve x into y, rectified if asked; ``stages`` restricts the work for timing.
+
+        The stages are those of the lowered form, also where direct tiles run.
+        """
+        if self.fast is not None and not stages:
+            self.fast.run(x, y, relu)
+            return
         geometry = self.shape.geometry
         self.kernels.conv_ccnmm(
             x, self.values, *self.structure, self.b, *geometry, y, relu, **stages
@@ -58,6 +86,8 @@ class LoweredCcnmm:
 
     def images_per_chunk(self, N: int) -> int:
         """Return how many images are lowered together, from the columns that are kept."""
+        if self.fast is not None:
+            return self.fast.images_per_chunk(N)
         columns = -(-len(self.columns) // self.shape.groups)
         pixels = prod(self.shape.output)
         return self.kernels.images_per_chunk(N, columns, pixels, self.b.itemsize)
@@ -78,6 +108,7 @@ class LoweredCcnmm:
 
     def pack(self, w: Any, b: Any) -> None:
         """Take the values of other weights (F, C/G, kh, kw) and biases, of the same structure."""
+        self.fast = None
         self.values = w.reshape(-1)[self.positions]
         if b is not None:
             self.b = b
@@ -110,8 +141,9 @@ class LoweredCcnmm:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the packed matrices and their indices."""
-        return int(self.values.nbytes + self.rows.nbytes + self.columns.nbytes)
+        """Bytes of the packed matrices and their indices, and of their copy for direct tiles."""
+        copy = self.fast.nbytes if self.fast is not None else 0
+        return int(self.values.nbytes + self.rows.nbytes + self.columns.nbytes) + copy
 
 
 def _concatenate(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,8 @@ class LoweredCsrmm:
     layer without any non-zero is just its bias.
     """
 
+    has_stages = True
+
     def __init__(self, shape: ConvShape, w: Any, b: Any, kernels: Any):
         self.shape, self.kernels = shape, kernels
         matrix = np.asarray(w).reshape(shape.filters, shape.columns)  # (F, K)
@@ -26,7 +28,7 @@ class LoweredCsrmm:
         self.b = kernels.xp.zeros(shape.filters, self.values.dtype) if b is None else b
 
     def forward(self, x: Any, y: Any, relu: bool = False, **stages: int) -> None:
-        """Convolve x into y; ``stages`` restricts the work for timing."""
+        """Convolve x into y, rectified if asked; ``stages`` restricts the work for timing."""
         self.kernels.conv_csrmm(
             x,
             self.values,

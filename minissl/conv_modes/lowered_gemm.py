@@ -11,11 +11,13 @@ from minissl.conv_modes.shape import ConvShape
 class LoweredGemm:
     """Y[g] = W[g] @ im2col(X[g]) + b."""
 
+    has_stages = True
+
     def __init__(self, shape: ConvShape, w: Any, b: Any, kernels: Any):
         self.shape, self.w, self.b, self.kernels = shape, w, b, kernels
 
     def forward(self, x: Any, y: Any, relu: bool = False, **stages: int) -> None:
-        """Convolve x into y; ``stages`` restricts the work for timing."""
+        """Convolve x into y, rectified if asked; ``stages`` restricts the work for timing."""
         s = self.shape
         self.kernels.conv_forward(
             x, self.w, self.b, s.stride, s.pad, s.dilation, s.groups, y, relu, **stages

@@ -353,6 +353,52 @@ def conv_ccnmm_backward_input(
             col2im(d_col, kernel, stride, pad, dilation, target)
 
 
+def conv_sconv(
+    x: Array,
+    values: Array,
+    columns: Array,
+    row_start: Array,
+    b: Array,
+    kernel: Pair,
+    stride: Pair,
+    pad: Pair,
+    dilation: Pair,
+    groups: int,
+    y: Array,
+    relu: bool = False,
+) -> None:
+    """Convolution by single weights, straight from the image, with no lowering (DIRECT_SCONV).
+
+    y[n, f] = b[f] + sum over the non-zeros (c, r, q) of filter f of w[f, c, r, q] * x[n, c, moved].
+
+    Parameters
+    ----------
+    values, columns, row_start : as :func:`conv_csrmm` takes them
+    relu : bool
+        Whether y is rectified.
+    """
+    F, P, Q = y.shape[1:]
+    channels = x.shape[1] // groups
+    padded = np.pad(x, ((0, 0), (0, 0), (pad[0], pad[0]), (pad[1], pad[1])))
+    y[...] = b[:, None, None]
+    for f in range(F):
+        group = padded[:, f // (F // groups) * channels :]  # its channels come first
+        for j in range(row_start[f], row_start[f + 1]):
+            c, r, q = np.unravel_index(columns[j], (channels, *kernel))
+            top, left = r * dilation[0], q * dilation[1]
+            y[:, f] += (
+                values[j]
+                * group[
+                    :,
+                    c,
+                    top : top + stride[0] * P : stride[0],
+                    left : left + stride[1] * Q : stride[1],
+                ]
+            )
+    if relu:
+        relu_forward(y, 0.0, y)
+
+
 # --- inner product ---
 
 

@@ -24,16 +24,16 @@ def test_all_modes(run, run_json, net_file, weights_file):
     arguments = ["time", "--model", net_file, "--weights", weights_file, *FEW, "--conv-mode", "all"]
     result = run_json(*arguments)
     conv1 = [layer for layer in result["layers"] if layer["name"] == "conv1"]
-    modes = ["LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM"]
+    modes = ["LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM", "DIRECT_SCONV", "DIRECT_DCONV"]
     assert [layer["conv_mode"] for layer in conv1] == modes
     assert set(result["totals"]) == {*modes, "fastest"}
     assert result["totals"]["fastest"] <= min(result["totals"][mode] for mode in modes)
     assert result["total_ms"] == result["totals"]["LOWERED_GEMM"]
     ip1 = [layer for layer in result["layers"] if layer["name"] == "ip1"]
-    assert [layer["conv_mode"] for layer in ip1] == modes
+    assert [layer["conv_mode"] for layer in ip1] == modes[:3]
     assert all(layer["type"] == "InnerProduct" and layer["total_ms"] > 0 for layer in ip1)
     # a third of the weights is zero: the sparse modes execute less in their time
-    gemm, csrmm, _ = conv1
+    gemm, csrmm, *_ = conv1
     assert gemm["real_gflops"] == gemm["effective_gflops"]
     assert csrmm["real_gflops"] == pytest.approx(csrmm["effective_gflops"] * 2 / 3)
     table = run(*arguments).stdout

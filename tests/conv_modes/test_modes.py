@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minissl import Net, backend
-from minissl.conv_modes import MODES, ConvShape, prepare
+from minissl.conv_modes import MODES, ConvShape, prepare, supports
 from minissl.errors import ConfigError
 from minissl.formats.prototxt import parse_net
 from minissl.kernels import reference
 from minissl.kernels.cpu import convolution
+from minissl.kernels.cpu.micro import isa
+from tests.conftest import needs_compiler
 from tests.kernels.strategies import PATTERNS, convolutions, sparsify
 
 
@@ -62,6 +64,62 @@ def test_gradients_of_the_kept_rows_and_columns(backend_name, case, pattern):
     assert np.allclose(case.shape.bands(d_w), 1 + kept * expected, rtol=1e-11, atol=1e-11)
 
 
+@needs_compiler
+@pytest.mark.parametrize("vectors", ["generic", *(one.name for one in isa.available())])
+@pytest.mark.parametrize("mode", sorted(MODES))
+@given(case=convolutions(), pattern=st.sampled_from(PATTERNS), relu=st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_modes_agree_with_any_vectors(vectors, mode, case, pattern, relu):
+    rng = np.random.default_rng(case.seed)
+    x, w, b, _ = (rng.integers(-4, 5, a.shape).astype(np.float32) for a in case.arrays())
+    sparsify(w, case.shape, pattern, rng)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINISSL_ISA", vectors)
+        prepared = prepare(mode, case.shape, w, b, backend.get("numba"))
+    y = np.full((case.N, case.shape.filters, *case.shape.output), np.nan, np.float32)
+    prepared.forward(x, y, relu=relu)
+    expected = dense(case, x, w, b)
+    assert np.array_equal(y, np.maximum(expected, 0) if relu else expected)
+    if mode.startswith("DIRECT"):
+        assert (prepared.fast is None) == (vectors == "generic")
+
+
+@needs_compiler
+@pytest.mark.skipif(not isa.available(), reason="this CPU has no vectors for it")
+def test_where_a_mode_is_made_to_be_fast(monkeypatch):
+    monkeypatch.delenv(isa.VARIABLE, raising=False)
+    shape, numba = ConvShape(2, (5, 5), 20, (3, 3)), backend.get("numba")
+    for mode in MODES:
+        direct = mode.startswith("DIRECT")
+        assert supports(mode, shape, numba)
+        assert supports(mode, shape, numba, np.float64) == (not direct)
+        assert supports(mode, shape, reference) == (not direct)
+        assert supports(mode, shape._replace(size=(90_000, 90_000)), numba) == (not direct)
+
+
+def test_float64_has_plain_kernels_only():
+    shape = ConvShape(2, (5, 5), 20, (3, 3))
+    w = np.ones(shape.weight_shape)
+    for mode in ("LOWERED_CCNMM", "DIRECT_SCONV", "DIRECT_DCONV"):
+        assert prepare(mode, shape, w, None, backend.get("numba")).fast is None
+
+
+@needs_compiler
+@pytest.mark.skipif(not isa.available(), reason="this CPU has no vectors for it")
+def test_direct_tiles_are_for_weights_that_stay():
+    shape = ConvShape(2, (5, 5), 20, (3, 3))
+    w = np.ones(shape.weight_shape, np.float32)
+    prepared = prepare("LOWERED_CCNMM", shape, w, None, backend.get("numba"))
+    assert prepared.fast is not None
+    few = prepare("LOWERED_CCNMM", shape, w * (np.arange(20) < 2)[:, None, None, None], None,
+                  backend.get("numba"))  # fmt: skip
+    assert few.fast is None  # two filters would leave most lanes empty
+    x, y = np.ones((1, 2, 5, 5), np.float32), np.empty((1, 20, 3, 3), np.float32)
+    prepared.pack(2 * w, None)
+    prepared.forward(x, y)
+    assert np.all(y == 36)
+
+
 @given(case=convolutions(), seed=st.integers(0, 1000))
 @settings(max_examples=40, deadline=None)
 def test_what_is_executed_is_counted(case, seed):
@@ -74,6 +132,8 @@ def test_what_is_executed_is_counted(case, seed):
         "LOWERED_GEMM": w.size,
         "LOWERED_CSRMM": np.count_nonzero(w),
         "LOWERED_CCNMM": kept,
+        "DIRECT_SCONV": np.count_nonzero(w),
+        "DIRECT_DCONV": w.size,
     }
 
 
@@ -91,7 +151,7 @@ def test_kept_columns_round_trip(case, seed):
 def test_unknown_mode_is_refused():
     shape = ConvShape(1, (3, 3), 1, (1, 1))
     with pytest.raises(ConfigError, match="LOWERED_CCNMM"):
-        prepare("DIRECT_SCONV", shape, np.ones((1, 1, 1, 1)), None, reference)
+        prepare("AUTO", shape, np.ones((1, 1, 1, 1)), None, reference)
 
 
 NET = """
@@ -102,7 +162,7 @@ layer { name: "conv" type: "Convolution" bottom: "x" top: "y"
 """
 
 
-@pytest.mark.parametrize("mode", ["LOWERED_CSRMM", "LOWERED_CCNMM"])
+@pytest.mark.parametrize("mode", ["LOWERED_CSRMM", "LOWERED_CCNMM", "DIRECT_SCONV", "DIRECT_DCONV"])
 def test_weights_are_packed_at_load_and_the_dense_copy_is_released(mode, tmp_path):
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, (2, 2, 6, 6))

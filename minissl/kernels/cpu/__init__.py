@@ -7,10 +7,13 @@ Same names, same arguments, same meaning. Two rules hold everywhere:
 * BLAS is called with one thread from inside the parallel loops
   (:func:`minissl.backend.single_threaded_blas`).
 
+Where measured to matter, :mod:`minissl.kernels.cpu.micro` writes vector code for the same kernels.
+
 Compiled code is cached on disk. With NUMBA_DISABLE_JIT=1 everything runs as plain Python and can
 be stepped through.
 """
 
+from minissl.kernels.cpu import micro
 from minissl.kernels.cpu.activations import (
     relu_backward,
     relu_forward,
@@ -24,6 +27,7 @@ from minissl.kernels.cpu.convolution import (
     conv_forward,
     images_per_chunk,
 )
+from minissl.kernels.cpu.direct_convolution import conv_sconv
 from minissl.kernels.cpu.inner_product import (
     inner_product_backward_bias,
     inner_product_backward_input,
@@ -80,6 +84,7 @@ __all__ = [
     "conv_ccnmm_backward_weights",
     "conv_csrmm",
     "conv_forward",
+    "conv_sconv",
     "csr_times_dense",
     "im2col",
     "images_per_chunk",
@@ -94,6 +99,7 @@ __all__ = [
     "lrn_forward",
     "max_pool_backward",
     "max_pool_forward",
+    "micro",
     "nesterov_update",
     "relu_backward",
     "relu_forward",

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numba import cfunc, get_thread_id, njit, prange, types
 from numba import config as numba_config
-from numba import get_thread_id, njit, prange
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 
 __all__ = [
     "PARTS",
+    "aligned",
+    "c_function",
     "config",
     "fused_kernel",
     "get_thread_id",
@@ -29,6 +33,8 @@ __all__ = [
     "step",
     "unsigned",
 ]
+
+log = logging.getLogger("minissl")
 
 config: Any = numba_config
 
@@ -52,13 +58,24 @@ def _cache_folder() -> str:
     a folder named by the digest of all sources does.
     """
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
     base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     return str(Path(base) / "minissl" / "compiled" / digest.hexdigest()[:16])
 
 
 _FOLDER = config.CACHE_DIR or _cache_folder()
+
+
+def _cached(decorator: Callable, function: Callable, **options) -> Any:
+    """Apply a decorator of Numba, its compiled code cached in our folder."""
+    before, config.CACHE_DIR = config.CACHE_DIR, _FOLDER
+    try:
+        return decorator(cache=True, **options)(function)
+    except RuntimeError:  # no folder to cache in can be written: compile in every process
+        return decorator(**options)(function)
+    finally:
+        config.CACHE_DIR = before
 
 
 def _compiler(**options) -> Callable:
@@ -68,17 +85,28 @@ def _compiler(**options) -> Callable:
     exception would not become vector code.
     """
     options["error_model"] = "numpy"
+    return lambda function: _cached(njit, function, nogil=True, **options)
 
-    def compile_cached(function: Callable) -> Callable:
-        before, config.CACHE_DIR = config.CACHE_DIR, _FOLDER
-        try:
-            return njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError:  # no folder to cache in can be written: compile in every process
-            return njit(nogil=True, **options)(function)
-        finally:
-            config.CACHE_DIR = before
 
-    return compile_cached
+def c_function(function: Callable, what: str) -> Any:
+    """Compile a function of int64 numbers now, to be called by its ``address``.
+
+    A message says so, unless the code is found on disk.
+
+    Parameters
+    ----------
+    function : callable
+        Returns nothing. Numbers it closes over are part of its name on disk.
+    what : str
+        What it is, for the message.
+    """
+    arguments = [types.int64] * function.__code__.co_argcount
+    start = time.perf_counter()
+    compiled = _cached(lambda **options: cfunc(types.void(*arguments), **options), function)
+    if not compiled.cache_hits:
+        seconds = time.perf_counter() - start
+        log.info("compiled %s in %.1f s, once; kept in %s", what, seconds, _FOLDER)
+    return compiled
 
 
 class _NoOverlap(CompilerBase):
@@ -134,6 +162,14 @@ def lines(name: str, length: int, dtype: np.dtype, each: int = 1) -> np.ndarray:
     """
     room = 128 // np.dtype(dtype).itemsize
     return scratch(name, (config.NUMBA_NUM_THREADS, each, length + room), dtype)
+
+
+def aligned(values: np.ndarray) -> np.ndarray:
+    """Return a copy of a one-dimensional array that begins on a cache line (64 bytes)."""
+    buffer = np.empty(values.size + 64 // values.itemsize, values.dtype)
+    copy = buffer[-buffer.ctypes.data % 64 // values.itemsize :][: values.size]
+    copy[:] = values
+    return copy
 
 
 def step(n: int, parts: int = PARTS) -> int:
