@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minissl import Net, fusion
+from minissl.conv_modes import MODES
 from minissl.formats.prototxt import parse_net
 from minissl.kernels.geometry import pooling_output
 from tests.kernels.strategies import PATTERNS, sparsify
@@ -46,7 +47,7 @@ def _convolution(draw, net: Drawn) -> None:
     if min(net.size) + 2 * pad < kernel:
         return
     net.size = tuple(n + 2 * pad - kernel + 1 for n in net.size)
-    mode = draw(st.sampled_from(["LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM"]))
+    mode = draw(st.sampled_from(sorted(MODES)))
     net.add(
         "Convolution",
         f"convolution_param {{ num_output: 4 kernel_size: {kernel} pad: {pad} conv_mode: {mode} "
