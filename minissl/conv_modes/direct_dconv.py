@@ -35,7 +35,8 @@ class DirectDconv:
         )
         if self.fast is not None and self.fast.efficiency < LEAST_EFFICIENCY:
             weights = every_weight(shape, w)
-            self.fast = micro_kernel(kernels, "sparse_convolution", shape, *weights, self.b)
+            sparse = micro_kernel(kernels, "sparse_convolution", shape, *weights, self.b)
+            self.fast = sparse or self.fast
 
     def forward(self, x: Any, y: Any, relu: bool = False, **_stages: int) -> None:
         """Convolve x into y, rectified if asked."""

@@ -24,12 +24,9 @@ import numpy as np
 
 from minissl.kernels.cpu.micro import isa
 from minissl.kernels.cpu.micro.dense import DenseConvolution
-from minissl.kernels.cpu.micro.sparse import SparseConvolution
+from minissl.kernels.cpu.micro.sparse import MOST_BYTES, SparseConvolution, layouts
 
 __all__ = ["dense_convolution", "sparse_convolution", "supports"]
-
-#: Offsets into one image are int32 numbers of bytes; planes hold a few times the image.
-MOST_BYTES = 2**28
 
 
 def sparse_convolution(
@@ -45,7 +42,10 @@ def sparse_convolution(
         As :func:`minissl.kernels.reference.conv_sconv` takes them.
     """
     vectors = _usable(shape, values.dtype)
-    return vectors and SparseConvolution(vectors, shape, values, columns, row_start, b)
+    ways = layouts(vectors, shape) if vectors else []
+    if vectors is None or not ways:
+        return None
+    return SparseConvolution(vectors, shape, values, columns, row_start, b, ways)
 
 
 def dense_convolution(
@@ -68,10 +68,11 @@ def dense_convolution(
 
 def supports(shape: Any, dtype: Any) -> bool:
     """Whether the functions above prepare a convolution of this geometry and type of number."""
-    return _usable(shape, dtype) is not None
+    vectors = _usable(shape, dtype)
+    return vectors is not None and bool(layouts(vectors, shape))
 
 
 def _usable(shape: Any, dtype: Any) -> isa.Isa | None:
-    H, W = shape.size
-    large = 4 * shape.channels * (H + 64) * (W + 64) > MOST_BYTES
+    H, W = (size + 2 * pad for size, pad in zip(shape.size, shape.pad, strict=True))
+    large = 4 * (shape.channels + 1) * H * W > MOST_BYTES
     return None if np.dtype(dtype) != np.float32 or large else isa.chosen()

@@ -57,6 +57,13 @@ def moves(shape: Any) -> tuple[list[int], list[int]]:
     return rows, columns
 
 
+def extent(shape: Any) -> tuple[int, int]:
+    """Return ``top`` of the planes of a layer, and their ``rows``."""
+    row_moves = moves(shape)[0]
+    top = min(row_moves[0], 0)
+    return top, shape.output[0] + max(row_moves[-1], 0) - top
+
+
 class PixelPlane(NamedTuple):
     """Copies an image (stride 1) into a plane of numbers.
 

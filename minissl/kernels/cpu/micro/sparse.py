@@ -40,6 +40,10 @@ from minissl.kernels.cpu.micro.tiles import address_of, call, one_row, ready
 PLANE_BYTES = 48 * 1024
 #: Bytes of the sums of all filters between two channel blocks: a quarter of a common second level.
 SUM_BYTES = 256 * 1024
+#: Bytes of all planes that offsets of 32 bits reach.
+MOST_BYTES = 2**31 - 2**20
+#: Planes of several images may take so much where those of one would do; no cache holds more.
+WORTHWHILE_BYTES = 2**26
 #: What beginning a filter costs, in non-zeros.
 FILTER_COST = 4
 #: Cycles for each vector of a tile, block of channels and filter: its sums are loaded, moved and
@@ -67,6 +71,16 @@ class Layout(NamedTuple):
     lead: int
     rows: np.ndarray
     columns: np.ndarray
+
+    @property
+    def element(self) -> int:
+        """Numbers in an element of a plane."""
+        return self.tile.lanes if self.tile.images else 1
+
+    def plane_bytes(self, shape: Any) -> int:
+        """Bytes of all planes that a layer can use."""
+        phases = shape.channels * shape.stride[0] * shape.stride[1]
+        return 4 * self.element * self.pitch * planes.extent(shape)[1] * phases
 
 
 def cuts(length: int, size: int, overlap: int = 0) -> tuple[int, np.ndarray]:
@@ -131,6 +145,15 @@ def over_images(isa: Isa, shape: Any) -> Layout:
     return Layout(tile, pitch, -low, row_begins, columns)
 
 
+def layouts(isa: Isa, shape: Any) -> list[Layout]:
+    """Return the layouts that can run a layer, pixels in the lanes first; maybe none."""
+    shape = one_row(shape)
+    pixels, images = over_pixels(isa, shape), over_images(isa, shape)
+    found = [] if pixels is None or pixels.plane_bytes(shape) > MOST_BYTES else [pixels]
+    most = WORTHWHILE_BYTES if found else MOST_BYTES
+    return [*found, images] if images.plane_bytes(shape) <= most else found
+
+
 class Packed:
     """The non-zeros of a layer, sorted and addressed for one layout.
 
@@ -159,9 +182,7 @@ class Packed:
         channel = columns // (kh * kw) + g * (shape.channels // G)
         down, a = np.divmod(columns // kw % kh * shape.dilation[0] - shape.pad[0], sh)
         right, b = np.divmod(columns % kw * shape.dilation[1] - shape.pad[1], sw)
-        row_moves = planes.moves(shape)[0]
-        self.top = min(row_moves[0], 0)
-        self.plane_rows = shape.output[0] + max(row_moves[-1], 0) - self.top
+        self.top, self.plane_rows = planes.extent(shape)
         used, slot = np.unique((channel * sh + a) * sw + b, return_inverse=True)
         self.slots = np.stack([used // (sh * sw), used // sw % sh, used % sw], 1).astype(np.int64)
         self.group_slot = np.searchsorted(
@@ -170,7 +191,7 @@ class Packed:
         slot = slot.reshape(-1) - self.group_slot[g]
 
         # channel blocks of equal numbers of planes
-        element = tile.lanes if tile.images else 1
+        element = layout.element
         row_bytes = 4 * element * layout.pitch
         span = self.plane_rows - shape.output[0] + tile.rows
         per_block = max(1, PLANE_BYTES // (row_bytes * span))
@@ -358,21 +379,17 @@ class SparseConvolution:
         Compressed rows of the weight matrix, as in
         :func:`minissl.kernels.reference.conv_csrmm`.
     b : array or None
-    lanes : names
-        What the lanes of a vector may hold: "pixels", "images", or both, and the faster is used.
+    ways : list of Layout
+        One or more of :func:`layouts`; the fastest is used.
     """
 
-    def __init__(
-        self, isa: Isa, shape: Any, values, columns, row_start, b, lanes=("pixels", "images")
-    ):
+    def __init__(self, isa: Isa, shape: Any, values, columns, row_start, b, ways: list[Layout]):
         self.shape = shape = one_row(shape)
         self.bias = np.zeros(shape.filters, np.float32) if b is None else np.asarray(b)
         self.lanes = isa.lanes
         csr = values, np.asarray(columns, np.int64), np.asarray(row_start, np.int64)
-        pixels = over_pixels(isa, shape) if "pixels" in lanes else None
-        images = over_images(isa, shape) if "images" in lanes or pixels is None else None
-        self.pixels = pixels and Packed(isa, shape, pixels, *csr)
-        self.images = images and Packed(isa, shape, images, *csr)
+        packed = {way.tile.images: Packed(isa, shape, way, *csr) for way in ways}
+        self.pixels, self.images = packed.get(False), packed.get(True)
         if self.pixels and self.images:  # keep what some batch may need
             if self.images.cost >= self.lanes * self.pixels.cost:
                 self.images = None

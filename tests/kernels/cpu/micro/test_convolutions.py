@@ -13,7 +13,7 @@ from minissl.conv_modes.lowered_csrmm import LoweredCsrmm
 from minissl.kernels import reference
 from minissl.kernels.cpu.micro import isa
 from minissl.kernels.cpu.micro.dense import DenseConvolution
-from minissl.kernels.cpu.micro.sparse import SparseConvolution
+from minissl.kernels.cpu.micro.sparse import SparseConvolution, layouts
 from tests.conftest import needs_compiler
 from tests.kernels.cpu.micro.cases import expected, integers, wide_convolutions
 from tests.kernels.strategies import PATTERNS, Case, convolutions, sparsify
@@ -32,10 +32,10 @@ def prepared(kind, vectors, shape, w, b):
         packed = LoweredCcnmm(shape, w, b, reference)
         return DenseConvolution(vectors, shape, packed.values, *packed.structure, packed.b)
     rows = LoweredCsrmm(shape, w, b, reference)
-    lanes = ("pixels", "images") if kind == "either" else (kind,)
-    return SparseConvolution(
-        vectors, shape, rows.values, rows.columns, rows.row_start, b, lanes=lanes
-    )
+    ways = layouts(vectors, shape)
+    if kind != "either":
+        ways = [way for way in ways if way.tile.images == (kind == "images")] or ways
+    return SparseConvolution(vectors, shape, rows.values, rows.columns, rows.row_start, b, ways)
 
 
 def run(convolution, case, x, relu=False):
@@ -125,6 +125,13 @@ def test_batches_cut_into_chunks_give_the_same_bits(vectors):
             part = Case(len(x[first : first + size]), case.shape, 0)
             found = run(convolution, part, x[first : first + size])
             assert found.tobytes() == whole[first : first + size].tobytes()
+
+
+@every_isa
+def test_planes_that_are_too_large_are_not_made(vectors):
+    shape = ConvShape(64, (600, 600), 8, (3, 3))
+    assert [way.tile.images for way in layouts(vectors, shape)] == [False]
+    assert layouts(vectors, shape._replace(channels=4096)) == []
 
 
 @every_isa
