@@ -52,9 +52,9 @@ class Tiling(NamedTuple):
     Attributes
     ----------
     vectors : int
-        V of all blocks of a conv group but the last, which has what is left.
+        V of all blocks of a conv group but the last ones, which have what is left.
     cuts : dict of int to list of int
-        For each V that occurs, where the tiles of an output row begin, and Q.
+        For each V that occurs, and ``HALF``: where the tiles of an output row begin, and Q.
     cost, ends : float
         Cycles of one output row of all groups, about, and how many of them go into the ends of
         tiles.
