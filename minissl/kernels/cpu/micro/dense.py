@@ -39,6 +39,9 @@ from minissl.kernels.cpu.micro.tiles import address_of, call, one_row, ready
 IMAGE_BYTES = 512 * 1024
 #: Fused multiply-adds that must be under way at once: latency times units, on common CPUs.
 CHAINS = 8
+#: The last filters of a group, where they fit into half a long vector, in place of a number of
+#: vectors: a block of one vector of so many lanes.
+HALF, LEAST_LANES = 0, 8
 #: Cycles in which one vector of filters is transposed and written.
 END = 100
 
@@ -49,9 +52,9 @@ class Tiling(NamedTuple):
     Attributes
     ----------
     vectors : int
-        V of all blocks of a conv group but the last, which has what is left.
+        V of all blocks of a conv group but the last ones, which have what is left.
     cuts : dict of int to list of int
-        For each V that occurs, where the tiles of an output row begin, and Q.
+        For each V that occurs, and ``HALF``: where the tiles of an output row begin, and Q.
     cost, ends : float
         Cycles of one output row of all groups, about, and how many of them go into the ends of
         tiles.
@@ -63,40 +66,56 @@ class Tiling(NamedTuple):
     ends: float
 
 
-def column_cost(vectors: int, pixels: int) -> int:
+def column_cost(vectors: int, pixels: int) -> float:
     """Cycles of a column in a tile: multiply-adds, or loads where these are more, or waiting."""
+    if vectors == HALF:
+        return max(pixels, CHAINS) / 2
     return max(vectors * pixels, vectors + pixels + 1, CHAINS)
 
 
-def end_cost(vectors: int, pixels: int, lanes: int) -> int:
+def end_cost(vectors: int, pixels: int, lanes: int) -> float:
     """Cycles in which a tile is transposed and written."""
+    if vectors == HALF:
+        return END / 2 * -(-pixels // (lanes // 2))
     return END * vectors * -(-pixels // lanes)
 
 
-def block_sizes(filters: int, vectors: int, lanes: int) -> list[int]:
-    """Vectors of the blocks that some filters are divided into."""
-    whole, rest = divmod(-(-filters // lanes), vectors)
-    return [vectors] * whole + [rest] * bool(rest)
+def block_kinds(filters: int, vectors: int, lanes: int) -> list[int]:
+    """Vectors of the blocks that some filters are divided into, or ``HALF``."""
+    full, rest = divmod(filters, lanes)
+    half = lanes == 2 * LEAST_LANES and 0 < rest <= LEAST_LANES
+    whole, left = divmod(full + (rest > 0 and not half), vectors)
+    return [vectors] * whole + [left] * bool(left) + [HALF] * half
+
+
+def pixel_cuts(isa: Isa, vectors: int, Q: int) -> list[int]:
+    """Where the tiles of an output row begin, and Q; none where registers do not suffice."""
+    vectors = max(vectors, 1)
+    most = (isa.registers - 1 - vectors) // vectors  # one register holds a pixel
+    if most < 1:
+        return []
+    count = -(-Q // most)
+    return [i * Q // count for i in range(count + 1)]
 
 
 def best_tiling(isa: Isa, rows: list[int], columns: list[int], Q: int) -> Tiling:
     """Choose the blocks that cover the rows of all groups, and Q pixels, in least time."""
     best = None
     cuts, column, end = {}, {}, {}
-    for vectors in range(1, 9):
-        most = (isa.registers - 1 - vectors) // vectors  # one register holds a pixel
-        if most < 1:
+    for vectors in (HALF, *range(1, 9)):
+        cuts[vectors] = pixel_cuts(isa, vectors, Q)
+        if not cuts[vectors]:
             break
-        count = -(-Q // most)
-        cuts[vectors] = [i * Q // count for i in range(count + 1)]
         lengths = [b - a for a, b in pairwise(cuts[vectors])]
         column[vectors] = sum(column_cost(vectors, length) for length in lengths)
         end[vectors] = sum(end_cost(vectors, length, isa.lanes) for length in lengths)
-        sizes = [block_sizes(kept, vectors, isa.lanes) for kept in rows]
-        ends = sum(end[v] for own in sizes for v in own)
-        cost = ends + sum(K * column[v] for own, K in zip(sizes, columns, strict=True) for v in own)
+        if vectors == HALF:
+            continue
+        kinds = [block_kinds(kept, vectors, isa.lanes) for kept in rows]
+        ends = sum(end[v] for own in kinds for v in own)
+        cost = ends + sum(K * column[v] for own, K in zip(kinds, columns, strict=True) for v in own)
         if best is None or cost < best.cost:
-            best = Tiling(vectors, {v: cuts[v] for own in sizes for v in own}, cost, ends)
+            best = Tiling(vectors, {v: cuts[v] for own in kinds for v in own}, cost, ends)
     assert best is not None
     return best
 
@@ -196,25 +215,27 @@ class DenseConvolution:
             matrix = values[value : value + kept.size * K].reshape(kept.size, K)
             value += matrix.size
             matrix = matrix[:, self.order[column_start[g] : column_start[g + 1]] - column_start[g]]
-            size = self.tiling.vectors * self.lanes
-            for first in range(0, kept.size, size):
+            first = 0
+            for vectors in block_kinds(kept.size, self.tiling.vectors, self.lanes):
+                size = vectors * self.lanes or LEAST_LANES
                 part = kept[first : first + size]
-                vectors = -(-part.size // self.lanes)
-                packed = np.zeros((K, vectors * self.lanes), np.float32)
+                packed = np.zeros((K, size), np.float32)
                 packed[:, : part.size] = matrix[first : first + size].T
-                own_bias = np.zeros(vectors * self.lanes, np.float32)
+                own_bias = np.zeros(size, np.float32)
                 own_bias[: part.size] = self.bias[part]
-                own_lines = np.zeros(vectors * self.lanes, np.int64)
+                own_lines = np.zeros(size, np.int64)
                 own_lines[: part.size] = 4 * P * Q * part
                 lengths = np.diff(self.tiling.cuts[vectors]).tolist()
                 cost = sum(
                     K * column_cost(vectors, n) + end_cost(vectors, n, self.lanes) for n in lengths
                 )
-                blocks.append(Block(g, vectors, weight, row, part.size, cost))
-                weights.append(packed.reshape(-1))
-                bias.append(own_bias)
-                lines.append(own_lines)
-                weight, row = weight + packed.size, row + own_lines.size
+                blocks.append(Block(g, vectors, weight, row, part.size, int(cost)))
+                # what follows stays aligned to the longest vectors
+                room = -(-packed.size // self.lanes) * self.lanes
+                weights.append(np.pad(packed.reshape(-1), (0, room - packed.size)))
+                bias.append(np.pad(own_bias, (0, -size % self.lanes)))
+                lines.append(np.pad(own_lines, (0, -size % self.lanes)))
+                first, weight, row = first + size, weight + room, row + lines[-1].size
         self.blocks = np.array(blocks, np.int64).reshape(-1, len(Block._fields))
         self.weights = aligned(np.concatenate([*weights, np.zeros(1, np.float32)]))
         self.block_bias = aligned(np.concatenate([*bias, np.zeros(1, np.float32)]))
@@ -232,7 +253,8 @@ class DenseConvolution:
             last = (W - 1 - shift) // stride + 1 - begin
             first = min(max(first, 0), pixels)
             taps.append((first, min(max(last, first), pixels)))
-        return DenseTile(self.lanes, vectors, pixels, stride, tuple(taps))
+        lanes = LEAST_LANES if vectors == HALF else self.lanes
+        return DenseTile(lanes, max(vectors, 1), pixels, stride, tuple(taps))
 
     @cached_property
     def tiles(self) -> tuple[np.ndarray, np.ndarray]:
