@@ -193,6 +193,8 @@ def command(
         _refuse(OF_TRAINED, "trains", name)
         result = _measure(experiment, out, matrices, threads, backend, fast)
         speed.write(result, out)
+        for sentence in speed.notes(result):
+            options.note(sentence.strip("*"))
         tables = [(speed.headings(result), speed.rows(result))]
     if is_kept_with_others:
         index.write_index(RESULTS)
@@ -262,10 +264,7 @@ def _measure(
     recipe = SpeedMeasurement(
         experiment, out, matrices, threads=threads, backend=backend, fast=fast
     )
-    result = recipe.run(command_line(sys.argv), options.note)
-    for sentence in result["left_out"]:
-        options.note(f"left out: {sentence}")
-    return result
+    return recipe.run(command_line(sys.argv), options.note)
 
 
 def _check(out: Path, backend: str, data: str | None, matrices: Path | None, as_json: bool) -> None:

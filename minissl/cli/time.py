@@ -126,7 +126,7 @@ def command(
         for count in counts:
             timed, result = _time(net, nets, conv_mode, iterations, backward, count, as_json)
             times.append(timed)
-            results.append({**result, "backend": nets.backend_name, "dtype": dtype})
+            results.append(result)
     if plot is not None:
         from minissl.report import pictures, time_pictures
 
@@ -230,6 +230,8 @@ def _time(
     return times, {
         "threads": threads,
         "batch_size": _batch_of(net),
+        "backend": nets.backend_name,
+        "dtype": nets.dtype,
         "phase": net.phase,
         "iterations": iterations,
         "weights": nets.used,

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: what a layer's entry holds -> how a table calls it
 PERCENTS = {"element": "zeros %", "column": "zero columns %", "row": "zero rows %"}
+#: quartiles that are further apart than this tell of a disturbance; in quiet it is 1.01 to 1.06
+SCATTER = 1.2
 HOW = (
     "`x product` is the time of the dense product divided by that of the row's product, as the "
     "paper measures it: lowering and bias do not count. `x layer` compares the whole layers, "
@@ -35,7 +37,8 @@ HOW = (
 MEASURED = (
     "Dense and sparse layers were timed by turns in one process; each figure is the median of "
     "several blocks' medians. With no more images than threads, dense products were measured by "
-    "BLAS alone as well, with all the threads; the faster one counts."
+    "BLAS alone as well, with all the threads; the faster one counts, and of BLAS the fastest "
+    "round."
 )
 
 
@@ -146,10 +149,26 @@ def notes(result: Mapping[str, Any]) -> list[str]:
             f"**BLAS did not choose its kernels: {', '.join(result['blas_overrides'])} was set. "
             "The dense baseline may be slower than it could be.**"
         )
+    scattered = [row["name"] for row in result["rows"] if any(map(_scatters, row["runs"]))]
+    if scattered and not result["fast"]:
+        found.append(
+            f"**Something else ran on the machine while {', '.join(scattered)} was measured: the "
+            "third quartile of some layer is more than a fifth above the first. Measure again.**"
+        )
     strange = [row["name"] for row in result["rows"] if row["as_published"] is False]
     if strange:
         found.append(f"**Not the matrices that the authors published: {', '.join(strange)}.**")
     return found
+
+
+def _scatters(run: Mapping[str, Any]) -> bool:
+    """Whether the quartiles of a layer's time, dense or sparse, are far apart."""
+    spreads = (
+        layer[which]["quartiles_ms"]["total"]
+        for layer in run["layers"]
+        for which in ("dense", "sparse")
+    )
+    return any(high > SCATTER * low for low, high in spreads)
 
 
 def readme(result: Mapping[str, Any], drawn: Sequence[str] = ()) -> str:

@@ -46,6 +46,9 @@ def test_the_page_tells_what_a_reader_must_know():
     assert "| ours, l1 | 1, 2 | conv1 | 4.000 | 2.000 | 5.500 | 5.500 | 4.950 - 6.050 |" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert all(line.endswith("|") for line in lines)
+    # the made-up quartiles are 0.9 and 1.1 of the medians
+    assert "Something else ran on the machine while ours, l1, ours, ssl was measured" in text
+    assert "Something else" not in speed.readme({**result, "fast": True})
     forced = {**result, "blas_overrides": ["OPENBLAS_CORETYPE=Haswell"]}
     assert "OPENBLAS_CORETYPE=Haswell was set" in speed.readme(forced)
 
