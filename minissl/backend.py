@@ -91,6 +91,13 @@ def _blas_pools():
     return ThreadpoolController().select(user_api="blas")
 
 
+@contextmanager
+def blas_threads(count: int) -> Iterator[None]:
+    """Let BLAS use so many threads for a while, then restore it."""
+    with _blas_pools().limit(limits=count):
+        yield
+
+
 _inside = False
 
 
@@ -107,7 +114,7 @@ def single_threaded_blas() -> Iterator[None]:
         return
     _inside = True
     try:
-        with _blas_pools().limit(limits=1):
+        with blas_threads(1):
             yield
     finally:
         _inside = False

@@ -112,6 +112,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def blas_overrides() -> list[str]:
+    """Return the settings, as NAME=VALUE, that keep OpenBLAS from choosing its fastest kernels."""
+    return [f"{name}={os.environ[name]}" for name in BLAS_OVERRIDES if os.environ.get(name)]
+
+
 def kernels_are_compiled() -> bool:
     """Whether a first use of the Numba kernels finds its compiled code on disk."""
     from numba import config
@@ -240,7 +245,7 @@ def _blas() -> Iterator[Check]:
         f"{pool['internal_api']} {pool.get('version') or ''} {pool.get('architecture') or ''}"
         for pool in libraries
     )
-    forced = [f"{name}={os.environ[name]}" for name in BLAS_OVERRIDES if os.environ.get(name)]
+    forced = blas_overrides()
     detail = described or "unknown library"
     if forced:
         detail += f"; forced by {', '.join(forced)}, unset it to let BLAS choose"

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from minissl.formats.matrix_market import write_matrix
+from tests.conftest import needs_compiler
+from tests.tiny_nets import net_text
 
 FIXED = {
     "name", "type", "conv_mode", "lowering_ms", "product_ms", "total_ms",
@@ -79,6 +82,90 @@ def test_backward(run, run_json, net_file):
     assert ip1["backward_ms"] > 0 and ip1["lowering_ms"] is None
     assert "backward" in run(*arguments).stdout
     run(*arguments, "--conv-mode", "all", code=2)
+
+
+def test_lists_of_batch_sizes_and_threads(run, run_json, net_file, weights_file):
+    arguments = ["time", "--model", net_file, "--weights", weights_file, "--iterations", 2]
+    one = run_json(*arguments, "--batch-size", 3, "--threads", 1)
+    several = run_json(*arguments, "--batch-size", "3,5", "--threads", "1")
+    assert set(several) == {"runs"} and [run["batch_size"] for run in several["runs"]] == [3, 5]
+    assert all(set(run) == set(one) for run in several["runs"])
+    assert [run["weights"] for run in several["runs"]] == [str(weights_file)] * 2
+    first = {layer["name"]: layer for layer in several["runs"][0]["layers"]}
+    # the same zeros are timed with every batch size
+    csrmm = ["--conv-mode", "LOWERED_CSRMM", "--batch-size", "3,5"]
+    for sparse in run_json(*arguments, *csrmm)["runs"]:
+        conv1 = next(layer for layer in sparse["layers"] if layer["name"] == "conv1")
+        assert conv1["real_gflops"] == pytest.approx(conv1["effective_gflops"] * 2 / 3)
+    assert first["conv1"]["share_percent"] > 0
+    told = run(*arguments, "--batch-size", "3,5").stdout
+    assert "batch of 3" in told and "batch of 5" in told and "ms for an image" in told
+    for wrong in ("0", "1,1", "2,x", ""):
+        run(*arguments, "--batch-size", wrong, code=2)
+    run(*arguments, "--threads", "1,1000", code=1)
+    run(*arguments, "--threads", "1,2", "--backend", "numpy", code=2)
+
+
+def test_what_is_told_of_a_layer(run_json, net_file):
+    result = run_json("time", "--model", net_file, *FEW)
+    assert result["peak_gflops"] > 0
+    timed = [layer for layer in result["layers"] if layer["timed"]]
+    assert sum(layer["share_percent"] for layer in timed) == pytest.approx(100)
+    for layer in timed:
+        low, high = layer["quartiles_ms"]["total"]
+        assert low <= layer["total_ms"] <= high
+        expected = layer["real_gflops"] and 100 * layer["real_gflops"] / result["peak_gflops"]
+        assert layer["percent_of_peak"] == pytest.approx(expected)
+    conv1 = next(layer for layer in timed if layer["name"] == "conv1")
+    stages = conv1["lowering_ms"] + conv1["product_ms"]
+    assert conv1["rest_ms"] == pytest.approx(max(0, conv1["total_ms"] - stages))
+    assert "groups" not in conv1
+
+
+@needs_compiler
+def test_conv_groups_stand_below_their_layer(run, run_json, tmp_path):
+    path = tmp_path / "net.prototxt"
+    path.write_text(net_text())
+    arguments = ["time", "--model", path, *FEW, "--conv-mode", "all"]
+    layers = run_json(*arguments)["layers"]
+    conv1 = [layer for layer in layers if layer["name"] == "conv1"]
+    assert all(len(layer["groups"]) == 2 and layer["groups_sum"] for layer in conv1)
+    lines = [line.strip() for line in run(*arguments).stdout.splitlines()]
+    at = next(i for i, line in enumerate(lines) if line.startswith("conv1 "))
+    assert [line.split("  ")[0] for line in lines[at + 1 : at + 4]] == [
+        "conv1_1",
+        "conv1_2",
+        "sum of groups",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_a_picture(run, run_json, net_file, tmp_path, kind):
+    path = tmp_path / f"times.{kind}"
+    told = run("time", "--model", net_file, *FEW, "--conv-mode", "all", "--plot", path).stdout
+    assert f"picture: {path}" in told and path.stat().st_size > 1000
+    run_json("time", "--model", net_file, *FEW, "--batch-size", "2,3", "--plot", path)
+    run("time", "--model", net_file, "--plot", tmp_path / "times.gif", code=2)
+
+
+def test_matrices_without_a_model(run, run_json, weights, tmp_path):
+    folder = tmp_path / "lenet"
+    folder.mkdir()
+    w = np.random.default_rng(0).normal(size=(20, 25)).astype(np.float32)
+    w[:5] = 0
+    write_matrix(folder / "coo_conv1.weight", w)
+    result = run_json("time", "--matrices", folder, *FEW, "--conv-mode", "LOWERED_CCNMM")
+    (conv1,) = result["layers"]
+    assert conv1["name"] == "conv1" and result["batch_size"] == 1
+    assert conv1["real_gflops"] == pytest.approx(conv1["effective_gflops"] * 0.75)
+    assert result["weights"] == f"{folder} (conv1)"
+    write_matrix(folder / "conv2.mtx", w[:, :7])
+    told = run("time", "--matrices", folder, *FEW, "--batch-size", 2)
+    assert "a 20 x 7 matrix named 'conv2' belongs to no known layer" in told.stderr
+    (folder / "coo_conv1.weight").unlink()
+    assert "give its net with --model" in run("time", "--matrices", folder, code=1).stderr
+    assert "cannot be read" in run("time", "--matrices", tmp_path / "none", code=1).stderr
+    assert "--model" in run("time", code=2).stderr
 
 
 def test_every_mode_is_offered():
