@@ -81,8 +81,14 @@ def threads() -> int:
     return numba.get_num_threads()
 
 
+def threads_of(kernels: ModuleType) -> int:
+    """Return how many threads the kernels of a backend use."""
+    return 1 if name_of(kernels) == "numpy" else threads()
+
+
 @cache
-def _blas_pools():
+def blas_pools() -> Any:
+    """Return the BLAS libraries of this process, as threadpoolctl sees them."""
     from threadpoolctl import ThreadpoolController
 
     import_module(
@@ -94,7 +100,7 @@ def _blas_pools():
 @contextmanager
 def blas_threads(count: int) -> Iterator[None]:
     """Let BLAS use so many threads for a while, then restore it."""
-    with _blas_pools().limit(limits=count):
+    with blas_pools().limit(limits=count):
         yield
 
 

@@ -30,6 +30,9 @@ class LayerSummary:
         Numbers of all kinds that it learns, and how many of them are not 0.
     flop : int
         Per image, a multiply-add counted as 2; layers without weights count as 0.
+    conv_mode : str or None
+        How a Convolution or InnerProduct is executed: of one that asks for AUTO what was picked
+        for its weights, and AUTO while there are none.
     bytes : int
         Of its tops (an in-place layer has none of its own) and parameters, without gradients.
     """
@@ -42,6 +45,7 @@ class LayerSummary:
     nonzero: int
     flop: int
     bytes: int
+    conv_mode: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the values as they are reported."""
@@ -73,6 +77,7 @@ def summarize(net: Net) -> list[LayerSummary]:
                 nonzero=sum(int(np.count_nonzero(parameter.data)) for parameter in own),
                 flop=flop_per_image(net, layer),
                 bytes=(size + of_tops) * net.dtype.itemsize,
+                conv_mode=getattr(layer, "conv_mode", None),
             )
         )
     return rows

@@ -65,11 +65,16 @@ def command(
 def _show(result: dict[str, Any], with_weights: bool) -> None:
     from minissl.memory import readable
 
+    with_modes = any(layer["conv_mode"] not in (None, "LOWERED_GEMM") for layer in result["layers"])
+
     def cells(one: dict[str, Any]) -> list[Any]:
         row = [one["parameters"], one["flop"], readable(one["bytes"])]
-        return [*row, one["nonzero"]] if with_weights else row
+        row += [one["nonzero"]] if with_weights else []
+        return [*row, one.get("conv_mode") or ""] if with_modes else row
 
     headings = ["layer", "type", "output", "weights", "parameters", "FLOP/image", "memory"]
+    headings += ["not zero"] if with_weights else []
+    headings += ["conv_mode"] if with_modes else []
     rows = [
         [
             layer["name"],
@@ -83,7 +88,7 @@ def _show(result: dict[str, Any], with_weights: bool) -> None:
     total = result["total"]
     options.show_table(
         options.table(
-            [*headings, "not zero"] if with_weights else headings,
+            headings,
             rows,
             ["total", "", "", "", *cells(total)],
             names=4,

@@ -34,6 +34,8 @@ Columns, in milliseconds for one batch (medians of interleaved rounds):
   GFLOP/s real              operations that the mode executes / time
   % of peak                 of the dense products that are timed for comparison in the same run:
                             512 x 512 times 512 x 256 in every thread, the fastest of many
+  predicted                 what the performance model says, with --conv-mode all or auto; its
+                            constants are measured by 'minissl doctor --calibrate'
   speed-up                  LOWERED_GEMM's time / this time, of the product alone and of the
                             whole layer; published figures often give the product alone
 
@@ -63,7 +65,8 @@ matrices. Several batch sizes or numbers of threads give one table for each, and
     type=click.Choice([*MODES, "all", "auto"]),
     metavar="MODE",
     help=f"{', '.join(MODES)} (of an inner product gemm_mode GEMM, SPMDM, CCNMM); all times each "
-    "of them, auto times each and keeps the fastest for every layer.  [default: what the net says]",
+    "of them and compares with the performance model, auto times what the model picks for every "
+    "layer.  [default: what the net says]",
 )
 @click.option(
     "--iterations", type=options.POSITIVE, default=50, show_default=True, help="Rounds to time."
@@ -219,13 +222,15 @@ def _time(
 
     threads = options.use_threads(threads, nets.backend)
     own = {layer.name: nets.own[layer.name] for layer in net.layers if layer.name in nets.own}
-    modes = timing.modes_to_time(conv_mode, own, net)
+    asking = [name for name, mode in own.items() if timing.wants_choice(conv_mode, mode)]
+    choices = timing.predict_layers(net, asking)
+    modes = timing.modes_to_time(conv_mode, own, net, choices)
     _check_backward(backward, modes)
     with options.progress("timing", iterations + 1, quiet=quiet) as tick:
         measured = timing.time_net(net, modes, iterations, backward, tick, groups=True, peak=True)
     if nets.model is None:  # the inputs of known layers are of no interest
         measured = [one for one in measured if one.timed]
-    times = timing.choose(measured, conv_mode, own)
+    times = timing.choose(measured, conv_mode, own, choices)
     return times, {
         "threads": threads,
         "batch_size": _batch_of(net),
@@ -235,8 +240,15 @@ def _time(
         "iterations": iterations,
         "weights": nets.used,
         "layers": [
-            {**one.to_json(), "share_percent": times.share_percent(one)} for one in times.layers
+            {
+                **one.to_json(),
+                "share_percent": times.share_percent(one),
+                "predicted_ms": times.predicted_ms(one),
+            }
+            for one in times.layers
         ],
+        "auto": [pick.to_json() for pick in times.picks],
+        "calibrated": all(choice.calibrated for choice in choices.values()) if choices else None,
         "total_ms": times.total_ms,
         "totals": times.totals,
         "peak_gflops": measured[0].peak_gflops,

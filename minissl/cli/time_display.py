@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from minissl.cli import options
-from minissl.timing import BASELINE, LayerTime, NetTime
+from minissl.timing import ALL, BASELINE, LayerTime, NetTime
+from minissl.timing.predictions import TOLERANCE
 
 
 def show(results: Sequence[Mapping[str, Any]], times: Sequence[NetTime]) -> None:
@@ -39,6 +40,7 @@ def _show_run(result: Mapping[str, Any], times: NetTime) -> None:
     compared = bool(times.totals)
     headings = ["layer", "type or mode", "lowering", "product", "rest", "total ms", "quartiles"]
     headings += ["share %", "eff.", "real GFLOP/s", "% of peak"]
+    headings += ["predicted"] if times.choices else []
     headings += ["backward"] if backward else []
     headings += ["x product", "x layer"] if compared else []
     baseline = {
@@ -62,6 +64,8 @@ def _show_run(result: Mapping[str, Any], times: NetTime) -> None:
                 part.real_gflops,
                 _percent(part.percent_of_peak),
             ]
+            if times.choices:
+                row.append(times.predicted_ms(one) if part is one else None)
             row += [part.backward_ms] if backward else []
             row += list(_speed_ups(part, baseline.get(part.name))) if compared else []
             rows.append(row)
@@ -80,8 +84,27 @@ def _show_run(result: Mapping[str, Any], times: NetTime) -> None:
         click.echo(f"dense products reach {result['peak_gflops']:.4g} GFLOP/s here ({threads})")
     for mode, milliseconds in result["totals"].items():
         click.echo(f"  {mode:14} {milliseconds:9.4g} ms")
-    if times.asked == "auto":
-        click.echo("auto: every mode was measured, the fastest of each layer is shown")
+    if times.choices:
+        _show_picks(times, bool(result["calibrated"]))
+
+
+def _show_picks(times: NetTime, calibrated: bool) -> None:
+    """Say what AUTO picks and, where every mode was measured, how good its picks are."""
+    if times.asked == ALL:
+        picks = times.picks
+        good = sum(pick.is_good for pick in picks)
+        click.echo(
+            f"auto picks a mode within {100 * TOLERANCE:.0f} % of the fastest for {good} of "
+            f"{len(picks)} layers"
+        )
+        for pick in picks:
+            how = "the fastest" if pick.mode == pick.fastest else f"fastest: {pick.fastest}"
+            mark = "" if pick.is_good else f"  <- more than {100 * TOLERANCE:.0f} % slower"
+            click.echo(f"  {pick.name:12} {pick.mode:14} {100 * pick.excess:+6.1f} %, {how}{mark}")
+    else:
+        click.echo("auto: the performance model picked the mode of each layer, without measuring")
+    if not calibrated:
+        click.echo("its constants are built in; measure this machine: minissl doctor --calibrate")
 
 
 def _names(part: LayerTime, layer: LayerTime) -> tuple[str, str]:

@@ -17,6 +17,7 @@ steps         ... one layer in one mode, by stages and by conv groups
 stopwatch     ... durations, their medians and quartiles
 peak          what the machine reaches in dense products
 measurements  what was measured of a layer, and of a network
+predictions   what the performance model says of the layers, beside what was measured
 modes         which modes a net asks for, and which its layers have
 matrices      weights from Matrix Market files
 known_layers  layers that are recognised by the shape of their matrix, so that no net is needed
@@ -26,23 +27,27 @@ known_layers  layers that are recognised by the shape of their matrix, so that n
 from minissl.conv_modes import MODES
 from minissl.timing.matrices import Recognised, load_matrices, recognise_matrices
 from minissl.timing.measurements import (
+    ALL,
     BASELINE,
-    SEVERAL,
+    PICKED,
     LayerTime,
     NetTime,
     choose,
     fastest,
     total_ms,
 )
-from minissl.timing.modes import modes_of, modes_to_time, own_modes, without_modes
+from minissl.timing.modes import modes_of, modes_to_time, own_modes, wants_choice, without_modes
 from minissl.timing.network import feed_random, time_net
+from minissl.timing.predictions import Pick, predict_layers
 
 __all__ = [
+    "ALL",
     "BASELINE",
     "MODES",
-    "SEVERAL",
+    "PICKED",
     "LayerTime",
     "NetTime",
+    "Pick",
     "Recognised",
     "choose",
     "fastest",
@@ -51,8 +56,10 @@ __all__ = [
     "modes_of",
     "modes_to_time",
     "own_modes",
+    "predict_layers",
     "recognise_matrices",
     "time_net",
     "total_ms",
+    "wants_choice",
     "without_modes",
 ]

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minissl.conv_modes import MODES
+from minissl.conv_modes.auto import AUTO, Choice
+from minissl.timing.predictions import Pick
 
 BASELINE = "LOWERED_GEMM"
-#: what may be asked for in place of a mode, when every mode is timed
-SEVERAL = ("all", "auto")
+#: what may be asked for in place of a mode: every mode is timed, or the one that AUTO picks
+ALL, PICKED = "all", "auto"
 #: what is measured of a layer; keys of :attr:`LayerTime.quartiles_ms`
 PARTS = ("lowering", "product", "total", "backward")
 
@@ -140,19 +142,23 @@ class NetTime:
     measured : list of LayerTime
         All of them.
     asked : str or None
-        A mode, ``all``, ``auto`` (the fastest of each layer), or None for the net's own modes.
+        A mode, ``all``, ``auto`` (what the performance model picks), or None for the net's own
+        modes.
     chosen : dict
         For each layer with modes, the one that counts in ``total_ms``.
+    choices : dict
+        What the performance model says of layers, where it was asked.
     """
 
     measured: list[LayerTime]
     asked: str | None
     chosen: dict[str, str]
+    choices: Mapping[str, Choice] = field(default_factory=dict)
 
     @property
     def layers(self) -> list[LayerTime]:
         """What is reported: one entry for each layer; with ``all``, for each layer and mode."""
-        return [one for one in self.measured if self.asked == "all" or self.counts(one)]
+        return [one for one in self.measured if self.asked == ALL or self.counts(one)]
 
     def counts(self, one: LayerTime) -> bool:
         """Whether a measurement is part of the network as it would run."""
@@ -171,29 +177,62 @@ class NetTime:
 
     @property
     def totals(self) -> dict[str, float]:
-        """``total_ms`` in every mode that was timed, and in the fastest of each layer.
+        """``total_ms`` in every mode that was timed, in the fastest of each layer, and in AUTO's.
 
         Layers that do not have a mode count as dense.
         """
-        if self.asked not in SEVERAL:
+        if self.asked != ALL:
             return {}
         timed = {(one.name, one.conv_mode) for one in self.measured}
         result = {}
         for mode in MODES:
             used = {name: mode if (name, mode) in timed else BASELINE for name in self.chosen}
             result[mode] = total_ms(self.measured, used)
-        return {**result, "fastest": total_ms(self.measured, fastest(self.measured))}
+        result["fastest"] = total_ms(self.measured, fastest(self.measured))
+        if self.choices:
+            result["auto"] = total_ms(self.measured, {p.name: p.mode for p in self.picks})
+        return result
+
+    @property
+    def picks(self) -> list[Pick]:
+        """What AUTO picks for every layer, compared with the fastest mode that was measured."""
+        times = {(one.name, one.conv_mode): one.total_ms for one in self.measured}
+        best = fastest(self.measured)
+        return [
+            Pick(
+                name,
+                choice.mode,
+                best[name],
+                times[name, choice.mode] / times[name, best[name]] - 1,
+            )
+            for name, choice in self.choices.items()
+            if (name, choice.mode) in times
+        ]
+
+    def predicted_ms(self, one: LayerTime) -> float | None:
+        """Return what the performance model says of a measurement; None where it was not asked."""
+        choice = self.choices.get(one.name)
+        seconds = choice.seconds.get(one.conv_mode or "") if choice else None
+        return None if seconds is None else 1e3 * seconds
 
 
-def choose(measured: list[LayerTime], asked: str | None, own: dict[str, str]) -> NetTime:
+def choose(
+    measured: list[LayerTime],
+    asked: str | None,
+    own: dict[str, str],
+    choices: Mapping[str, Choice] | None = None,
+) -> NetTime:
     """Decide which measurements make up the network.
 
     With ``all`` these are the net's own modes, or the fastest where that was not timed.
     """
+    choices = choices or {}
     chosen = fastest(measured)
-    if asked == "all":
+    if asked == ALL:
         chosen.update({layer: mode for layer, mode in own.items() if mode in MODES})
-    return NetTime(measured, asked, chosen)
+        picked = {name: one.mode for name, one in choices.items() if own.get(name) == AUTO}
+        chosen.update(picked)
+    return NetTime(measured, asked, chosen, choices)
 
 
 def fastest(measured: Sequence[LayerTime]) -> dict[str, str]:

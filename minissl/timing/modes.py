@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from minissl.conv_modes import MODES
+from minissl.conv_modes.auto import AUTO, Choice
 from minissl.conv_modes.inner_product import GEMM_MODES, PRODUCTS
 from minissl.layers import Layer
 from minissl.net import Net
-from minissl.timing.measurements import BASELINE, SEVERAL
+from minissl.timing.measurements import ALL, BASELINE, PICKED
 
 
 def own_modes(param: Any) -> dict[str, str]:
@@ -49,16 +51,27 @@ def modes_of(layer: Layer) -> tuple[str, ...]:
     return tuple(offered.get(layer.type_name, ()))
 
 
-def modes_to_time(asked: str | None, own: dict[str, str], net: Net) -> dict[str, tuple[str, ...]]:
+def modes_to_time(
+    asked: str | None, own: dict[str, str], net: Net, choices: Mapping[str, Choice] | None = None
+) -> dict[str, tuple[str, ...]]:
     """Return the modes to time for each layer of ``own``, the net's own modes.
 
-    A layer that does not have the mode that was asked for keeps its own.
+    A layer that does not have the mode that was asked for keeps its own. ``choices`` are those of
+    the performance model, for layers that want AUTO (:func:`wants_choice`).
     """
+    choices = choices or {}
     modes = {}
     for name, mode in own.items():
         offered = modes_of(net.layer(name))
-        if asked in SEVERAL:
+        if asked == ALL:
             modes[name] = offered
+        elif wants_choice(asked, mode):
+            modes[name] = (choices[name].mode,)
         else:
             modes[name] = (asked if asked in offered else mode,)
     return modes
+
+
+def wants_choice(asked: str | None, own: str) -> bool:
+    """Whether the performance model must choose for a layer, given what it asks for itself."""
+    return asked in (ALL, PICKED) or (asked is None and own == AUTO)
