@@ -81,14 +81,37 @@ def threads() -> int:
     return numba.get_num_threads()
 
 
+def threads_of(kernels: ModuleType) -> int:
+    """Return how many threads the kernels of a backend use."""
+    return 1 if name_of(kernels) == "numpy" else threads()
+
+
 @cache
-def _blas_libraries() -> list[Any]:
+def blas_pools() -> Any:
+    """Return the BLAS libraries of this process, as threadpoolctl sees them."""
     from threadpoolctl import ThreadpoolController
 
     import_module(
         "scipy.linalg.blas"
     )  # the BLAS that compiled kernels call must be loaded to be seen
-    return list(ThreadpoolController().select(user_api="blas").lib_controllers)
+    return ThreadpoolController().select(user_api="blas")
+
+
+@contextmanager
+def blas_threads(count: int) -> Iterator[None]:
+    """Let BLAS use so many threads for a while, then restore it.
+
+    A library that has this number already is left alone: asking takes much less time than setting.
+    """
+    before = [(library, library.num_threads) for library in blas_pools().lib_controllers]
+    changed = [(library, threads) for library, threads in before if threads != count]
+    try:
+        for library, _ in changed:
+            library.set_num_threads(count)
+        yield
+    finally:
+        for library, threads in changed:
+            library.set_num_threads(threads)
 
 
 _inside = False
@@ -105,14 +128,9 @@ def single_threaded_blas() -> Iterator[None]:
     if _inside:
         yield
         return
-    before = [(library, library.num_threads) for library in _blas_libraries()]
-    several = [(library, threads) for library, threads in before if threads != 1]
     _inside = True
     try:
-        for library, _ in several:
-            library.set_num_threads(1)
-        yield
+        with blas_threads(1):
+            yield
     finally:
-        for library, threads in several:
-            library.set_num_threads(threads)
         _inside = False

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from minissl.blob import Blob
+from minissl.conv_modes import executed_mode
+from minissl.conv_modes.auto import AUTO
 from minissl.layers import Layer
 from minissl.net import Net
 from minissl.sparsity.flops import Input, LayerShape
@@ -117,9 +119,9 @@ def layer_shapes(net: Net) -> list[LayerShape]:
         _, (top,) = net.bottoms_and_tops(layer)
         is_convolution = layer.type_name == "Convolution"
         kept = kept_columns(layer)
-        mode = layer.conv_mode
-        if kept is not None and mode == "LOWERED_GEMM":
-            mode = "LOWERED_CCNMM"  # which is how packed weights run
+        if layer.conv_mode == AUTO:  # no weights were loaded: the initial ones decide
+            layer.prepare()
+        mode = executed_mode(layer.conv_mode, kept is not None)
         shapes.append(
             LayerShape(
                 name,

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import platform
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ import numpy as np
 from minissl import backend as backends
 from minissl import memory
 from minissl.errors import MinisslError
+from minissl.machine import penalties, probes, store
 
 #: Oldest Python that is supported.
 OLDEST_PYTHON = (3, 10)
@@ -42,6 +41,8 @@ LIBRARIES = {
 }
 #: Entering a parallel region takes about 1 us with OpenMP; above this something is in the way.
 SLOW_REGION_US = 30.0
+#: Parallel loops in the forward pass of a network of ten layers, about.
+LOOPS_OF_A_NET = 20
 #: Environment variables that keep OpenBLAS from choosing its fastest kernels.
 BLAS_OVERRIDES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
@@ -72,6 +73,8 @@ def examine() -> list[Check]:
         _threading_layer,
         _vector_width,
         _blas,
+        _blas_threads,
+        _calibration,
         _memory,
         _kernel_cache,
         _data_sets,
@@ -110,6 +113,11 @@ def versions() -> dict[str, str]:
         if version:
             found[name] = version
     return found
+
+
+def blas_overrides() -> list[str]:
+    """Return the settings, as NAME=VALUE, that keep OpenBLAS from choosing its fastest kernels."""
+    return [f"{name}={os.environ[name]}" for name in BLAS_OVERRIDES if os.environ.get(name)]
 
 
 def kernels_are_compiled() -> bool:
@@ -186,22 +194,52 @@ def _agreement() -> Iterator[Check]:
 
 def _threads() -> Iterator[Check]:
     cores, threads = os.cpu_count() or 1, backends.threads()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores
+    usable = _usable_cores()
     detail = f"{threads} of {cores} cores"
     if threads > usable:
         detail += f", but this process may use {usable}; set NUMBA_NUM_THREADS={usable}"
+        before = probes.region_us()
+        backends.set_threads(usable)
+        try:
+            detail += f" (a parallel loop takes {before:.0f} us to enter, {probes.region_us():.0f} "
+        finally:
+            backends.set_threads(threads)
+        detail += f"with {usable})"
     yield Check("threads", threads <= usable, detail, needed=False)
+
+
+def _usable_cores() -> int:
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+
+
+def _blas_threads() -> Iterator[Check]:
+    """Whether BLAS has threads of its own beside the kernels', and what that would cost."""
+    pools = backends.blas_pools().info()
+    most = max((pool["num_threads"] for pool in pools), default=1)
+    detail = f"{most}, held to 1 while minissl computes"
+    if most * backends.threads() <= _usable_cores():
+        yield Check("blas threads", True, detail, needed=False)
+        return
+    detail += (
+        f"; a convolution that does not takes {penalties.threads_in_threads():.1f} times as long "
+        "(calls of your own: minissl.backend.single_threaded_blas)"
+    )
+    yield Check("blas threads", True, detail, needed=False)
 
 
 def _threading_layer() -> Iterator[Check]:
     import numba
 
-    cost = _parallel_region_us()
+    cost = probes.region_us()
     layer = ""
     with suppress(ValueError):  # no parallel loop was compiled: NUMBA_DISABLE_JIT is set
         layer = numba.threading_layer()
     ok = cost < SLOW_REGION_US
     detail = f"{layer or 'none'}, {cost:.1f} us to enter a parallel loop"
+    if not ok:
+        lost = cost * LOOPS_OF_A_NET / 1000
+        detail += f", about 1 with OpenMP: {lost:.1f} ms lost in a network of 10 layers"
     if layer == "workqueue":
         detail += "; install OpenMP (libgomp) or 'pip install tbb' for less"
     elif not ok:
@@ -209,42 +247,69 @@ def _threading_layer() -> Iterator[Check]:
     yield Check("threading layer", ok, detail, needed=False)
 
 
-def _parallel_region_us() -> float:
-    """Measure the median time of a parallel loop that does next to nothing."""
-    from minissl.kernels.cpu.update import zero_out
-
-    w = np.ones(16)
-    zero_out(w, 1e-4)
-    times = []
-    for _ in range(200):
-        start = time.perf_counter()
-        zero_out(w, 1e-4)
-        times.append(time.perf_counter() - start)
-    return 1e6 * statistics.median(times)
-
-
 def _vector_width() -> Iterator[Check]:
     from llvmlite import binding
 
-    features = binding.get_host_cpu_features()
-    bits = next((b for name, b in (("avx512f", 512), ("avx2", 256)) if features.get(name)), 128)
-    yield Check("vector unit", True, f"{bits} bit ({binding.get_host_cpu_name()})", needed=False)
+    from minissl.kernels.cpu.micro import isa
+
+    has, used = penalties.vector_bits()
+    detail = f"{has} bit ({binding.get_host_cpu_name()})"
+    if used < has:
+        detail += (
+            f", but NUMBA_CPU_NAME or NUMBA_CPU_FEATURES limits compiled kernels to {used}; "
+            f"unset them: vector loops take up to {has / used:.0f} times as long"
+        )
+    vectors = isa.chosen()
+    widest = 32 * vectors.lanes if vectors else 0
+    if widest < used:
+        how = f"{widest} bit" if widest else "no vectors of their own"
+        detail += f"; {isa.VARIABLE} leaves direct convolutions {how}"
+        detail += f", up to {used // widest} times as slow" if widest else ": they are not used"
+    yield Check("vector unit", used >= has and widest >= used, detail, needed=False)
 
 
 def _blas() -> Iterator[Check]:
-    import scipy.linalg.blas  # noqa: F401  (the BLAS that compiled kernels call)
-    from threadpoolctl import threadpool_info
-
-    libraries = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     described = ", ".join(
         f"{pool['internal_api']} {pool.get('version') or ''} {pool.get('architecture') or ''}"
-        for pool in libraries
+        for pool in backends.blas_pools().info()
     )
-    forced = [f"{name}={os.environ[name]}" for name in BLAS_OVERRIDES if os.environ.get(name)]
+    forced = blas_overrides()
     detail = described or "unknown library"
     if forced:
         detail += f"; forced by {', '.join(forced)}, unset it to let BLAS choose"
+        rates = penalties.forced_blas(BLAS_OVERRIDES)
+        if rates:
+            detail += (
+                f": GEMM reaches {rates.here:.0f} GFLOP/s with it and {rates.free:.0f} without"
+            )
     yield Check("blas", not forced, detail, needed=False)
+
+
+def _calibration() -> Iterator[Check]:
+    """Whether the performance model knows this machine, and the figures that it stands on."""
+    machine = store.load()
+    if machine is None:
+        yield Check(
+            "calibration",
+            False,
+            "never done for this CPU and these libraries, so conv_mode AUTO works with built-in "
+            "constants; run 'minissl doctor --calibrate' (a minute)",
+            needed=False,
+        )
+        return
+    lanes = penalties.vector_bits()[1] // 32
+    for threads, rates in machine.rates.items():
+        csr, sparse = machine.alpha("csr", threads), machine.alpha("sparse", threads, lanes)
+        yield Check(
+            f"calibration {threads}t",
+            True,
+            f"{machine.date[:10]}: GEMM {rates['gemm_gflops']:.0f} GFLOP/s, reading L2 "
+            f"{rates['l2_gbs']:.0f}, L3 {rates['l3_gbs']:.0f}, memory {rates['memory_gbs']:.0f} "
+            f"GB/s, a parallel loop {rates['region_us']:.1f} us; a multiply-add costs, against "
+            f"GEMM's: LOWERED_CSRMM {csr:.1f}, DIRECT_SCONV {sparse:.1f}; the model errs "
+            f"by {100 * machine.error[threads]:.0f} % (median)",
+            needed=False,
+        )
 
 
 def _memory() -> Iterator[Check]:

@@ -159,7 +159,8 @@ def _conv_mode(layer: LayerParameter, trained: bool) -> Iterator[Finding]:
 
 def _gemm_mode(layer: LayerParameter, trained: bool) -> Iterator[Finding]:
     product = layer.inner_product_param
-    if trained and proto.TRAIN in _phases(layer) and product.gemm_mode != product.GEMM:
+    dense = product.gemm_mode in (product.GEMM, product.AUTO)  # AUTO trains as GEMM
+    if trained and proto.TRAIN in _phases(layer) and not dense:
         yield Finding(
             "error",
             f"layer '{layer.name}'",

@@ -30,6 +30,9 @@ class LayerSummary:
         Numbers of all kinds that it learns, and how many of them are not 0.
     flop : int
         Per image, a multiply-add counted as 2; layers without weights count as 0.
+    conv_mode : str or None
+        How a Convolution or InnerProduct is executed: of one that asks for AUTO what was picked
+        for its weights, and AUTO while there are none.
     bytes : int
         Of its tops (an in-place layer has none of its own) and parameters, without gradients.
     fused_into : str or None
@@ -44,6 +47,7 @@ class LayerSummary:
     nonzero: int
     flop: int
     bytes: int
+    conv_mode: str | None = None
     fused_into: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -76,6 +80,7 @@ def summarize(net: Net) -> list[LayerSummary]:
                 nonzero=sum(int(np.count_nonzero(parameter.data)) for parameter in own),
                 flop=flop_per_image(net, layer),
                 bytes=(size + of_tops) * net.dtype.itemsize,
+                conv_mode=getattr(layer, "conv_mode", None),
                 fused_into=net.fused.get(layer.name),
             )
         )

@@ -6,6 +6,7 @@ import pytest
 from minissl import backend as backends
 from minissl import doctor
 from minissl.doctor import Check
+from minissl.machine import penalties, probes
 
 
 def by_name():
@@ -32,8 +33,48 @@ def test_advice_does_not_make_a_machine_unfit():
 
 def test_a_forced_blas_is_reported(monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setattr(penalties, "forced_blas", lambda names: penalties.Rates(55.0, 96.0))
     check = by_name()["blas"]
     assert not check.ok and not check.needed and "OPENBLAS_CORETYPE=Haswell" in check.detail
+    assert "55 GFLOP/s with it and 96 without" in check.detail
+    monkeypatch.setattr(penalties, "forced_blas", lambda names: None)
+    assert "GFLOP/s" not in by_name()["blas"].detail
+
+
+def test_a_slow_threading_layer_is_reported_with_its_cost(monkeypatch):
+    monkeypatch.setattr(probes, "region_us", lambda: 90.0)
+    check = by_name()["threading layer"]
+    assert not check.ok and "90.0 us" in check.detail and "1.8 ms lost" in check.detail
+
+
+def test_narrow_vectors_are_reported_with_their_cost(monkeypatch):
+    monkeypatch.setattr(penalties, "vector_bits", lambda: (512, 256))
+    check = by_name()["vector unit"]
+    assert not check.ok and "2 times as long" in check.detail
+
+
+def test_direct_tiles_that_are_switched_off_are_reported(monkeypatch):
+    monkeypatch.setenv("MINISSL_ISA", "generic")
+    check = by_name()["vector unit"]
+    assert not check.ok and "MINISSL_ISA" in check.detail and "not used" in check.detail
+
+
+def test_threads_of_blas_beside_those_of_kernels(monkeypatch):
+    monkeypatch.setattr(penalties, "threads_in_threads", lambda: 3.0)
+    monkeypatch.setattr(doctor, "_usable_cores", lambda: 10**6)
+    assert "held to 1" in by_name()["blas threads"].detail
+    monkeypatch.setattr(doctor, "_usable_cores", lambda: 0)
+    check = by_name()["blas threads"]
+    assert check.ok and "3.0 times as long" in check.detail
+
+
+def test_more_threads_than_cores_are_reported_with_their_cost(monkeypatch):
+    monkeypatch.setattr(doctor, "_usable_cores", lambda: 1)
+    monkeypatch.setattr(backends, "threads", lambda: 2)
+    monkeypatch.setattr(backends, "set_threads", lambda count: None)
+    monkeypatch.setattr(probes, "region_us", lambda: 50.0)
+    check = by_name()["threads"]
+    assert not check.ok and "NUMBA_NUM_THREADS=1" in check.detail and "50" in check.detail
 
 
 def test_kernels_that_disagree_are_broken(monkeypatch):
@@ -85,7 +126,7 @@ def test_versions_name_python_and_minissl():
 
 
 def test_the_cost_of_a_parallel_loop_is_positive():
-    assert doctor._parallel_region_us() > 0
+    assert probes.region_us() > 0
 
 
 @pytest.mark.parametrize("name", list(doctor.LIBRARIES))

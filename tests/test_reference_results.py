@@ -8,6 +8,7 @@ import pytest
 
 from minissl.recipes.checking import check
 from minissl.recipes.experiments import NAMES
+from minissl.recipes.speed_experiments import NAMES as MEASURED
 
 FOLDER = Path(__file__).resolve().parents[1] / "reference_results"
 
@@ -20,3 +21,11 @@ def test_kept_networks_are_as_recorded(key):
         assert row["ok"], row["wrong"]
         # 1,000 of the 10,000 test digits
         assert abs(row["error"] - row["recorded_error"]) < 0.01
+
+
+@pytest.mark.parametrize("key", MEASURED)
+def test_kept_speed_ups_follow_from_their_times(key):
+    if not (FOLDER / key / "result.json").is_file():
+        pytest.skip(f"no result of {key} is kept; minissl reproduce {key}")
+    for row in check(FOLDER / key):
+        assert row["ok"], row["wrong"]

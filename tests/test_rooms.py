@@ -12,7 +12,7 @@ ORDER = [
     ["errors", "memory", "__init__"],
     ["kernels"],
     ["blob", "backend"],
-    ["sparsity"],
+    ["sparsity", "machine"],
     ["conv_modes"],
     ["formats"],
     ["data"],

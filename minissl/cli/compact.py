@@ -29,9 +29,16 @@ Examples:
 )
 @options.data_option
 @options.backend_option
+@options.threads_option
 @options.json_option
 def command(
-    model: Path, weights: Path, out: Path, data: str | None, backend: str, as_json: bool
+    model: Path,
+    weights: Path,
+    out: Path,
+    data: str | None,
+    backend: str,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     """Remove what zero weights have made superfluous, and prove that the outputs agree.
 
@@ -41,6 +48,7 @@ def command(
     from minissl.compaction import compact, prove, write
     from minissl.net import Net
 
+    options.use_threads(threads, backend)
     given = options.data_options(data)
     before = Net(model, "TEST", backend, data=given)
     before.load(weights)

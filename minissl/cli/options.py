@@ -59,6 +59,40 @@ class DatasetName(click.ParamType):
         return list(SOURCES if self.divided else CATALOGUE)
 
 
+class Numbers(click.ParamType):
+    """Whole numbers with commas between them; a tuple.
+
+    Parameters
+    ----------
+    what : str
+        What they are, in the plural.
+    lowest, highest : int
+    """
+
+    name = "numbers"
+
+    def __init__(self, what: str, lowest: int = 0, highest: int = 2**31 - 1):
+        self.what, self.lowest, self.highest = what, lowest, highest
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse anything else, and numbers that are given twice."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if not all(part.strip().isdecimal() for part in parts):
+            self.fail(f"{value!r} is no list of {self.what}; write them as 1,2,3.", param, ctx)
+        numbers = tuple(int(part) for part in parts)
+        in_range = min(numbers) >= self.lowest and max(numbers) <= self.highest
+        if len(set(numbers)) < len(numbers) or not in_range:
+            self.fail(
+                f"{value!r}: use each of the {self.what} once, from {self.lowest} to "
+                f"{self.highest}.",
+                param,
+                ctx,
+            )
+        return numbers
+
+
 class ModelFile(click.Path):
     """A prototxt: a file, or the bare name of one that comes with minissl."""
 

@@ -1,15 +1,25 @@
-"""``minissl reproduce``: a table of the paper, earned again."""
+"""``minissl reproduce``: a table or figure of the paper, earned again."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from minissl.cli import options
-from minissl.recipes.experiments import NAMES
+from minissl.recipes.experiments import NAMES as TRAINED
+from minissl.recipes.speed_experiments import NAMES as MEASURED
+
+NAMES = (*TRAINED, *MEASURED)
+#: options that only experiments of one kind have
+OF_TRAINED = ("work", "seeds", "parallel", "scheduler", "no_collapse_check", "data")
+OF_MEASURED = ("matrices",)
+
+if TYPE_CHECKING:
+    from minissl.recipes.reproduce import Reproduction
+    from minissl.recipes.speed_experiments import SpeedExperiment
 
 #: where results of minissl's own experiments are kept, with a README.md about all of them
 RESULTS = Path("reference_results")
@@ -25,10 +35,16 @@ Examples:
   minissl reproduce mlp --check
   minissl reproduce table1 --show > mine.toml
   minissl reproduce mine.toml
+  minissl reproduce table4 --matrices matrixmarket
+  minissl reproduce fig1
 
 table1, table2 and mlp are the paper's; variants is LeNet 3 of table1 learned in other ways, with
-controls. FILE.toml is an experiment of your own: start from one that --show prints. Its solvers are
-found beside it, or among those that come with minissl.
+controls. table4, fig1 and fig8 train nothing: they measure how many times faster AlexNet's
+convolutions are with sparse weights. table4 and fig8 use those that the authors published, which
+are not part of minissl: copy the folder experiments/sparsity/matrixmarket of
+https://github.com/wenwei202/caffe (branch scnn) and name it with --matrices or MINISSL_MATRICES;
+fig1 adds them where they are given. FILE.toml is an experiment of your own: start from one that
+--show prints. Its solvers are found beside it, or among those that come with minissl.
 
 Ctrl-C finishes the iteration and saves; the same command goes on from there. Stages that are
 complete are not repeated, unless what they depend on has changed. --parallel and --scheduler need
@@ -60,24 +76,6 @@ class ExperimentName(click.ParamType):
         return found or [CompletionItem(incomplete, type="file")]
 
 
-class Seeds(click.ParamType):
-    """Seeds with commas between them."""
-
-    name = "seeds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return a tuple of different whole numbers from 0 on."""
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).split(",")
-        if not all(part.strip().isdecimal() for part in parts):
-            self.fail(f"{value!r} is no list of seeds; write them as 1,2,3.", param, ctx)
-        seeds = tuple(int(part) for part in parts)
-        if len(set(seeds)) < len(seeds) or max(seeds) >= 2**31:
-            self.fail(f"{value!r}: use each seed once, from 0 to {2**31 - 1}.", param, ctx)
-        return seeds
-
-
 @click.command(epilog=EPILOG)
 @click.argument("name", type=ExperimentName(), metavar="|".join((*NAMES, "FILE.toml")))
 @click.option(
@@ -96,7 +94,7 @@ class Seeds(click.ParamType):
 )
 @click.option(
     "--seeds",
-    type=Seeds(),
+    type=options.Numbers("seeds"),
     default="1,2,3",
     show_default=True,
     help="Train every row with each of them; the median run is kept.",
@@ -104,7 +102,8 @@ class Seeds(click.ParamType):
 @click.option(
     "--check",
     is_flag=True,
-    help="Train nothing: test the kept networks again and compare every figure of the result.",
+    help="Train nothing: test the kept networks again and compare every figure of the result; of "
+    "times only what follows from them.",
 )
 @click.option("--show", is_flag=True, help="Print the experiment's file, and do nothing else.")
 @click.option("--fast", is_flag=True, help="A few iterations only, to see that everything works.")
@@ -125,6 +124,14 @@ class Seeds(click.ParamType):
     is_flag=True,
     help="Go on when a layer loses all of its groups within the first epoch.",
 )
+@click.option(
+    "--matrices",
+    type=options.FILE,
+    metavar="DIR",
+    envvar="MINISSL_MATRICES",
+    show_envvar=True,
+    help="Folder of the published sparse weights, for table4, fig1 and fig8.",
+)
 @options.data_option
 @options.backend_option
 @options.threads_option
@@ -140,6 +147,7 @@ def command(
     parallel: int | None,
     scheduler: str | None,
     no_collapse_check: bool,
+    matrices: Path | None,
     data: str | None,
     backend: str,
     threads: int | None,
@@ -149,7 +157,7 @@ def command(
 
     Each row is trained with every seed on the full MNIST: dense, SSL, fine-tuned, compacted. Prints
     the paper's rows beside ours, and writes the result with the compacted networks, their solvers,
-    logs and pictures.
+    logs and pictures. Experiments of speed-ups train nothing, and time layers instead.
     """
     if parallel and scheduler:
         raise click.UsageError("--parallel and --scheduler exclude each other.")
@@ -159,57 +167,127 @@ def command(
     out = out or (Path("runs") / f"{stem}-results" if is_own else RESULTS / name)
     if check:
         options.use_threads(threads, backend)
-        _check(out, backend, data, as_json)
+        _check(out, backend, data, matrices, as_json)
         return
     from minissl.recipes.experiment_files import find
+    from minissl.recipes.experiments import Experiment
+    from minissl.recipes.reproduce import Reproduction
+    from minissl.report import index, reproduce, speed
 
     experiment = find(name)
     if show:
         click.echo(experiment.file.read_text("utf-8"), nl=False)
         return
-    from minissl.cli.demo_display import DemoDisplay
-    from minissl.recipes.parallel import Workers
-    from minissl.recipes.reproduce import Reproduction
-    from minissl.recipes.stages import Stopped
-    from minissl.report import reproduce
-    from minissl.solvers.run_folder import command_line
-
-    options.use_threads(None if scheduler else threads, backend)
-    work = work or Path("runs") / (f"{stem}-work" if is_own else name)
-    workers = Workers(parallel or 1, scheduler, threads) if parallel or scheduler else None
-    recipe = Reproduction(experiment, out, work, seeds, data, backend, fast, not no_collapse_check)
-    with DemoDisplay(options.console(sys.stderr), shown=not options.is_quiet()) as display:
-        try:
-            result = recipe.run(command_line(sys.argv), display, workers)
-        except Stopped as stopped:
-            display.close()
-            options.note(f"stopped, everything is saved in {work}; run the same command to go on")
-            raise SystemExit(stopped.exit_code) from None
-    reproduce.write(result, work, out)
+    if isinstance(experiment, Experiment):
+        _refuse(OF_MEASURED, "measures speed-ups", name)
+        work = work or Path("runs") / (f"{stem}-work" if is_own else name)
+        checked = not no_collapse_check
+        recipe = Reproduction(experiment, out, work, seeds, data, backend, fast, checked)
+        result = _train(recipe, (parallel, scheduler, threads))
+        reproduce.write(result, work, out)
+        tables = [
+            (reproduce.headings(result), reproduce.rows(result)),
+            (reproduce.SPEED_HEADINGS, reproduce.speed_rows(result)),
+        ]
+    else:
+        _refuse(OF_TRAINED, "trains", name)
+        result = _measure(experiment, out, matrices, threads, backend, fast)
+        speed.write(result, out)
+        for sentence in speed.notes(result):
+            options.note(sentence.strip("*"))
+        tables = [(speed.headings(result), speed.rows(result))]
     if is_kept_with_others:
-        reproduce.write_index(RESULTS)
+        index.write_index(RESULTS)
     if as_json:
         options.show_json(result)
         return
-    options.show_table(options.table(reproduce.headings(result), reproduce.rows(result)))
-    options.show_table(options.table(reproduce.SPEED_HEADINGS, reproduce.speed_rows(result)))
+    for headings, rows in tables:
+        options.show_table(options.table(headings, rows, names=1 if "measure" not in result else 2))
     click.echo(f"result: {out / 'result.json'}, README.md and pictures beside it")
 
 
-def _check(out: Path, backend: str, data: str | None, as_json: bool) -> None:
+def _refuse(names: tuple[str, ...], what: str, experiment: str) -> None:
+    """Refuse options that an experiment does not have; the environment may set them."""
+    from click.core import ParameterSource
+
+    context = click.get_current_context()
+    for name in names:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(
+                f"{option} is for an experiment that {what}; leave it out for {experiment}."
+            )
+
+
+def _train(
+    recipe: Reproduction, workers: tuple[int | None, str | None, int | None]
+) -> dict[str, Any]:
+    """Run an experiment that trains; after a signal, say how to go on."""
+    from minissl.cli.demo_display import DemoDisplay
+    from minissl.recipes.parallel import Workers
+    from minissl.recipes.stages import Stopped
+    from minissl.solvers.run_folder import command_line
+
+    parallel, scheduler, threads = workers
+    options.use_threads(None if scheduler else threads, recipe.backend)
+    several = Workers(parallel or 1, scheduler, threads) if parallel or scheduler else None
+    with DemoDisplay(options.console(sys.stderr), shown=not options.is_quiet()) as display:
+        try:
+            return recipe.run(command_line(sys.argv), display, several)
+        except Stopped as stopped:
+            display.close()
+            options.note(
+                f"stopped, everything is saved in {recipe.work}; run the same command to go on"
+            )
+            raise SystemExit(stopped.exit_code) from None
+
+
+def _measure(
+    experiment: SpeedExperiment,
+    out: Path,
+    matrices: Path | None,
+    threads: int | None,
+    backend: str,
+    fast: bool,
+) -> dict[str, Any]:
+    """Run an experiment that measures speed-ups."""
+    from minissl import doctor
+    from minissl.recipes.speed import SpeedMeasurement
+    from minissl.solvers.run_folder import command_line
+
+    forced = doctor.blas_overrides()
+    if forced:
+        options.note(
+            f"warning: {', '.join(forced)} is set, so that BLAS does not choose its fastest "
+            "kernels, and the dense baseline is slower than it could be; unset it"
+        )
+    recipe = SpeedMeasurement(
+        experiment, out, matrices, threads=threads, backend=backend, fast=fast
+    )
+    return recipe.run(command_line(sys.argv), options.note)
+
+
+def _check(out: Path, backend: str, data: str | None, matrices: Path | None, as_json: bool) -> None:
     from minissl.recipes.checking import check
 
-    checked = check(out, backend, data)
+    checked = check(out, backend, data, matrices)
     ok = all(one["ok"] for one in checked)
     if as_json:
         options.show_json({"ok": ok, "rows": checked})
     else:
         for one in checked:
-            click.echo(
-                f"{one['name']}: error {100 * one['error']:.2f} % on {one['data']}, recorded "
-                f"{100 * one['recorded_error']:.2f} %: {'as recorded' if one['ok'] else 'WRONG'}"
-            )
+            click.echo(f"{_told(one)}: {'as recorded' if one['ok'] else 'WRONG'}")
             for sentence in one["wrong"]:
                 click.echo(f"  {sentence}")
     if not ok:
         click.get_current_context().exit(1)
+
+
+def _told(one: dict[str, Any]) -> str:
+    """Say what of a row was compared."""
+    if "compared" in one:
+        return f"{one['name']}: {one['compared']}"
+    return (
+        f"{one['name']}: error {100 * one['error']:.2f} % on {one['data']}, recorded "
+        f"{100 * one['recorded_error']:.2f} %"
+    )

@@ -71,13 +71,16 @@ def _show(result: dict[str, Any], with_weights: bool) -> None:
     from minissl.memory import readable
 
     is_fused = any(layer["fused_into"] for layer in result["layers"])
+    with_modes = any(layer["conv_mode"] not in (None, "LOWERED_GEMM") for layer in result["layers"])
 
     def cells(one: dict[str, Any]) -> list[Any]:
         row = [one["parameters"], one["flop"], readable(one["bytes"])]
-        return [*row, one["nonzero"]] if with_weights else row
+        row += [one["nonzero"]] if with_weights else []
+        return [*row, one.get("conv_mode") or ""] if with_modes else row
 
     names = ["layer", "type", *(["fused into"] if is_fused else []), "output", "weights"]
     headings = ["parameters", "FLOP/image", "memory", *(["not zero"] if with_weights else [])]
+    headings += ["conv_mode"] if with_modes else []
     rows = [
         [
             layer["name"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from minissl.cli import options
 
 if TYPE_CHECKING:
     from minissl.net import Net
-    from minissl.timing import LayerTime, NetTime
+    from minissl.timing import NetTime
 
 #: Those of :data:`minissl.conv_modes.MODES`, written down so that --help need not load them.
 MODES = ("LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM", "DIRECT_SCONV", "DIRECT_DCONV")
@@ -20,22 +21,39 @@ EPILOG = """
 \b
 Examples:
   minissl time --model lenet.prototxt --weights lenet.caffemodel --conv-mode all
-  minissl time --model lenet.prototxt --batch-size 1 --threads 1
+  minissl time --model lenet.prototxt --batch-size 1,64 --threads 1,2 --plot times.svg
   minissl time --model lenet.prototxt --matrices matrixmarket/lenet --conv-mode auto --json
+  minissl time --matrices matrixmarket/alexnet/0.54214_1.0e-3 --conv-mode all --threads 1
 
 \b
 Columns, in milliseconds for one batch (medians of interleaved rounds):
   lowering, product, rest   the stages of a convolution; total is the whole layer, with what is
                             fused to it ("in conv1"); --no-fuse times each layer by itself
+  quartiles                 half of the rounds took a time between these two
+  share %                   of the network
   GFLOP/s eff.              operations of the dense layer / time
   GFLOP/s real              operations that the mode executes / time
+  % of peak                 of the dense products that are timed for comparison in the same run:
+                            512 x 512 times 512 x 256 in every thread, the fastest of many
+  predicted                 what the performance model says, with --conv-mode all or auto; its
+                            constants are measured by 'minissl doctor --calibrate'
   speed-up                  LOWERED_GEMM's time / this time, of the product alone and of the
                             whole layer; published figures often give the product alone
+
+A convolution of several conv groups is timed as a whole, and each group by itself in the rows
+below it. Without --model, the layers of AlexNet and LeNet are recognised by the shapes of their
+matrices. Several batch sizes or numbers of threads give one table for each, and with --json a list
+'runs'.
 """
 
 
 @click.command(epilog=EPILOG)
-@options.model_option
+@click.option(
+    "--model",
+    type=options.MODEL,
+    metavar="NET",
+    help="The net, a prototxt; may be left out with --matrices.",
+)
 @options.weights_option(False, "Weights; without any, random dense ones are timed.")
 @click.option(
     "--matrices",
@@ -48,31 +66,48 @@ Columns, in milliseconds for one batch (medians of interleaved rounds):
     type=click.Choice([*MODES, "all", "auto"]),
     metavar="MODE",
     help=f"{', '.join(MODES)} (of an inner product gemm_mode GEMM, SPMDM, CCNMM); all times each "
-    "of them, auto times each and keeps the fastest for every layer.  [default: what the net says]",
+    "of them and compares with the performance model, auto times what the model picks for every "
+    "layer.  [default: what the net says]",
 )
 @click.option(
     "--iterations", type=options.POSITIVE, default=50, show_default=True, help="Rounds to time."
 )
 @click.option("--backward", is_flag=True, help="Time the backward pass too (phase TRAIN).")
+@click.option(
+    "--plot", type=options.FILE, metavar="FILE", help="Draw the times: a .png, .svg or .pdf."
+)
 @options.data_option
-@options.batch_size_option
+@click.option(
+    "--batch-size",
+    "batch_sizes",
+    type=options.Numbers("batch sizes", lowest=1),
+    metavar="N[,N...]",
+    help="Images in a batch, in place of the net's own number.",
+)
 @options.backend_option
 @options.dtype_option
-@options.threads_option
+@click.option(
+    "--threads",
+    "thread_counts",
+    type=options.Numbers("numbers of threads", lowest=1),
+    metavar="N[,N...]",
+    help="Number of threads.  [default: all cores]",
+)
 @options.fuse_option
 @options.json_option
 def command(
-    model: Path,
+    model: Path | None,
     weights: Path | None,
     matrices: Path | None,
     conv_mode: str | None,
     iterations: int,
     backward: bool,
+    plot: Path | None,
     data: str | None,
-    batch_size: int | None,
+    batch_sizes: tuple[int, ...] | None,
     backend: str,
     dtype: str,
-    threads: int | None,
+    thread_counts: tuple[int, ...] | None,
     fuse: bool,
     as_json: bool,
 ) -> None:
@@ -81,48 +116,156 @@ def command(
     Data layers are listed but not timed, so no data set is needed. Times of sparse modes depend
     on which weights are zero: give --weights or --matrices.
     """
-    from minissl import backend as backends
-    from minissl import timing
-    from minissl.formats.prototxt import read_net
-    from minissl.net import Net
-
     if weights is not None and matrices is not None:
         raise click.UsageError("Give --weights or --matrices, not both.")
-    threads = options.use_threads(threads, backend)
-    param = read_net(model)
-    own = timing.own_modes(param)
-    net = Net(
-        timing.without_modes(param),
-        "TRAIN" if backward else "TEST",
-        backend,
-        dtype,
-        data=options.data_options(data, batch_size),
-        fuse=fuse,
-    )
-    own = {layer.name: own[layer.name] for layer in net.layers if layer.name in own}
-    modes = timing.modes_to_time(conv_mode, own, net)
+    if model is None and matrices is None:
+        raise click.UsageError("Give --model, or --matrices of layers that are known.")
+    _check_picture(plot)
+    counts = thread_counts or (None,)
+    for count in counts:  # all are possible, before the first is timed
+        options.use_threads(count, backend)
+    times, results = [], []
+    phase = "TRAIN" if backward else "TEST"
+    nets = _Nets(model, weights, matrices, phase, backend, dtype, data, fuse)
+    for size in batch_sizes or (None,):
+        net = nets.open(size)
+        for count in counts:
+            timed, result = _time(net, nets, conv_mode, iterations, backward, count, as_json)
+            times.append(timed)
+            results.append(result)
+    if plot is not None:
+        from minissl.report import pictures, time_pictures
+
+        pictures.save(time_pictures.mode_times(results), plot)
+    if as_json:
+        options.show_json(results[0] if len(results) == 1 else {"runs": results})
+        return
+    from minissl.cli import time_display
+
+    time_display.show(results, times)
+    if plot is not None:
+        click.echo(f"picture: {plot}")
+
+
+def _check_picture(plot: Path | None) -> None:
+    """Refuse a picture that cannot be written, before anything is timed."""
+    if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
+        raise click.UsageError(f"--plot {plot}: end its name in .png, .svg or .pdf.")
+
+
+class _Nets:
+    """The network that is timed, built once for each batch size."""
+
+    def __init__(
+        self,
+        model: Path | None,
+        weights: Path | None,
+        matrices: Path | None,
+        phase: str,
+        backend: str,
+        dtype: str,
+        data: str | None,
+        fuse: bool,
+    ):
+        from minissl import backend as backends
+        from minissl import timing
+        from minissl.formats.prototxt import read_net
+
+        self.model, self.matrices, self.weights = model, matrices, weights
+        self.phase, self.dtype, self.data, self.backend = phase, dtype, data, backend
+        self.fuse = fuse
+        self.backend_name = backends.name_of(backends.get(backend))
+        self.values: Mapping[str, Any] | None = None
+        self.used = "random"
+        if model is not None:
+            param: Any = read_net(model)
+        else:
+            assert matrices is not None
+            recognised = timing.recognise_matrices(matrices)
+            for sentence in recognised.skipped:
+                options.note(sentence)
+            param = recognised.net
+        self.own = timing.own_modes(param)
+        self.param = timing.without_modes(param)
+
+    def open(self, batch_size: int | None) -> Net:
+        """Build the network for a batch size; its weights are read the first time."""
+        from minissl.net import Net
+
+        net = Net(
+            self.param,
+            self.phase,
+            self.backend,
+            self.dtype,
+            data=options.data_options(self.data, batch_size),
+            fuse=self.fuse,
+        )
+        if self.values is not None:
+            net.load(self.values)
+        elif self.weights is not None or self.matrices is not None:
+            self._take(net)
+            self.values = {name: [*blobs] for name, blobs in net.weights().items()}
+        return net
+
+    def _take(self, net: Net) -> None:
+        """Load the weights; say in words what is timed."""
+        from minissl import timing
+
+        if self.weights is not None:
+            net.load(self.weights)
+            self.used = str(self.weights)
+        elif self.matrices is not None:
+            found = timing.load_matrices(net, self.matrices)
+            elsewhere = "; random elsewhere" if self.model else ""
+            self.used = f"{self.matrices} ({', '.join(found)}{elsewhere})"
+
+
+def _time(
+    net: Net,
+    nets: _Nets,
+    conv_mode: str | None,
+    iterations: int,
+    backward: bool,
+    threads: int | None,
+    quiet: bool,
+) -> tuple[NetTime, dict[str, Any]]:
+    """Time the network once; return the measurements, and what is reported of them."""
+    from minissl import timing
+
+    threads = options.use_threads(threads, nets.backend)
+    own = {layer.name: nets.own[layer.name] for layer in net.layers if layer.name in nets.own}
+    asking = [name for name, mode in own.items() if timing.wants_choice(conv_mode, mode)]
+    choices = timing.predict_layers(net, asking)
+    modes = timing.modes_to_time(conv_mode, own, net, choices)
     _check_backward(backward, modes)
-    weights_used = _take_weights(net, weights, matrices)
-    with options.progress("timing", iterations + 1, quiet=as_json) as tick:
-        measured = timing.time_net(net, modes, iterations, backward, tick)
-    times = timing.choose(measured, conv_mode, own)
-    result = {
+    with options.progress("timing", iterations + 1, quiet=quiet) as tick:
+        measured = timing.time_net(net, modes, iterations, backward, tick, groups=True, peak=True)
+    if nets.model is None:  # the inputs of known layers are of no interest
+        measured = [one for one in measured if one.timed]
+    times = timing.choose(measured, conv_mode, own, choices)
+    return times, {
         "threads": threads,
         "batch_size": _batch_of(net),
-        "backend": backends.name_of(net.kernels),
-        "dtype": dtype,
+        "backend": nets.backend_name,
+        "dtype": nets.dtype,
         "phase": net.phase,
         "iterations": iterations,
-        "weights": weights_used,
+        "weights": nets.used,
         "fuse": bool(net.fused),
-        "layers": [one.to_json() for one in times.layers],
+        "layers": [
+            {
+                **one.to_json(),
+                "share_percent": times.share_percent(one),
+                "predicted_ms": times.predicted_ms(one),
+            }
+            for one in times.layers
+        ],
+        "auto": [pick.to_json() for pick in times.picks],
+        "calibrated": all(choice.calibrated for choice in choices.values()) if choices else None,
         "total_ms": times.total_ms,
         "totals": times.totals,
+        "peak_gflops": measured[0].peak_gflops,
     }
-    if as_json:
-        options.show_json(result)
-    else:
-        _show(result, times)
 
 
 def _check_backward(backward: bool, modes: dict[str, tuple[str, ...]]) -> None:
@@ -132,83 +275,6 @@ def _check_backward(backward: bool, modes: dict[str, tuple[str, ...]]) -> None:
         )
 
 
-def _take_weights(net: Net, weights: Path | None, matrices: Path | None) -> str:
-    """Load the weights; return what is timed, in words."""
-    from minissl import timing
-
-    if weights is not None:
-        net.load(weights)
-        return str(weights)
-    if matrices is not None:
-        found = timing.load_matrices(net, matrices)
-        return f"{matrices} ({', '.join(found)}; random elsewhere)"
-    return "random"
-
-
 def _batch_of(net: Net) -> int:
     """Return N, from the first blob of the network."""
     return next(iter(net.blobs.values())).shape[0]
-
-
-def _show(result: dict[str, Any], times: NetTime) -> None:
-    """Print the table, with speed-ups where the baseline was timed as well."""
-    backward = any(one.backward_ms is not None for one in times.layers)
-    baseline = {one.name: one for one in times.measured if one.conv_mode == "LOWERED_GEMM"}
-    compared = bool(times.totals)
-    headings = ["layer", "type or mode", "lowering", "product", "rest", "total ms", "share %"]
-    headings += ["eff.", "real GFLOP/s"]
-    headings += ["backward"] if backward else []
-    headings += ["x product", "x layer"] if compared else []
-    rows = []
-    for one in times.layers:
-        row = [
-            one.name,
-            _kind(one),
-            one.lowering_ms,
-            one.product_ms,
-            one.rest_ms,
-            one.total_ms if one.timed and not one.fused_into else None,
-            _share(one, times),
-            one.effective_gflops,
-            one.real_gflops,
-        ]
-        row += [one.backward_ms] if backward else []
-        row += list(_speed_ups(one, baseline.get(one.name))) if compared else []
-        rows.append(row)
-    options.show_table(options.table(headings, rows, names=2))
-    click.echo(
-        f"total {times.total_ms:.4g} ms for a batch of {result['batch_size']}, "
-        f"{result['threads']} threads, {result['backend']}, {result['dtype']}, "
-        f"weights: {result['weights']}"
-    )
-    for mode, milliseconds in result["totals"].items():
-        click.echo(f"  {mode:14} {milliseconds:9.4g} ms")
-    if times.asked == "auto":
-        click.echo("auto: every mode was measured, the fastest of each layer is shown")
-    if result["weights"] == "random":
-        click.echo("random dense weights: give --weights or --matrices to see what zeros save")
-
-
-def _kind(one: LayerTime) -> str:
-    """Return the mode or the type, and why a layer has no time of its own."""
-    kind = one.conv_mode or one.type
-    if one.fused_into:
-        return f"{kind} (in {one.fused_into})"
-    return kind if one.timed else f"{kind} (not timed)"
-
-
-def _share(one: LayerTime, times: NetTime) -> str | None:
-    """Return the percentage of the network's time, of what is part of it."""
-    if not one.timed or one.fused_into or not times.counts(one) or not times.total_ms:
-        return None
-    return f"{100 * one.total_ms / times.total_ms:.1f}"
-
-
-def _speed_ups(one: LayerTime, baseline: LayerTime | None) -> tuple[float | None, float | None]:
-    """Return how many times faster than LOWERED_GEMM the product and the layer are."""
-    if baseline is None or one.conv_mode is None:
-        return None, None
-    product = None
-    if one.product_ms and baseline.product_ms:
-        product = baseline.product_ms / one.product_ms
-    return product, baseline.total_ms / one.total_ms if one.total_ms else None

@@ -7,6 +7,8 @@
                           at inference direct tiles replace both where they are faster
 ``DIRECT_SCONV``          no lowering: each non-zero weight times the image, moved
 ``DIRECT_DCONV``          no lowering: every weight times the image, moved
+``AUTO``                  whichever of these :mod:`minissl.conv_modes.auto` predicts to be
+                          the fastest
 ========================  =============================================================
 
 :func:`prepare` packs the weights of a layer once; the object it returns runs the layer.
@@ -25,7 +27,7 @@ from minissl.conv_modes.lowered_gemm import LoweredGemm
 from minissl.conv_modes.shape import ConvShape
 from minissl.errors import ConfigError
 
-__all__ = ["MODES", "ConvShape", "Prepared", "prepare", "supports"]
+__all__ = ["DENSE_MODES", "MODES", "ConvShape", "Prepared", "executed_mode", "prepare", "supports"]
 
 
 class Prepared(Protocol):
@@ -66,6 +68,22 @@ MODES: dict[str, Callable[..., Prepared]] = {
     "DIRECT_SCONV": DirectSconv,
     "DIRECT_DCONV": DirectDconv,
 }
+
+#: modes that multiply by every weight
+DENSE_MODES = ("LOWERED_GEMM", "DIRECT_DCONV")
+
+
+def executed_mode(mode: str, is_compacted: bool) -> str:
+    """Return the mode that really runs: a compacted layer has no room for a dense one.
+
+    Parameters
+    ----------
+    mode : str
+        The mode that was asked for.
+    is_compacted : bool
+        Whether the layer holds only some of its columns (``kept_columns``).
+    """
+    return "LOWERED_CCNMM" if is_compacted and mode in DENSE_MODES else mode
 
 
 def supports(mode: str, shape: ConvShape, kernels: Any, dtype: Any = "float32") -> bool:
@@ -128,6 +146,5 @@ def prepare(
         )
     if kept_columns:
         w = shape.scatter_columns(w, kept_columns)
-        if mode in ("LOWERED_GEMM", "DIRECT_DCONV"):
-            mode = "LOWERED_CCNMM"
+    mode = executed_mode(mode, bool(kept_columns))
     return MODES[mode](shape, w, b, kernels)

@@ -59,6 +59,20 @@ def read_matrix(path: str | Path, dtype: DTypeLike = np.float32) -> np.ndarray:
     return matrix
 
 
+def read_shape(path: str | Path) -> tuple[int, int]:
+    """Read only the shape of a matrix, (R, C).
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, or its header damaged.
+    """
+    _, rows, columns, _, _ = _read_header(
+        read_bytes(path, "Matrix Market file", WeightsError), path
+    )
+    return rows, columns
+
+
 def write_matrix(path: str | Path, weights: np.ndarray) -> None:
     """Write the non-zeros of a weight blob in coordinate form, atomically.
 

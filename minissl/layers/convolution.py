@@ -6,14 +6,19 @@ kernel, P x Q output pixels.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+from minissl.backend import threads_of
 from minissl.blob import Blob, Shape
-from minissl.conv_modes import ConvShape, Prepared, prepare
+from minissl.conv_modes import ConvShape, Prepared, executed_mode, prepare
+from minissl.conv_modes.auto import AUTO, Choice, predict
 from minissl.conv_modes.lowered_ccnmm import LoweredCcnmm
 from minissl.conv_modes.lowered_gemm import LoweredGemm
 from minissl.kernels.geometry import convolution_output
 from minissl.layers.base import Layer, register
+
+log = logging.getLogger("minissl")
 
 
 @register("Convolution")
@@ -29,7 +34,8 @@ class Convolution(Layer):
     Prototxt: ``convolution_param`` with num_output, kernel_size / kernel_h, kernel_w, stride, pad,
     dilation, group, bias_term, fillers and ``conv_mode``. A mode other than LOWERED_GEMM serves
     inference: once the weights are known (:meth:`prepare`) they are packed and the dense copy is
-    released.
+    released. AUTO is LOWERED_GEMM in phase TRAIN; in phase TEST the performance model picks a mode
+    then, which ``conv_mode`` holds from there on (:mod:`minissl.conv_modes.auto`).
 
     While rows and columns are frozen at zero (``connectivity_mode``), they take part in no product,
     forward or backward: :meth:`unfrozen`.
@@ -73,6 +79,7 @@ class Convolution(Layer):
                 "make kernel_size smaller or pad larger"
             )
         self.has_bias = param.bias_term
+        self.images = N
         self.geometry = (self.stride, self.pad, self.dilation, self.groups)
         self.shape = ConvShape(
             C, (H, W), self.filters, self.kernel, self.stride, self.pad, self.dilation, self.groups
@@ -84,6 +91,10 @@ class Convolution(Layer):
         """Declare weights and bias, and read how the convolution is to be executed."""
         mode = type(param).DESCRIPTOR.fields_by_name["conv_mode"].enum_type
         self.conv_mode: str = mode.values_by_number[param.conv_mode].name
+        self.is_auto = self.conv_mode == AUTO
+        self.choice: Choice | None = None
+        if self.is_auto and self.phase == "TRAIN":
+            self.conv_mode = "LOWERED_GEMM"
         self.kept_columns = [list(kept.column) for kept in param.kept_columns]
         self.prepared: Any = None
         self.packed: Any = None
@@ -125,9 +136,14 @@ class Convolution(Layer):
 
         Called when weights have been loaded, and again whenever they change.
         """
-        if self.conv_mode == "LOWERED_GEMM" and not self.kept_columns:
-            return
+        if self.is_auto and self.phase == "TEST":
+            self._choose()
+        self.prepared = None
         weights = self.parameters[0]
+        if self.conv_mode == "LOWERED_GEMM" and not self.kept_columns:
+            if self.is_auto:
+                weights.data = weights.data  # another mode may have released the dense copy
+            return
         prepared = prepare(
             self.conv_mode,
             self.shape,
@@ -141,6 +157,17 @@ class Convolution(Layer):
             weights.release(lambda: self.shape.gather_columns(prepared.dense(), self.kept_columns))
         else:
             weights.release(prepared.dense)
+
+    def _choose(self) -> None:
+        """Let the performance model pick the mode for the present weights, batch and threads."""
+        w = self.parameters[0].data
+        if self.kept_columns:
+            w = self.shape.scatter_columns(w, self.kept_columns)
+        choice = predict(self.shape, w, self.images, threads_of(self.kernels))
+        mode = executed_mode(choice.mode, bool(self.kept_columns))
+        if self.choice is None or mode != self.conv_mode:
+            log.info("layer %s: conv_mode AUTO is %s", self.name, choice.in_words())
+        self.choice, self.conv_mode = choice, mode
 
     def unfrozen(self) -> Any:
         """Return what is not frozen, packed with the present weights; None when nothing is."""
@@ -157,6 +184,8 @@ class Convolution(Layer):
 
     def runner(self) -> Prepared:
         """Return what computes the forward pass: the weights, packed as they are used now."""
+        if self.conv_mode == AUTO:  # no weights were loaded: the initial ones decide
+            self.prepare()
         if self.conv_mode != "LOWERED_GEMM" or self.kept_columns:
             if self.prepared is None:
                 self.prepare()

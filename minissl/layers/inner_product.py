@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
 import numpy as np
 
+from minissl.backend import threads_of
 from minissl.blob import Blob, Shape
+from minissl.conv_modes import executed_mode
+from minissl.conv_modes.auto import AUTO, Choice, predict_inner_product
 from minissl.conv_modes.inner_product import GEMM_MODES, prepare_inner_product
 from minissl.layers.base import Layer, register
+
+log = logging.getLogger("minissl")
 
 
 @register("InnerProduct")
@@ -21,8 +27,10 @@ class InnerProduct(Layer):
     Prototxt: ``inner_product_param`` with num_output, bias_term, axis (everything from it on is
     flattened into K), transpose (W is stored as (K, F)), fillers and ``gemm_mode``. A mode other
     than GEMM serves inference, see :mod:`minissl.conv_modes.inner_product`: once the weights are
-    known (:meth:`prepare`) they are packed and the dense copy is released. ``kept_columns`` marks a
-    compacted layer that reads only some of its K inputs; it runs as CCNMM unless the mode is SPMDM.
+    known (:meth:`prepare`) they are packed and the dense copy is released. AUTO is GEMM in phase
+    TRAIN; in phase TEST the performance model picks then (:mod:`minissl.conv_modes.auto`).
+    ``kept_columns`` marks a compacted layer that reads only some of its K inputs; it runs as CCNMM
+    unless the mode is SPMDM.
     """
 
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
@@ -66,10 +74,16 @@ class InnerProduct(Layer):
         """Return the ``conv_mode`` that executes the product as ``gemm_mode`` asks for."""
         modes = type(param).DESCRIPTOR.fields_by_name["gemm_mode"].enum_type
         name: str = modes.values_by_number[param.gemm_mode].name
+        self.is_auto = name == AUTO
+        self.choice: Choice | None = None
+        if self.is_auto:
+            if self.phase == "TEST":
+                return AUTO
+            name = "GEMM"
         if name not in GEMM_MODES:
             raise self.config_error(
                 f"gemm_mode {name} is not part of this version; "
-                f"choose one of {', '.join(GEMM_MODES)}"
+                f"choose one of {', '.join([*GEMM_MODES, AUTO])}"
             )
         if self.phase == "TRAIN" and name != "GEMM":
             raise self.config_error(
@@ -100,7 +114,13 @@ class InnerProduct(Layer):
 
         Called when weights have been loaded, and again whenever they change.
         """
+        if self.is_auto and self.phase == "TEST":
+            self._choose()
+        self.prepared = None
+        weights = self.parameters[0]
         if self.conv_mode == "LOWERED_GEMM":
+            if self.is_auto:
+                weights.data = weights.data  # another mode may have released the dense copy
             return
         prepared = self.prepared = self.pack(self.conv_mode)
 
@@ -110,10 +130,21 @@ class InnerProduct(Layer):
                 return np.ascontiguousarray(w[:, self.kept_columns])
             return np.ascontiguousarray(w.T) if self.transpose else w
 
-        self.parameters[0].release(restore)
+        weights.release(restore)
+
+    def _choose(self) -> None:
+        """Let the performance model pick the mode for the present weights, batch and threads."""
+        threads = threads_of(self.kernels)
+        choice = predict_inner_product(self.full_matrix(), self.outer, threads)
+        mode = executed_mode(choice.mode, self.kept_columns is not None)
+        if self.choice is None or mode != self.conv_mode:
+            log.info("layer %s: gemm_mode AUTO is %s", self.name, choice.in_words())
+        self.choice, self.conv_mode = choice, mode
 
     def forward(self, bottom: list[Blob], top: list[Blob], relu: bool = False) -> None:
         """Compute y from x; ``relu`` rectifies it in the same pass."""
+        if self.conv_mode == AUTO:  # no weights were loaded: the initial ones decide
+            self.prepare()
         if self.conv_mode != "LOWERED_GEMM":
             if self.prepared is None:
                 self.prepare()

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from minissl.errors import ConfigError
+from minissl.recipes import speed_checking
 from minissl.recipes.measuring import COMPACT_WEIGHTS, NET, Network
 from minissl.recipes.reproduce import BASELINE, RESULT
 from minissl.recipes.row_stages import figures_of
+from minissl.recipes.speed_experiments import SPEED
 
 #: images of 10,000 that may change sides on a machine that rounds otherwise
 ERROR_TOLERANCE = 3e-4
@@ -28,7 +30,8 @@ def read_result(folder: Path) -> dict[str, Any]:
     path = folder / RESULT
     try:
         result: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        if result["experiment"] and result["rows"][0]["key"] == BASELINE:
+        first = result["rows"][0]["key"]
+        if result["experiment"] and (result.get("measure") == SPEED or first == BASELINE):
             return result
     except FileNotFoundError:
         raise ConfigError(
@@ -39,8 +42,16 @@ def read_result(folder: Path) -> dict[str, Any]:
     raise ConfigError(f"{path} is damaged; run the experiment again")
 
 
-def check(folder: Path, backend: str = "auto", data: str | None = None) -> list[dict[str, Any]]:
+def check(
+    folder: Path,
+    backend: str = "auto",
+    data: str | None = None,
+    matrices: Path | None = None,
+) -> list[dict[str, Any]]:
     """Test the kept networks of a result again, and compare every figure.
+
+    Of speed-ups what does not depend on the machine is compared
+    (:mod:`minissl.recipes.speed_checking`).
 
     Parameters
     ----------
@@ -49,12 +60,15 @@ def check(folder: Path, backend: str = "auto", data: str | None = None) -> list[
     backend : str
     data : str, optional
         Another data set to test on; errors are then told and not compared.
+    matrices : Path, optional
+        Folder of the published matrices, where speed-ups were measured with some.
 
     Returns
     -------
     list of dict
         For each kept network ``name``, ``ok``, ``wrong`` (sentences), ``error``,
-        ``recorded_error``, ``data``.
+        ``recorded_error``, ``data``. For each row of speed-ups ``name``, ``ok``, ``wrong``,
+        ``compared`` (in words).
 
     Raises
     ------
@@ -62,6 +76,8 @@ def check(folder: Path, backend: str = "auto", data: str | None = None) -> list[
         When a file is missing or damaged.
     """
     result = read_result(folder)
+    if result.get("measure") == SPEED:
+        return speed_checking.check(result, matrices)
     source = data or result["data"]
     dense = folder / BASELINE / f"{BASELINE}_net.prototxt"
     checked = []

@@ -17,9 +17,7 @@ figures: ``error`` as a fraction, and ``layers``, each with its ``name`` and tho
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,32 +27,35 @@ from minissl.data.catalogue import SOURCES
 from minissl.errors import ConfigError
 from minissl.formats.prototxt import read_solver, read_solver_net
 from minissl.formats.toml import read_toml
+from minissl.recipes import speed_files
 from minissl.recipes.experiments import BASELINE, NAMES, STARTS, Experiment, Row
 from minissl.recipes.paper import DATA, TABLES
+from minissl.recipes.speed_experiments import NAMES as SPEED_NAMES
+from minissl.recipes.speed_experiments import SpeedExperiment
+from minissl.recipes.toml_tables import KEY, Table
 
-#: what a key may look like: it becomes a part of folder names
-KEY = re.compile(r"[a-z0-9_]+")
 #: folders of a result that belong to no row
 TAKEN = (BASELINE, "pictures")
 COUNTS = ("filters", "channels", "columns")
-NEEDED = object()
 
 
-def find(name: str | Path) -> Experiment:
+def find(name: str | Path) -> Experiment | SpeedExperiment:
     """Return an experiment that comes with minissl, or the one in a TOML file.
+
+    One that measures speed is read by :mod:`minissl.recipes.speed_files`.
 
     Raises
     ------
     ConfigError
         When there is none of this name, or its file is wrong.
     """
-    if str(name) in NAMES:
-        return read(models.path(f"{name}.toml"))
-    if Path(name).suffix != ".toml":
+    known = (*NAMES, *SPEED_NAMES)
+    if str(name) not in known and Path(name).suffix != ".toml":
         raise ConfigError(
-            f"unknown experiment '{name}'; use one of {', '.join(NAMES)}, or a TOML file"
+            f"unknown experiment '{name}'; use one of {', '.join(known)}, or a TOML file"
         )
-    return read(Path(name))
+    file = models.path(f"{name}.toml") if str(name) in known else Path(name)
+    return speed_files.read(file) if speed_files.measures_speed(file) else read(file)
 
 
 def read(file: Path) -> Experiment:
@@ -65,9 +66,9 @@ def read(file: Path) -> Experiment:
     ConfigError
         Names the file and the place in it.
     """
-    table = _Table(read_toml(file, "experiment file"), str(file))
+    table = Table(read_toml(file, "experiment file"), str(file))
     layers = table.texts("layers")
-    base = _Table(table.take("baseline", dict), f"{file}, [baseline]")
+    base = Table(table.take("baseline", dict), f"{file}, [baseline]")
     solver = base.take("solver", str)
     experiment = Experiment(
         key=file.stem,
@@ -75,7 +76,7 @@ def read(file: Path) -> Experiment:
         solver=solver,
         baseline=_row(base, BASELINE),
         rows=tuple(
-            _row(_Table(one, f"{file}, row {number}"))
+            _row(Table(one, f"{file}, row {number}"))
             for number, one in enumerate(table.take("rows", list), 1)
         ),
         layers=tuple(layers),
@@ -89,70 +90,7 @@ def read(file: Path) -> Experiment:
     return experiment
 
 
-class _Table:
-    """A table of the file; its keys are taken out one by one, and what is left is unknown.
-
-    Parameters
-    ----------
-    content
-        What TOML gave, which may be no table at all.
-    where : str
-        For messages.
-    """
-
-    def __init__(self, content: Any, where: str):
-        if not isinstance(content, Mapping):
-            raise ConfigError(f"{where} is no table of keys and values")
-        self.left = dict(content)
-        self.where = where
-        self.known: list[str] = []
-
-    def take(self, key: str, kind: type | tuple[type, ...], default: Any = NEEDED) -> Any:
-        """Return the value of a key, which must be of this kind."""
-        self.known.append(key)
-        value = self.left.pop(key, default)
-        if value is NEEDED:
-            raise ConfigError(f"{self.where}: '{key}' is missing")
-        if value is default:
-            return value
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise self.wrong(key, value, _in_words(kind))
-        return value
-
-    def texts(self, key: str, default: Any = NEEDED) -> list[str]:
-        """Return a list of texts."""
-        values = self.take(key, list, default)
-        if not all(isinstance(value, str) for value in values) or (
-            default is NEEDED and not values
-        ):
-            raise self.wrong(key, values, 'a list of texts, such as ["a", "b"]')
-        return list(values)
-
-    def one_of(self, key: str, choices: Sequence[str], default: str) -> str:
-        """Return one of several texts."""
-        value: str = self.take(key, str, default)
-        if value not in choices:
-            raise self.wrong(key, value, f"one of {', '.join(choices)}")
-        return value
-
-    def end(self) -> None:
-        """Refuse keys that nobody has asked for."""
-        for key in self.left:
-            close = get_close_matches(key, self.known, 1)
-            hint = f"did you mean '{close[0]}'?" if close else f"use {', '.join(self.known)}"
-            raise ConfigError(f"{self.where}: unknown key '{key}'; {hint}")
-
-    def wrong(self, key: str, value: Any, wanted: str) -> ConfigError:
-        """Return the error for a value that is not what it should be."""
-        return ConfigError(f"{self.where}: '{key}' is {value!r}; make it {wanted}")
-
-
-def _in_words(kind: type | tuple[type, ...]) -> str:
-    words = {str: "a text", list: "a list", dict: "a table", int: "a whole number"}
-    return " or ".join(words[one] for one in kind) if isinstance(kind, tuple) else words[kind]
-
-
-def _row(table: _Table, key: str = "") -> Row:
+def _row(table: Table, key: str = "") -> Row:
     """Read a row, or the baseline, whose key is given and which has no stages."""
     options: dict[str, Any] = {}
     if not key:
@@ -178,7 +116,7 @@ def _row(table: _Table, key: str = "") -> Row:
     return row
 
 
-def _paper(table: _Table) -> dict[str, Any] | None:
+def _paper(table: Table) -> dict[str, Any] | None:
     """Return the published row that a row refers to, or whose figures it gives."""
     given = table.take("paper", (str, dict), None)
     if isinstance(given, str):
@@ -188,14 +126,14 @@ def _paper(table: _Table) -> dict[str, Any] | None:
             known = [f"{table}/{one['name']}" for table, rows in TABLES.items() for one in rows]
             raise table.wrong("paper", given, f"one of {', '.join(known)}, or a table of figures")
         return rows[row]
-    return given and _figures(_Table(given, f"{table.where}, paper"), table)
+    return given and _figures(Table(given, f"{table.where}, paper"), table)
 
 
-def _figures(table: _Table, row: _Table) -> dict[str, Any]:
+def _figures(table: Table, row: Table) -> dict[str, Any]:
     """Read published figures; what is left out is None."""
     layers = []
     for number, one in enumerate(table.take("layers", list), 1):
-        layer = _Table(one, f"{table.where}, layer {number}")
+        layer = Table(one, f"{table.where}, layer {number}")
         counts: dict[str, Any] = {key: layer.take(key, int, None) for key in COUNTS}
         percent = layer.take("flops_percent", (int, float), None)
         name = layer.take("name", str)

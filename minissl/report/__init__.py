@@ -1,11 +1,18 @@
 """What a run looked like: tables, pictures and one self-contained HTML page.
 
-========= ============================================
-runs      read a run's folder: log, settings, weights
-demo      read the demo's folder
-pictures  draw it
-plots     the pictures of a folder as files
-tables    put results in rows of text
-page      everything on one HTML page
-========= ============================================
+=============== ========================================================
+runs            read a run's folder: log, settings, weights
+demo            read the demo's folder
+pictures        draw it
+weight_pictures ... its weights
+time_pictures   ... times by layer and mode
+speed_pictures  ... speed-ups
+plots           the pictures of a folder as files
+tables          put results in rows of text
+page            everything on one HTML page
+reproduce       an experiment that was trained: README.md and pictures
+speed           an experiment of speed-ups
+results         what the README.md of both share
+index           README.md of all results
+=============== ========================================================
 """

@@ -61,7 +61,7 @@ def losses(stages: Sequence[Run], title: str = "Loss while training") -> Figure:
     axes.set(xlabel="iteration", ylabel="loss")
     _title(axes, title, stages)
     _mark_stages(axes, stages)
-    _legend(figure, axes)
+    legend_below(figure, axes)
     return figure
 
 
@@ -96,7 +96,7 @@ def sparsity(
         _mark_stages(axes, stages, names=axes is all_axes[0])
     _title(all_axes[0], title, stages)
     all_axes[-1].set_xlabel("iteration")
-    _legend(figure, all_axes[0])
+    legend_below(figure, all_axes[0])
     return figure
 
 
@@ -127,7 +127,7 @@ def overlaid_losses(runs: Sequence[Run]) -> Figure:
         axes.plot(x, [line["loss"] for line in run.displays], label=run.name)
     axes.set_yscale("log")
     axes.set(title="Loss while training", xlabel="iteration", ylabel="loss of the data")
-    _legend(figure, axes)
+    legend_below(figure, axes)
     return figure
 
 
@@ -148,7 +148,7 @@ def overlaid_tests(runs: Sequence[Run]) -> Figure:
         axes.set_ylabel(output)
     all_axes[0].set_title("Outputs of the test network")
     all_axes[-1].set_xlabel("iteration")
-    _legend(figure, all_axes[0])
+    legend_below(figure, all_axes[0])
     return figure
 
 
@@ -166,7 +166,7 @@ def overlaid_sparsity(runs: Sequence[Run], key: str = "column") -> Figure:
         axes.set(ylim=(-4, 104), ylabel=f"{name}\nzero, %")
     all_axes[0].set_title(f"{GROUPS.get(key, key).capitalize()} that are zero")
     all_axes[-1].set_xlabel("iteration")
-    _legend(figure, all_axes[0])
+    legend_below(figure, all_axes[0])
     return figure
 
 
@@ -201,7 +201,7 @@ def error_over_flops(ours: Sequence[Point], paper: Sequence[Point]) -> Figure:
     axes.tick_params(axis="x", which="minor", labelsize=8)
     axes.set(xlabel="FLOP, % of the dense layers", ylabel="test error, %")
     axes.set_title("Error and operations")
-    _legend(figure, axes)
+    legend_below(figure, axes)
     return figure
 
 
@@ -335,7 +335,7 @@ def _mark_stages(axes: Axes, stages: Sequence[Run], names: bool = True) -> None:
     axes.set_xlim(0, 1.01 * max(end, 1))
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def legend_below(figure: Figure, axes: Axes) -> None:
     """Draw a legend below everything, with every label once."""
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))

@@ -192,6 +192,30 @@ def test_doctor(run, run_json):
     assert "Everything that is needed is there." in run("doctor").stdout
 
 
+def test_doctor_calibrates(run, run_json, monkeypatch, tmp_path):
+    from minissl import machine
+    from minissl.conv_modes import ConvShape, calibration
+
+    sample = calibration.Sample(ConvShape(2, (8, 8), 4, (3, 3)), (0, 0, 0.5), 1, False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(calibration, "samples", lambda: iter([sample]))
+    machine.current.cache_clear()
+    try:
+        before = {one["name"]: one for one in run_json("doctor")["checks"]}
+        assert not before["calibration"]["ok"] and not before["calibration"]["needed"]
+        assert "--calibrate" in before["calibration"]["detail"]
+        result = run("doctor", "--calibrate", "--threads", 1)
+        assert "kept in" in result.stderr and "calibration 1t" in result.stdout
+        assert "GEMM" in result.stdout and "LOWERED_CSRMM" in result.stdout
+        assert machine.current().calibrated
+        # a cache that cannot be written is told in one sentence
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        assert "cannot be written" in run("doctor", "--calibrate", code=1).stderr
+    finally:
+        machine.current.cache_clear()
+
+
 def test_doctor_fails_when_something_needed_is_broken(run, run_json, monkeypatch):
     checks = [Check("numba", False, "missing"), Check("data", False, "none", needed=False)]
     monkeypatch.setattr(doctor, "examine", lambda: checks)

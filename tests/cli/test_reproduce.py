@@ -5,9 +5,12 @@ import pytest
 
 from minissl import models
 from minissl.recipes.experiments import NAMES
+from minissl.recipes.paper_speeds import TABLE_4
 from minissl.recipes.reproduce import Reproduction
+from minissl.recipes.speed_experiments import NAMES as MEASURED
 from minissl.recipes.stages import Stopped
 from tests.conftest import needs_compiler
+from tests.recipes.speed_cases import RANDOM, SSL, TEXT, write_set
 from tests.recipes.test_reproduce import experiment
 
 
@@ -65,7 +68,7 @@ def test_results_are_kept_with_an_index(run, tmp_path, monkeypatch):
     run("reproduce", "mlp", "--check")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *MEASURED])
 def test_an_experiment_s_file_is_shown(run, name):
     shown = run("reproduce", name, "--show").stdout
     assert shown == models.path(f"{name}.toml").read_text()
@@ -125,7 +128,10 @@ def test_side_by_side_needs_dask(run, tmp_path, monkeypatch):
 
 def test_bad_input_is_told_in_one_sentence(run, tmp_path):
     told = run("reproduce", "table3", code=2).stderr
-    assert "'table3' is no experiment; use table1, table2, mlp, variants, or a file" in told
+    assert (
+        "'table3' is no experiment; use table1, table2, mlp, variants, table4, fig1, fig8, or"
+        in told
+    )
     assert (
         "exclude" in run("reproduce", "mlp", "--parallel", "2", "--scheduler", "x", code=2).stderr
     )
@@ -147,3 +153,49 @@ def test_a_signal_leaves_everything_saved(run, tmp_path, monkeypatch):
     monkeypatch.setattr(Reproduction, "run", stopped)
     told = run("reproduce", "mlp", "--out", tmp_path / "o", "--work", tmp_path / "w", code=143)
     assert f"everything is saved in {tmp_path / 'w'}; run the same command" in told.stderr
+
+
+@needs_compiler
+def test_speed_ups_are_measured_and_checked(run, run_json, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    write_set(tmp_path / "published" / "lenet" / "a")
+    paper = 'paper = "table4/AlexNet 1"\n'
+    (tmp_path / "mine.toml").write_text(TEXT + SSL + paper + RANDOM)
+    arguments = ["reproduce", "mine.toml", "--fast", "--matrices", "published"]
+    told = run(*arguments)
+    assert "runs/mine-results/result.json" in told.stdout and "x layer" in told.stdout
+    assert "OPENBLAS_CORETYPE=Haswell is set" in told.stderr
+    assert "packed: batch 1, 1 thread" in told.stderr
+    folder = tmp_path / "runs" / "mine-results"
+    assert (folder / "pictures" / "by-layer.svg").is_file()
+    assert "OPENBLAS_CORETYPE=Haswell was set" in (folder / "README.md").read_text()
+    result = run_json(*arguments)
+    assert result == json.loads((folder / "result.json").read_text())
+    assert result["rows"][0]["paper"] == json.loads(json.dumps(TABLE_4[0]))
+    arguments = ["reproduce", "mine.toml", "--check"]
+    assert "ratios only" in run(*arguments).stdout
+    monkeypatch.setenv("MINISSL_MATRICES", "published")
+    assert "digests of the matrices: as recorded" in run(*arguments).stdout
+    result["rows"][1]["runs"][0]["mean_speed_up"] *= 2
+    (folder / "result.json").write_text(json.dumps(result))
+    told = run(*arguments, code=1).stdout
+    assert "single zeros: ratios and zeros: WRONG" in told and "mean_speed_up is" in told
+    assert run_json(*arguments, code=1)["ok"] is False
+
+
+def test_matrices_must_be_named(run, tmp_path, monkeypatch):
+    monkeypatch.delenv("MINISSL_MATRICES", raising=False)
+    monkeypatch.chdir(tmp_path)
+    told = run("reproduce", "table4", code=1).stderr
+    assert "--matrices or MINISSL_MATRICES" in told and "wenwei202/caffe" in told
+    told = run("reproduce", "fig8", "--matrices", tmp_path, code=1).stderr
+    assert "holds no matrix of conv1, conv2, conv3, conv4, conv5" in told
+    assert not (tmp_path / "reference_results").exists()
+
+
+def test_options_of_the_other_kind_are_refused(run, tmp_path):
+    for option in ("--seeds=1", "--data=mnist", "--parallel=2", "--work=w", "--no-collapse-check"):
+        assert "is for an experiment that trains" in run("reproduce", "fig1", option, code=2).stderr
+    told = run("reproduce", "mlp", "--matrices", tmp_path, code=2).stderr
+    assert "is for an experiment that measures speed-ups; leave it out for mlp" in told

@@ -26,7 +26,7 @@ def original_runs() -> Path:
 
 @pytest.fixture
 def ssl_matrices() -> Path:
-    return _folder("MINISSL_SSL_MATRICES", "the published sparse matrices")
+    return _folder("MINISSL_MATRICES", "the published sparse matrices")
 
 
 @st.composite

@@ -8,6 +8,7 @@ from minissl.lint import lint_solver
 from minissl.net import Net
 from minissl.recipes.experiment_files import find
 from minissl.recipes.experiments import BASELINE, NAMES
+from minissl.recipes.speed_experiments import NAMES as MEASURED
 from minissl.sparsity.strength import strength_of
 
 LENET3 = "lenet3_ssl_solver.prototxt"
@@ -29,7 +30,7 @@ def shapes(net):
 
 
 def test_every_file_is_known_by_its_name():
-    assert {path.stem for path in models.FOLDER.glob("*.toml")} == set(NAMES)
+    assert {path.stem for path in models.FOLDER.glob("*.toml")} == {*NAMES, *MEASURED}
     assert [one.key for one in EXPERIMENTS.values()] == list(NAMES)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from minissl.errors import ConfigError, MinisslError
 from minissl.recipes.reproduce import Reproduction
-from minissl.report import pictures, reproduce, weight_pictures
+from minissl.report import index, pictures, reproduce, weight_pictures
 from tests.recipes.test_reproduce import OTHERS, experiment
 
 
@@ -80,12 +80,12 @@ def test_the_index_shows_the_table_of_every_result(finished, tmp_path):
         result = {**finished[1], "experiment": name, "title": f"The {name}"}
         (tmp_path / name / "result.json").write_text(json.dumps(result))
     (tmp_path / "other").mkdir()
-    text = reproduce.write_index(tmp_path).read_text()
+    text = index.write_index(tmp_path).read_text()
     assert text.index("## The first") < text.index("(first/README.md)") < text.index("second")
     assert text.count("| our Digits 2, compacted |") == 2
     (tmp_path / "second" / "result.json").write_text("{}")
     with pytest.raises(ConfigError, match="damaged"):
-        reproduce.write_index(tmp_path)
+        index.write_index(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made(finished, tmp_path):

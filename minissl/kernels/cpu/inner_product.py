@@ -56,7 +56,7 @@ def _backward_input(d_y, w, rows, d_x):
         np.dot(d_y[first:last], w, d_x[first:last])
 
 
-def _block(n: int) -> int:
+def block_rows(n: int) -> int:
     """Rows of a block: enough rows for an efficient GEMM, enough blocks for several threads."""
     return max(32, step(n, 8))
 
@@ -65,7 +65,7 @@ def inner_product_forward(x, w, b, y, relu=False) -> None:
     """Y = x @ W^T + b; see the reference."""
     F = w.shape[0]
     b = np.zeros(F, y.dtype) if b is None else b
-    rows = _block(F)
+    rows = block_rows(F)
     x = np.ascontiguousarray(x)
     outs = _scratch("outputs", x.shape[0] * rows, y.dtype)
     _forward(x, w, b, rows, outs, relu, y)
@@ -74,7 +74,7 @@ def inner_product_forward(x, w, b, y, relu=False) -> None:
 def inner_product_backward_weights(x, d_y, d_w) -> None:
     """d_W += d_y^T @ x; see the reference."""
     x, d_y = np.ascontiguousarray(x), np.ascontiguousarray(d_y)
-    rows = _block(d_y.shape[1])
+    rows = block_rows(d_y.shape[1])
     outs = _scratch("outputs", rows * x.shape[1], x.dtype)
     ins = _scratch("lowered", rows * x.shape[0], x.dtype)
     _backward_weights(x, d_y, rows, outs, ins, d_w)
@@ -82,7 +82,7 @@ def inner_product_backward_weights(x, d_y, d_w) -> None:
 
 def inner_product_backward_input(d_y, w, d_x) -> None:
     """d_x = d_y @ W; see the reference."""
-    _backward_input(np.ascontiguousarray(d_y), w, _block(d_x.shape[0]), d_x)
+    _backward_input(np.ascontiguousarray(d_y), w, block_rows(d_x.shape[0]), d_x)
 
 
 def inner_product_backward_bias(d_y, d_b) -> None:

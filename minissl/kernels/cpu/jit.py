@@ -44,6 +44,11 @@ config: Any = numba_config
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+# OpenMP first: TBB takes longer to enter a parallel loop, and the workqueue a hundred times as
+# long.
+if "NUMBA_THREADING_LAYER_PRIORITY" not in os.environ:
+    config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+
 #: bytes of a cache line, and of the widest vector
 CACHE_LINE = 64
 

@@ -154,6 +154,46 @@ def layouts(isa: Isa, shape: Any) -> list[Layout]:
     return [*found, images] if images.plane_bytes(shape) <= most else found
 
 
+def channel_blocks(shape: Any, layout: Layout, most: int) -> int:
+    """Into how many blocks of equal numbers of planes the largest group of planes is divided."""
+    tile = layout.tile
+    row_bytes = 4 * layout.element * layout.pitch
+    span = planes.extent(shape)[1] - shape.output[0] + tile.rows
+    return -(-most // max(1, PLANE_BYTES // (row_bytes * span)))
+
+
+def cycles(isa: Isa, layout: Layout, nonzeros: int, visits: int) -> float:
+    """Return about how long what lies in the lanes takes: multiply-adds with a broadcast, blocks.
+
+    Parameters
+    ----------
+    visits : int
+        Filters times blocks of channels.
+    """
+    vectors = layout.tile.rows * layout.tile.width
+    passes = len(layout.rows) * len(layout.columns) * layout.tile.lanes / isa.lanes
+    return passes * (nonzeros * (vectors + 1.5) + BLOCK_COST * vectors * visits)
+
+
+def together(N: int, lanes: int, pixels: float | None, images: float | None) -> int:
+    """How many of N images run with images in the lanes: whole vectors, or the rest as well.
+
+    Parameters
+    ----------
+    lanes : int
+        Images in a vector.
+    pixels, images : float or None
+        Cycles of one image with pixels in the lanes, and of a vector of images; None where there
+        is no such layout.
+    """
+    if pixels is None:
+        return N
+    if images is None or images >= lanes * pixels:
+        return 0
+    whole, rest = divmod(N, lanes)
+    return N if images < rest * pixels else whole * lanes
+
+
 class Packed:
     """The non-zeros of a layer, sorted and addressed for one layout.
 
@@ -190,20 +230,12 @@ class Packed:
         ).astype(np.int64)
         slot = slot.reshape(-1) - self.group_slot[g]
 
-        # channel blocks of equal numbers of planes
+        most = max(1, int(np.diff([*self.group_slot, len(self.slots)]).max()))
+        self.blocks = channel_blocks(shape, layout, most)
+        block = slot // -(-most // self.blocks)
+        self.cost = cycles(isa, layout, len(values), self.blocks * F)
         element = layout.element
         row_bytes = 4 * element * layout.pitch
-        span = self.plane_rows - shape.output[0] + tile.rows
-        per_block = max(1, PLANE_BYTES // (row_bytes * span))
-        most = max(1, int(np.diff([*self.group_slot, len(self.slots)]).max()))
-        self.blocks = -(-most // per_block)
-        block = slot // -(-most // self.blocks)
-
-        # cycles of what lies in the lanes: multiply-adds with a broadcast, and blocks
-        vectors = tile.rows * tile.width
-        passes = len(layout.rows) * len(layout.columns) * tile.lanes / isa.lanes
-        visits = BLOCK_COST * vectors * self.blocks * F
-        self.cost = passes * (len(values) * (vectors + 1.5) + visits)
 
         moved = right + layout.lead
         order = tile.order
@@ -400,11 +432,11 @@ class SparseConvolution:
         """Convolve x (N, C, H, W) into y (N, F, P, Q), rectified if asked."""
         x, out = ready(x, y)
         N = len(x)
-        together = self.images_together(N)
-        if self.images and together:
-            self._run(self.images, x, out, 0, together, relu)
-        if self.pixels and together < N:
-            self._run(self.pixels, x, out, together, N - together, relu)
+        first = self.images_together(N)
+        if self.images and first:
+            self._run(self.images, x, out, 0, first, relu)
+        if self.pixels and first < N:
+            self._run(self.pixels, x, out, first, N - first, relu)
         if out is not y:
             y[...] = out
 
@@ -419,13 +451,10 @@ class SparseConvolution:
         return sum(int(packed.entries.nbytes + packed.starts.nbytes) for packed in both)
 
     def images_together(self, N: int) -> int:
-        """How many of N images run with images in the lanes: whole vectors, or the rest as well."""
-        if not self.pixels:
-            return N
-        if not self.images:
-            return 0
-        whole, rest = divmod(N, self.lanes)
-        return N if self.images.cost < rest * self.pixels.cost else whole * self.lanes
+        """How many of N images run with images in the lanes."""
+        pixels = self.pixels.cost if self.pixels else None
+        images = self.images.cost if self.images else None
+        return together(N, self.lanes, pixels, images)
 
     def _run(self, packed: Packed, x, y, first: int, count: int, relu: bool) -> None:
         layout, tile, threads = packed.layout, packed.tile, get_num_threads()

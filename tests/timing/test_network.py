@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from minissl import Net, timing
+from minissl.conv_modes.auto import Choice
 from minissl.errors import ConfigError, WeightsError
 from minissl.formats.matrix_market import write_matrix
 from minissl.formats.prototxt import parse_net
-from minissl.timing import LayerTime
+from minissl.timing import LayerTime, Pick
 from tests.tiny_nets import net_text
 
 LOWERED = ("LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM")
@@ -195,16 +196,52 @@ MEASURED = [
         ("all", "LOWERED_GEMM", 6, 5),
         ("all", "LOWERED_CCNMM", 5, 5),
         ("all", "WINOGRAD", 4, 5),
-        ("auto", "LOWERED_GEMM", 4, 3),
     ],
 )
-def test_all_and_auto(asked, own, total, entries):
+def test_all_modes(asked, own, total, entries):
     times = timing.choose(MEASURED, asked, {"c": own})
     assert times.total_ms == total and len(times.layers) == entries
     assert times.totals == {
         "LOWERED_GEMM": 6, "LOWERED_CSRMM": 4, "LOWERED_CCNMM": 5,
         "DIRECT_SCONV": 6, "DIRECT_DCONV": 6, "fastest": 4,
     }  # fmt: skip
+
+
+def choice(mode, **seconds):
+    return Choice(mode, seconds, calibrated=True)
+
+
+def test_picks_are_compared_with_the_fastest():
+    choices = {"c": choice("LOWERED_CCNMM", LOWERED_GEMM=6e-3, LOWERED_CCNMM=2e-3)}
+    times = timing.choose(MEASURED, "all", {"c": "LOWERED_GEMM"}, choices)
+    (pick,) = times.picks
+    assert (pick.name, pick.mode, pick.fastest) == ("c", "LOWERED_CCNMM", "LOWERED_CSRMM")
+    assert pick.excess == pytest.approx(1 / 3) and not pick.is_good
+    assert times.totals["auto"] == 5 and times.total_ms == 6
+    assert [times.predicted_ms(t) for t in MEASURED] == [None, 6, None, 2, None]
+    near = Pick("c", "A", "B", 0.04)
+    assert near.is_good and near.to_json()["is_good"]
+
+
+def test_a_net_that_asks_for_auto_counts_its_picks():
+    choices = {"c": choice("LOWERED_CCNMM", LOWERED_CCNMM=2e-3)}
+    assert timing.choose(MEASURED, "all", {"c": "AUTO"}, choices).total_ms == 5
+
+
+def test_layers_that_the_model_must_choose_for():
+    net = tiny()
+    choices = timing.predict_layers(net, ["conv1", "ip1"])
+    assert set(choices["conv1"].seconds) >= set(LOWERED) == set(choices["ip1"].seconds)
+    own = {"conv1": "AUTO", "ip1": "LOWERED_CSRMM"}
+    picked = {name: (one.mode,) for name, one in choices.items()}
+    assert timing.modes_to_time("auto", own, net, choices) == picked
+    assert timing.modes_to_time(None, own, net, choices) == {
+        "conv1": picked["conv1"],
+        "ip1": ("LOWERED_CSRMM",),
+    }
+    asks = [timing.wants_choice(asked, "AUTO") for asked in (None, "auto", "all", "LOWERED_GEMM")]
+    assert asks == [True, True, True, False]
+    assert not timing.wants_choice(None, "LOWERED_CCNMM")
 
 
 def test_the_sum_of_everything():

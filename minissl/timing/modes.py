@@ -1,0 +1,77 @@
+"""Which modes a net asks for, and which its layers can be timed in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from minissl.conv_modes import MODES
+from minissl.conv_modes.auto import AUTO, Choice
+from minissl.conv_modes.inner_product import GEMM_MODES, PRODUCTS
+from minissl.layers import Layer
+from minissl.net import Net
+from minissl.timing.measurements import ALL, BASELINE, PICKED
+
+
+def own_modes(param: Any) -> dict[str, str]:
+    """Return the ``conv_mode`` that a net (NetParameter) asks for, by layer.
+
+    A compacted layer (``kept_columns``) without a mode runs as LOWERED_CCNMM.
+    """
+    modes = {}
+    for layer in param.layer:
+        if layer.type == "Convolution":
+            fields = layer.convolution_param
+            mode = fields.ConvMode.Name(fields.conv_mode)
+        elif layer.type == "InnerProduct":
+            fields = layer.inner_product_param
+            name = fields.GemmMode.Name(fields.gemm_mode)
+            mode = GEMM_MODES.get(name, name)
+        else:
+            continue
+        modes[layer.name] = "LOWERED_CCNMM" if mode == BASELINE and fields.kept_columns else mode
+    return modes
+
+
+def without_modes(param: Any) -> Any:
+    """Return a copy of a net in which every layer is dense, to be timed in any mode."""
+    copy = type(param)()
+    copy.CopyFrom(param)
+    for layer in copy.layer:
+        if layer.type == "Convolution":
+            layer.convolution_param.ClearField("conv_mode")
+        if layer.type == "InnerProduct":
+            layer.inner_product_param.ClearField("gemm_mode")
+    return copy
+
+
+def modes_of(layer: Layer) -> tuple[str, ...]:
+    """Return the modes that a layer can be timed in; none where it has no weights to multiply."""
+    offered = {"Convolution": MODES, "InnerProduct": PRODUCTS}
+    return tuple(offered.get(layer.type_name, ()))
+
+
+def modes_to_time(
+    asked: str | None, own: dict[str, str], net: Net, choices: Mapping[str, Choice] | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Return the modes to time for each layer of ``own``, the net's own modes.
+
+    A layer that does not have the mode that was asked for keeps its own. ``choices`` are those of
+    the performance model, for layers that want AUTO (:func:`wants_choice`).
+    """
+    choices = choices or {}
+    modes = {}
+    for name, mode in own.items():
+        offered = modes_of(net.layer(name))
+        if asked == ALL:
+            modes[name] = offered
+        elif wants_choice(asked, mode):
+            modes[name] = (choices[name].mode,)
+        else:
+            modes[name] = (asked if asked in offered else mode,)
+    return modes
+
+
+def wants_choice(asked: str | None, own: str) -> bool:
+    """Whether the performance model must choose for a layer, given what it asks for itself."""
+    return asked in (ALL, PICKED) or (asked is None and own == AUTO)
