@@ -87,10 +87,11 @@ def time_net(
         if best:
             best.measure()
     measured = []
+    peak_gflops = best.gflops if best else None
     for timed, following in zip(steps, [*steps[1:], None], strict=True):
-        measured.append(timed.result(watch, best.gflops if best else None))
+        measured.append(timed.result(watch, peak_gflops))
         if following is None or following.step is not timed.step:  # the last of its modes
-            measured += timed.fused_results(watch)
+            measured += timed.fused_results(watch, peak_gflops)
     return measured
 
 

@@ -39,10 +39,10 @@ class Timed:
         """Sum up the rounds."""
         return self._result(self.layer, watch, peak_gflops, fused=self.fused)
 
-    def fused_results(self, watch: Stopwatch) -> list[LayerTime]:
+    def fused_results(self, watch: Stopwatch, peak_gflops: float | None = None) -> list[LayerTime]:
         """Return one entry for each layer that has no time of its own."""
         return [
-            self._result(layer, watch, None, fused_into=self.layer.name)
+            self._result(layer, watch, peak_gflops, fused_into=self.layer.name)
             for layer in self.step.layers[1:]
         ]
 
