@@ -38,11 +38,12 @@ log = logging.getLogger("minissl")
 
 config: Any = numba_config
 
-# A thread that waits for others spins for a few microseconds, then sleeps. OpenMP's default, to
-# spin for about a millisecond, is hardly faster on an idle machine, and ten times slower on one
-# where something else needs a core. Read by the library when the first parallel kernel runs.
+# A thread that waits for others spins for some ten microseconds, as long as Python takes from one
+# kernel to the next, then sleeps; to wake it would take about 80. OpenMP's default, to spin for
+# about a millisecond, is hardly faster on an idle machine, and ten times slower on one where
+# something else needs a core. Read by the library when the first parallel kernel runs.
 if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 # OpenMP first: TBB takes longer to enter a parallel loop, and the workqueue a hundred times as
 # long.
@@ -140,6 +141,9 @@ parallel_kernel = _compiler(parallel=True)
 #: type of an index that cannot be negative (see lowering.lower_row); plain int without the compiler
 unsigned = int if config.DISABLE_JIT else np.uint64
 
+#: shapes of one buffer that are remembered
+MOST_VIEWS = 64
+
 _memory = threading.local()
 
 
@@ -150,14 +154,21 @@ def scratch(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     never divided between two.
     """
     buffers = _memory.__dict__.setdefault("buffers", {})
-    size, dtype = math.prod(shape), np.dtype(dtype)
-    buffer = buffers.get((name, dtype))
-    if buffer is None or buffer.size < size:
+    dtype = np.dtype(dtype)
+    found = buffers.get((name, dtype))
+    if found and shape in found[1]:  # a small network asks more often than it computes
+        return found[1][shape]
+    size = math.prod(shape)
+    if found is None or found[0].size < size:
         memory = np.empty(size * dtype.itemsize + CACHE_LINE, np.uint8)
         first = -memory.ctypes.data % CACHE_LINE
-        buffer = memory[first : first + size * dtype.itemsize].view(dtype)
-        buffers[name, dtype] = buffer
-    return buffer[:size].reshape(shape)
+        flat = memory[first : first + size * dtype.itemsize].view(dtype)
+        found = buffers[name, dtype] = flat, {}
+    views = found[1]
+    if len(views) >= MOST_VIEWS:
+        views.clear()
+    views[shape] = found[0][:size].reshape(shape)
+    return views[shape]
 
 
 def lines(name: str, length: int, dtype: np.dtype, each: int = 1) -> np.ndarray:
