@@ -353,8 +353,8 @@ def _convolve(x, y, sizes, axes, columns, filters, tiling, left_out, threads, fl
                                 count,
                             ),
                         )
-    for index in prange(N * len(removed)):
-        job = np.int64(index)
-        n, f = job // len(removed), removed[job % len(removed)]
-        value = max(all_bias[f], np.float32(0)) if flags & RELU else all_bias[f]
-        y[(n * F + f) * P * Q : (n * F + f + 1) * P * Q] = value
+        jobs = N * len(removed)
+        for job in range(part * jobs // threads, (part + 1) * jobs // threads):
+            n, f = job // len(removed), removed[job % len(removed)]
+            value = max(all_bias[f], np.float32(0)) if flags & RELU else all_bias[f]
+            y[(n * F + f) * P * Q : (n * F + f + 1) * P * Q] = value
