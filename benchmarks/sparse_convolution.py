@@ -61,8 +61,8 @@ def main() -> None:
     parser.add_argument(
         "--matrices",
         type=Path,
-        default=os.environ.get("MINISSL_SSL_MATRICES"),
-        help="folder of folders of matrices; MINISSL_SSL_MATRICES otherwise",
+        default=os.environ.get("MINISSL_MATRICES"),
+        help="folder of folders of matrices; MINISSL_MATRICES otherwise",
     )
     parser.add_argument("--layers", nargs="+", default=list(LAYERS), choices=list(LAYERS))
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 32])
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write every figure to")
     options = parser.parse_args()
     if options.matrices is None:
-        parser.error("give --matrices DIR, or set MINISSL_SSL_MATRICES")
+        parser.error("give --matrices DIR, or set MINISSL_MATRICES")
     folders = sorted(
         path.parent
         for path in Path(options.matrices).rglob("coo_conv3.weight")

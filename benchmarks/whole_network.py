@@ -1,7 +1,7 @@
 """Whole networks at inference: minissl with sparse weights beside dense engines.
 
 CaffeNet with weight matrices that its authors published, of its convolutions (Matrix Market files,
---matrices or MINISSL_SSL_MATRICES), and LeNet 3, compacted, as ``reference_results/`` holds it.
+--matrices or MINISSL_MATRICES), and LeNet 3, compacted, as ``reference_results/`` holds it.
 Beside them run minissl dense, onnxruntime dense and PyTorch dense, in both of its layouts.
 
     python benchmarks/whole_network.py caffenet --matrices alexnet/0.54214_1.0e-3 --threads 2
@@ -50,8 +50,8 @@ def main() -> None:
     parser.add_argument(
         "--matrices",
         type=Path,
-        default=os.environ.get("MINISSL_SSL_MATRICES"),
-        help="folder with coo_conv1.weight ...; MINISSL_SSL_MATRICES otherwise",
+        default=os.environ.get("MINISSL_MATRICES"),
+        help="folder with coo_conv1.weight ...; MINISSL_MATRICES otherwise",
     )
     compact = ROOT / "reference_results" / "table1" / "lenet3"
     parser.add_argument("--model", type=Path, default=compact / "net.prototxt")
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to write every figure to")
     options = parser.parse_args()
     if options.network == "caffenet" and options.matrices is None:
-        parser.error("give --matrices DIR, or set MINISSL_SSL_MATRICES")
+        parser.error("give --matrices DIR, or set MINISSL_MATRICES")
     from minissl import doctor
 
     print(f"{doctor.machine_in_words()}; {options.threads} threads; ms, median of {options.rounds}")
