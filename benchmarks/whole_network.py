@@ -138,6 +138,8 @@ def without_data(param: Any, batch: int) -> Any:
 
 def minissl_engine(options: Any, batch: int, part: str, sparse: bool, fuse: bool = True) -> Any:
     """Return a function that runs minissl on an array."""
+    # waiting threads spin for longer than it takes to wake them, as onnxruntime's and PyTorch's do
+    os.environ.setdefault("GOMP_SPINCOUNT", "30000")
     from minissl import backend
 
     backend.set_threads(options.threads)
@@ -274,7 +276,7 @@ def compare(options: argparse.Namespace, batch: int, part: str) -> list[dict[str
         engine.begin()
     for _ in range(options.rounds):
         for engine in engines:
-            time.sleep(2e-3)  # threads that wait busily go to sleep
+            time.sleep(0.05)  # threads of the engine before that wait busily go to sleep
             engine.seconds.append(engine.run(engine.calls))
     results = []
     for engine in engines:
