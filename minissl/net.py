@@ -263,11 +263,19 @@ class Net:
         return {layer.name: step.layer.name for step in self.steps for layer in step.layers[1:]}
 
     def loss(self) -> float:
-        """Return the weighted sum of all loss tops of the last forward pass."""
-        return float(self.loss_value())
+        """Return the weighted sum of all loss tops of the last forward pass.
+
+        Raises
+        ------
+        DataError
+            As :meth:`check`.
+        """
+        value = float(self.loss_value())
+        self.check()
+        return value
 
     def loss_value(self) -> Any:
-        """Return the same as a scalar of the backend, which need not have been computed yet."""
+        """Return the loss as a scalar of the backend, which need not have been computed yet."""
         values = [
             weight * blob.data.sum(dtype="float64")
             for top, weights in zip(self._tops, self.loss_weights, strict=True)

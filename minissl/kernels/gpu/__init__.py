@@ -28,6 +28,7 @@ from minissl.kernels.gpu.convolution import (
     conv_backward_input,
     conv_backward_weights,
     conv_forward,
+    images_per_chunk,
 )
 from minissl.kernels.gpu.inner_product import (
     inner_product_backward_bias,
@@ -101,6 +102,7 @@ __all__ = [
     "csr_times_dense",
     "device_bytes",
     "im2col",
+    "images_per_chunk",
     "inner_product_backward_bias",
     "inner_product_backward_input",
     "inner_product_backward_weights",
