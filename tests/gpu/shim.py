@@ -1,7 +1,13 @@
-"""Compile a CUDA source for the CPU and run its kernels there; see shim.h."""
+"""Compile a CUDA source for the CPU and run its kernels there; see shim.h.
+
+With MINISSL_SANITIZE=1 the compiler's sanitizers watch every access and every overflow; Python must
+then be started with LD_PRELOAD set to libasan.so and libubsan.so, PYTHONMALLOC=malloc and
+ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0.
+"""
 
 import ctypes
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +18,13 @@ from pathlib import Path
 import numpy as np
 
 SHIM = Path(__file__).with_name("shim.h")
+OPTIONS = ["-std=c++14", "-O1", "-w", "-shared", "-fPIC"]
+if os.environ.get("MINISSL_SANITIZE", "0") not in ("", "0"):
+    OPTIONS += ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+
+#: whether blocks and threads run in the opposite order
+backwards = False
+
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 
 #: kernels that are told how far rows lie apart
@@ -37,7 +50,8 @@ def launchers(source):
 def library(source):
     """The shared library of a source, compiled once and kept in the temporary folder."""
     text = f'#include "{SHIM}"\n{source}\n{launchers(source)}'
-    digest = hashlib.sha256((text + SHIM.read_text()).encode()).hexdigest()[:16]
+    identity = text + SHIM.read_text() + " ".join(OPTIONS)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / "minissl-shim"
     folder.mkdir(exist_ok=True)
     path = folder / f"{digest}.so"
@@ -45,7 +59,7 @@ def library(source):
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             cpp, made = Path(scratch, "kernels.cpp"), Path(scratch, "kernels.so")
             cpp.write_text(text)
-            command = [COMPILER, "-std=c++14", "-O1", "-w", "-shared", "-fPIC", "-o", made, cpp]
+            command = [COMPILER, *OPTIONS, "-o", made, cpp]
             subprocess.run(command, check=True, capture_output=True, text=True)
             made.replace(path)
     return ctypes.CDLL(str(path))
@@ -64,11 +78,7 @@ def run(source, name, grid, block, arguments):
             converted.append(ctypes.c_void_p(value.ctypes.data))
         else:
             converted.append(_C_TYPES[value.dtype.name](value.item()))
+    library(source).set_backwards(int(backwards))
     function = getattr(library(source), f"launch_{name}")
     function.restype = None
     function(ctypes.c_int(grid), ctypes.c_int(block), *converted)
-
-
-def run_backwards(source, enabled):
-    """Turn the order of all threads of a source's kernels round."""
-    library(source).set_backwards(int(enabled))

@@ -12,6 +12,7 @@ from minissl.conv_modes import ConvShape, prepare
 from minissl.conv_modes.compressed_rows import compress
 from minissl.kernels import reference
 from minissl.kernels.geometry import pooling_output
+from tests.gpu import double, shim
 from tests.kernels.strategies import PATTERNS, convolutions, sparsify
 from tests.kernels.test_cpu import public_functions
 
@@ -488,6 +489,43 @@ def test_results_repeat_bitwise_and_chunks_do_not_matter_much(gpu, monkeypatch):
     for one, two, three in zip(whole, again, parts, strict=True):
         assert np.array_equal(one, two)
         assert np.allclose(one, three, rtol=1e-4, atol=1e-4)
+
+
+def test_the_order_of_threads_changes_nothing(gpu, monkeypatch):
+    """Threads that race, or a barrier that is missing, give other bits when their order turns."""
+    if gpu.xp.ndarray is not double.Array:
+        pytest.skip("only the shim can turn the order of threads round")
+    rng = np.random.default_rng(8)
+    x, d_y = (rng.standard_normal(shape) for shape in ((3, 4, 9, 8), (3, 6, 9, 8)))
+    w, y = rng.standard_normal((6, 2, 3, 3)), np.empty_like(d_y)
+    geometry = ((1, 1), (1, 1), (1, 1), 2)
+    pooled, argmax = np.empty((3, 4, 4, 4)), np.empty((3, 4, 4, 4), "int32")
+    matrix = compress(w.reshape(6, -1))
+    labels, valid = rng.integers(0, 8, (4, 9)), rng.random((4, 9)) < 0.8
+    p = rng.dirichlet(np.ones(8), (4, 9)).transpose(0, 2, 1).copy()
+    calls = [
+        ("conv_forward", (x, w, None, *geometry), (y,)),
+        ("conv_backward_input", (d_y, w, *geometry), (np.empty_like(x),)),
+        ("conv_backward_bias", (d_y,), (np.zeros(6),)),
+        ("inner_product_csr", (x[:, 0, 0, :], *compress(w[:, 0].reshape(6, -1)[:, :8]), np.ones(6)),
+         (np.empty((3, 6)),)),
+        ("csr_times_dense", (*matrix, rng.standard_normal((18, 70))), (np.empty((6, 70)),)),
+        ("max_pool_forward", (x, (3, 3), (2, 2), (0, 0)), (pooled, argmax)),
+        ("softmax_forward", (p,), (np.empty_like(p),)),
+        ("softmax_backward", (p, p[::-1].copy()), (np.empty_like(p),)),
+        ("label_loss", (p, labels, valid, 1e-30, None), (np.empty(()), np.empty(()))),
+        ("tile_square_sums", (rng.standard_normal((6, 80)), 3, 40), (np.empty((2, 2)),)),
+        ("tile_square_sums", (rng.standard_normal((40, 66)), 20, 2), (np.empty((2, 33)),)),
+    ]  # fmt: skip
+    large = gpu.xp.asarray(rng.standard_normal(700))
+    found = []
+    for backwards in (False, True):
+        monkeypatch.setattr(shim, "backwards", backwards)
+        results = [run(gpu, *call) for call in calls]
+        results.append([np.array([gpu.sum_of_squares(large), gpu.sum_of_magnitudes(large)])])
+        found.append(results)
+    for call, one, other in zip([*calls, ("sums",)], *found, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True)), call[0]
 
 
 def test_tf32_is_off_until_it_is_asked_for(gpu):
