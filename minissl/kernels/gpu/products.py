@@ -19,8 +19,8 @@ _tf32 = False
 #: CUBLAS_TF32_TENSOR_OP_MATH of cublas_api.h, which CuPy does not name
 TF32_MATH = 3
 
-#: the library's letter for each type
-_LETTER = {"float32": "s", "float64": "d"}
+#: the library's letter for each type, by NumPy's
+_LETTER = {"f": "s", "d": "d"}
 #: alpha and beta, where the library looks for them
 _SCALARS = {(kind, value): np.array(value, kind) for kind in _LETTER for value in (0, 1)}
 
@@ -68,7 +68,7 @@ def multiply(
             out.fill(0)
         return
     cublas, handle = _library(), device.get_cublas_handle()
-    kind = out.dtype.name
+    kind = out.dtype.char
     cublas.setMathMode(handle, TF32_MATH if _tf32 else cublas.CUBLAS_DEFAULT_MATH)
     # the library counts columns first, so it is given out^T = op(b)^T @ op(a)^T
     op_b, op_a = (

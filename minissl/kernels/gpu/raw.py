@@ -7,6 +7,7 @@ A source is compiled once for each type of its numbers (``real``) and of its col
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,9 @@ def _module(name: str, real: str, column: str) -> Any:
 
 
 @cache
-def _function(name: str, kernel: str, real: str, column: str) -> Any:
-    return _module(name, real, column).get_function(kernel)
+def _function(name: str, kernel: str, real: np.dtype, column: np.dtype | None) -> Any:
+    numbers = "int32" if column is None else column.name
+    return _module(name, real.name, numbers).get_function(kernel)
 
 
 def each(name: str, kernel: str, like: Any, count: int, *arguments: Any, column: Any = None):
@@ -101,18 +103,23 @@ def blocks(
     """Run a kernel with ``count`` blocks of threads; parameters as in :func:`each`."""
     if not count:
         return
-    function = _function(name, kernel, like.dtype.name, np.dtype(column or "int32").name)
-    function((count,), (threads,), tuple(_argument(value) for value in arguments))
+    function = _function(name, kernel, like.dtype, column)
+    function((count,), (threads,), tuple(map(_argument, arguments)))
+
+
+#: what a kernel is given for a value of each type; arrays are given as they are
+_SCALARS: dict[type, Callable[[Any], Any]] = {
+    int: np.int32,
+    bool: np.int32,
+    np.int64: np.int32,
+    float: np.float64,
+    type(None): lambda _: NOTHING,
+}
 
 
 def _argument(value: Any) -> Any:
-    if value is None:
-        return NOTHING
-    if isinstance(value, float):
-        return np.float64(value)
-    if isinstance(value, (int, np.integer)):
-        return np.int32(value)
-    return value
+    convert = _SCALARS.get(type(value))
+    return convert(value) if convert else value
 
 
 def threads_for(terms: int) -> int:
