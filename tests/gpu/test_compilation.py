@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest.importorskip("cupy", reason="CuPy is not installed")
+pytest.importorskip("cupy", reason="CuPy is not installed; pip install '.[nvrtc]'")
 nvrtc = pytest.importorskip(
     "cupy_backends.cuda.libs.nvrtc", reason="NVRTC, the compiler of CUDA, is not installed"
 )
