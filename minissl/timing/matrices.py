@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from minissl.backend import to_host
 from minissl.errors import WeightsError
 from minissl.formats.matrix_market import read_matrix, read_shape

@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from minissl import backend as backends
 from minissl.channels import dense_weights
 from minissl.conv_modes import ConvShape, Prepared, prepare
 from minissl.conv_modes.inner_product import prepare_inner_product

@@ -125,7 +125,7 @@ def test_sparse_modes_agree(gpu, case, pattern, dtype):
     expected = np.empty_like(d_y)
     reference.conv_forward(x, w, b, *case.arguments, expected)
     xp = gpu.xp
-    for mode in ("LOWERED_CSRMM", "LOWERED_CCNMM"):
+    for mode in ("LOWERED_CSRMM", "LOWERED_CCNMM", "DIRECT_SCONV", "DIRECT_DCONV"):
         for bias in (b, None):
             at = xp.asarray(bias) if bias is not None else None
             prepared = prepare(mode, case.shape, xp.asarray(w), at, gpu)
@@ -135,7 +135,7 @@ def test_sparse_modes_agree(gpu, case, pattern, dtype):
             assert np.allclose(
                 to_host(y), want, rtol=1e-4, atol=1e-4 if dtype == "float32" else 1e-10
             )
-        assert np.array_equal(prepared.dense(), w)
+        assert np.array_equal(to_host(prepared.dense()), w)
 
 
 @given(case=convolutions(), pattern=st.sampled_from(PATTERNS), dtype=DTYPES)

@@ -7,6 +7,7 @@ import pytest
 
 from minissl import Net, timing
 from minissl.backend import to_host
+from minissl.conv_modes import MODES
 from minissl.errors import DataError, NonFiniteError, ShapeError
 from minissl.formats.prototxt import parse_net
 from minissl.solvers.display import CaffeLog, JsonLines, Together
@@ -153,7 +154,7 @@ def test_a_wrong_label_is_said_where_the_results_are_looked_at(gpu):
             solver.step()
 
 
-@pytest.mark.parametrize("mode", ["LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("gemm_mode", ["GEMM", "SPMDM", "CCNMM"])
 def test_inference_in_every_mode(gpu, mode, gemm_mode):
     """Packed once, the dense copy released, and given back when it is asked for."""
@@ -184,6 +185,19 @@ def test_a_network_too_large_for_the_device_is_refused(gpu, monkeypatch):
     monkeypatch.setattr(double, "free_bytes", 1000)
     with pytest.raises(ShapeError, match=r"needs .* of memory and this machine has 1.0 kB"):
         make_solver("", net=SSL, backend="cupy")
+
+
+def test_fused_layers_give_the_same(gpu):
+    """Chains of layers run as one step; on a device each takes the whole batch."""
+    source = trained("numpy", 3).net.weights()
+    outputs = []
+    for fuse in (False, True):
+        net = Net(parse_net(SSL), phase="TEST", backend="cupy", dtype="float64", fuse=fuse)
+        give_arrays(net)
+        net.load(source)
+        outputs.append({key: float(value) for key, value in net.forward().items()})
+    assert len(net.steps) < len(net.layers)
+    assert outputs[1] == pytest.approx(outputs[0])
 
 
 def test_layers_are_timed_by_the_devices_clock(gpu):

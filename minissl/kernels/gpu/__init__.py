@@ -29,6 +29,7 @@ from minissl.kernels.gpu.convolution import (
     conv_backward_weights,
     conv_forward,
     images_per_chunk,
+    images_per_panel,
 )
 from minissl.kernels.gpu.inner_product import (
     inner_product_backward_bias,
@@ -103,6 +104,7 @@ __all__ = [
     "device_bytes",
     "im2col",
     "images_per_chunk",
+    "images_per_panel",
     "inner_product_backward_bias",
     "inner_product_backward_input",
     "inner_product_backward_weights",

@@ -26,9 +26,14 @@ from minissl.kernels.gpu.raw import blocks, each, threads_for
 CHUNK_BYTES = 512 * 1024 * 1024
 
 
-def images_per_chunk(N: int, rows: int, pixels: int, itemsize: int) -> int:
-    """Return how many images fit a chunk whose matrices have ``rows`` rows in all."""
-    return max(1, min(N, CHUNK_BYTES // max(1, rows * pixels * itemsize)))
+def images_per_chunk(N: int, K: int, pixels: int, itemsize: int) -> int:
+    """Return how many images fit a chunk whose matrices have K rows in all; see the reference."""
+    return max(1, min(N, CHUNK_BYTES // max(1, K * pixels * itemsize)))
+
+
+def images_per_panel(N: int, K: int, pixels: int, itemsize: int) -> int:
+    """As :func:`images_per_chunk`, of compressed rows."""
+    return images_per_chunk(N, K, pixels, itemsize)
 
 
 def chunks(N: int, rows: int, pixels: int, itemsize: int) -> Iterator[slice]:
