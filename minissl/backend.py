@@ -10,11 +10,20 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from minissl.errors import ConfigError, DependencyError
 
 NAMES = ("auto", "numpy", "numba", "cupy")
 
-_MODULES = {"numpy": "minissl.kernels.reference", "numba": "minissl.kernels.cpu"}
+_MODULES = {
+    "numpy": "minissl.kernels.reference",
+    "numba": "minissl.kernels.cpu",
+    "cupy": "minissl.kernels.gpu",
+}
+
+#: what brings CuPy, and with it the libraries of CUDA
+_INSTALL_CUPY = "pip install 'minissl[gpu]'"
 
 
 def get(name: str = "auto") -> ModuleType:
@@ -23,35 +32,116 @@ def get(name: str = "auto") -> ModuleType:
     Parameters
     ----------
     name : {"auto", "numpy", "numba", "cupy"}
-        ``numpy`` is the plain definition, ``numba`` the fast parallel twin; ``auto`` is ``numba``.
-        The environment variable MINISSL_BACKEND replaces ``auto``.
+        ``numpy`` is the plain definition, ``numba`` the fast parallel twin, ``cupy`` runs on a GPU;
+        ``auto`` is ``numba``. The environment variable MINISSL_BACKEND replaces ``auto``.
 
     Raises
     ------
     ConfigError
         For an unknown name.
     DependencyError
-        When the library the backend stands on is not installed.
+        When the library the backend stands on is not installed, or there is no GPU.
     """
     if name == "auto":
         name = os.environ.get("MINISSL_BACKEND", "numba")
-    if name == "cupy":
-        raise DependencyError(
-            "the cupy backend is not part of this version; use --backend numba or numpy"
-        )
     if name not in _MODULES:
         raise ConfigError(f"unknown backend '{name}'; choose one of {', '.join(NAMES)}")
+    if name == "cupy":
+        _check_gpu()
     try:
-        return import_module(_MODULES[name])
+        kernels = import_module(_MODULES[name])
+        if name == "cupy":
+            kernels.use_tf32(_tf32)
+        return kernels
     except ImportError as error:
         raise DependencyError(
             f"backend '{name}' needs a library that is missing ({error}); pip install numba"
         ) from error
 
 
+_tf32 = os.environ.get("MINISSL_TF32", "0") not in ("", "0")
+
+
+def allow_tf32(enabled: bool) -> None:
+    """Let the ``cupy`` backend round the factors of float32 products to TF32, or forbid it again.
+
+    Tensor cores then multiply several times faster, and a product is right to about 1e-3 of the
+    sum of its terms' magnitudes instead of 1e-6. Off unless asked for, here, by ``--tf32`` or by
+    MINISSL_TF32=1; float64 is never rounded. It acts on backends that are chosen afterwards.
+    """
+    global _tf32
+    _tf32 = enabled
+
+
+@cache
+def _check_gpu() -> None:
+    """See that CuPy, its libraries and a GPU are there."""
+    try:
+        import cupy
+        from cupy_backends.cuda.libs import cublas, cusparse  # noqa: F401
+    except ImportError as error:
+        what = str(error).splitlines()[0]
+        raise DependencyError(
+            f"backend 'cupy' needs CuPy and the libraries of CUDA ({what}); {_INSTALL_CUPY}, or "
+            "use --backend numba"
+        ) from error
+    try:
+        devices = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise DependencyError(
+            f"backend 'cupy' needs an NVIDIA GPU and its driver ({error}); use --backend numba"
+        ) from error
+    if not devices:
+        raise DependencyError("backend 'cupy' finds no NVIDIA GPU; use --backend numba")
+
+
+def has_gpu() -> bool:
+    """Whether the ``cupy`` backend can be used here."""
+    try:
+        _check_gpu()
+    except DependencyError:
+        return False
+    return True
+
+
 def name_of(kernels: ModuleType) -> str:
     """Return the name of a backend module."""
     return next(name for name, module in _MODULES.items() if module == kernels.__name__)
+
+
+def device_bytes(kernels: ModuleType) -> int | None:
+    """Return the memory a device has left; None for backends that use the machine's own."""
+    return kernels.device_bytes() if hasattr(kernels, "device_bytes") else None
+
+
+# --- between the host and where a backend keeps its arrays ---
+
+
+def to_host(array: Any) -> np.ndarray:
+    """Return an array as NumPy's: itself, or a copy of what is on a device."""
+    return array.get() if hasattr(array, "get") else np.asarray(array)
+
+
+@contextmanager
+def writing(target: Any) -> Iterator[np.ndarray]:
+    """Yield a NumPy array to be filled with the new values of ``target``.
+
+    It is ``target`` itself, or memory that is copied to the device afterwards.
+    """
+    if isinstance(target, np.ndarray):
+        yield target
+        return
+    with import_module(_MODULES["cupy"]).writing(target) as memory:
+        yield memory
+
+
+def assign(target: Any, values: Any) -> None:
+    """Set ``target[...] = values``, wherever each of them is."""
+    if isinstance(values, np.ndarray) and not isinstance(target, np.ndarray):
+        with writing(target) as memory:
+            memory[...] = values
+    else:
+        target[...] = values
 
 
 def set_threads(count: int) -> None:

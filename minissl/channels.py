@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from minissl.backend import to_host
 from minissl.blob import Blob
 from minissl.conv_modes import executed_mode
 from minissl.conv_modes.auto import AUTO
@@ -162,7 +163,7 @@ def dense_weights(layer: Any) -> np.ndarray:
     """Return all weights, (F, C/g, kh, kw) or (F, K), with zeros in columns that were left out."""
     if layer.type_name == "InnerProduct":
         return layer.full_matrix()
-    stored = np.asarray(layer.parameters[0].data)
+    stored = to_host(layer.parameters[0].data)
     if layer.kept_columns:
         return layer.shape.scatter_columns(stored, layer.kept_columns)
     return stored

@@ -168,12 +168,13 @@ def _version(name: str) -> str | None:
 
 
 def _backends() -> Iterator[Check]:
-    for name in ("numpy", "numba"):
+    for name in ("numpy", "numba", "cupy"):
+        needed = name != "cupy"
         try:
             backends.get(name)
-            yield Check(f"backend {name}", True, "available")
+            yield Check(f"backend {name}", True, "available", needed)
         except MinisslError as error:
-            yield Check(f"backend {name}", False, str(error))
+            yield Check(f"backend {name}", False, str(error), needed)
 
 
 def _agreement() -> Iterator[Check]:

@@ -138,8 +138,8 @@ class FusedStep(Step):
         to keep all threads busy.
         """
         images = self.top[0].shape[0]
-        if images == 1 or not self._image_bytes:
-            return images
+        if images == 1 or not self._image_bytes or not self.layer.kernels.WAITS:
+            return images  # a device is kept busy by a whole batch only
         chunk = runner.images_per_chunk(images) if runner else 1
         is_compiled = backends.name_of(self.layer.kernels) == "numba"
         together = chunk * (backends.threads() if is_compiled else 1)

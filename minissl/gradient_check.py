@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from minissl.backend import to_host
 from minissl.blob import Blob
 from minissl.errors import ConfigError
 from minissl.layers.base import Layer
@@ -104,7 +105,7 @@ def check_layer(
     d_bottoms, d_parameters = trial.gradients(weights, check_bottoms)
     largest = 0.0
     checks = [(inputs[i], d_bottoms[i]) for i in check_bottoms]
-    checks += [(p.data, d_w) for p, d_w in zip(layer.parameters, d_parameters, strict=True)]
+    checks += list(zip(trial.parameters, d_parameters, strict=True))
     for array, gradient in checks:
         quotient = _difference_quotient(trial.forward, array, weights, step)
         largest = max(largest, relative_error(gradient, quotient))
@@ -203,20 +204,27 @@ class _Trial:
         self.in_place = in_place
         self.seed = seed
         top_shapes = layer.setup([x.shape for x in inputs])
-        for parameter in layer.parameters:
-            parameter.data = rng.normal(size=parameter.shape)
-        self.bottom = [Blob(f"bottom{i}", x.shape, np.float64) for i, x in enumerate(inputs)]
-        self.top = [Blob(f"top{i}", shape, np.float64) for i, shape in enumerate(top_shapes)]
+        self.xp = layer.kernels.xp
+        self.parameters = [
+            np.asarray(rng.normal(size=parameter.shape)) for parameter in layer.parameters
+        ]
+        self.bottom = [self._blob(f"bottom{i}", x.shape) for i, x in enumerate(inputs)]
+        self.top = [self._blob(f"top{i}", shape) for i, shape in enumerate(top_shapes)]
         if in_place:
             self.top[0] = self.bottom[0]
 
+    def _blob(self, name: str, shape: tuple[int, ...]) -> Blob:
+        return Blob(name, shape, np.float64, self.xp)
+
     def forward(self) -> list[np.ndarray]:
-        """Run forward on the current inputs; return copies of the tops."""
+        """Run forward on the current inputs and parameters; return copies of the tops."""
         self.layer.rng = np.random.default_rng(self.seed)
+        for parameter, values in zip(self.layer.parameters, self.parameters, strict=True):
+            parameter.data = self.xp.asarray(values)
         for blob, values in zip(self.bottom, self.inputs, strict=True):
-            blob.data = values.copy() if self.in_place else values
+            blob.data = self.xp.asarray(values.copy() if self.in_place else values)
         self.layer.forward(self.bottom, self.top)
-        return [blob.data.copy() for blob in self.top]
+        return [to_host(blob.data.copy()) for blob in self.top]
 
     def gradients(
         self, weights: dict[int, np.ndarray], check_bottoms: Sequence[int]
@@ -225,31 +233,34 @@ class _Trial:
         name = f"layer '{self.layer.name}' ({self.layer.type_name})"
         before = [x.copy() for x in self.inputs]
         self.forward()
-        for i, (x, kept) in enumerate(zip(self.inputs, before, strict=True)):
-            _require(np.array_equal(x, kept), f"{name}: forward changes bottom {i}")
+        for i, (blob, kept) in enumerate(zip(self.bottom, before, strict=True)):
+            unchanged = self.in_place or np.array_equal(to_host(blob.data), kept)
+            _require(unchanged, f"{name}: forward changes bottom {i}")
 
         if not self.in_place:
             for blob in self.bottom:  # what backward fails to overwrite stays NaN
-                blob.diff = np.full(blob.shape, np.nan)
+                blob.diff = self.xp.full(blob.shape, np.nan)
         for i, blob in enumerate(self.top):
-            blob.diff = weights[i].copy() if i in weights else np.zeros(blob.shape)
+            values = weights[i].copy() if i in weights else np.zeros(blob.shape)
+            blob.diff = self.xp.asarray(values)
         propagate_down = [i in check_bottoms for i in range(len(self.bottom))]
         for parameter in self.layer.parameters:
             parameter.diff[...] = 0
 
         self.layer.backward(self.top, propagate_down, self.bottom)
-        d_bottoms = {i: self.bottom[i].diff.copy() for i in check_bottoms}
-        d_parameters = [parameter.diff.copy() for parameter in self.layer.parameters]
+        d_bottoms = {i: to_host(self.bottom[i].diff.copy()) for i in check_bottoms}
+        d_parameters = [to_host(parameter.diff.copy()) for parameter in self.layer.parameters]
 
         if not self.in_place:
             for i, v in weights.items():
                 _require(
-                    np.array_equal(self.top[i].diff, v), f"{name}: backward changes top {i}'s diff"
+                    np.array_equal(to_host(self.top[i].diff), v),
+                    f"{name}: backward changes top {i}'s diff",
                 )
             self.layer.backward(self.top, propagate_down, self.bottom)
             for parameter, once in zip(self.layer.parameters, d_parameters, strict=True):
                 _require(
-                    np.allclose(parameter.diff, 2 * once, rtol=1e-10, atol=1e-10),
+                    np.allclose(to_host(parameter.diff), 2 * once, rtol=1e-10, atol=1e-10),
                     f"{name}: backward does not add to the gradient of '{parameter.name}'",
                 )
         return d_bottoms, d_parameters

@@ -22,15 +22,17 @@ def available_bytes() -> int | None:
         return None
 
 
-def check(needed: int, what: str) -> None:
+def check(needed: int, what: str, there: int | None = None) -> None:
     """Refuse to go on when ``needed`` bytes are more than there are.
+
+    ``there`` is what a device has available; without it the machine is asked.
 
     Raises
     ------
     ShapeError
         Naming both sizes.
     """
-    there = available_bytes()
+    there = available_bytes() if there is None else there
     if there is not None and needed > there:
         raise ShapeError(
             f"{what} needs {readable(needed)} of memory and this machine has {readable(there)} "

@@ -31,7 +31,7 @@ class Net:
     phase : {"TRAIN", "TEST"}
         Layers are chosen by their include and exclude rules.
     backend : str
-        ``numpy`` (the readable definition), ``numba`` (fast) or ``auto``.
+        ``numpy`` (the readable definition), ``numba`` (fast), ``cupy`` (on a GPU) or ``auto``.
     dtype : str
         ``float32``, or ``float64`` for gradient checks.
     seed : int
@@ -101,7 +101,8 @@ class Net:
         self._set_up()
         self._plan_backward()
         self.parameters = self._own_parameters(share)
-        memory.check(self.bytes_needed(), f"net '{self.name}'")
+        there = backends.device_bytes(self.kernels)
+        memory.check(self.bytes_needed(), f"net '{self.name}'", there)
         self._fill(share)
         self.outputs = _unread(chosen)
         graph_of_layers = self.layers, self._bottoms, self._tops
@@ -243,7 +244,7 @@ class Net:
         """
         self.forget()
         for name, value in (inputs or {}).items():
-            self._blob(name).data[...] = value
+            backends.assign(self._blob(name).data, value)
         with backends.single_threaded_blas():
             for step in self._single_steps if self.watcher else self.steps:
                 step.forward()
@@ -262,13 +263,37 @@ class Net:
         return {layer.name: step.layer.name for step in self.steps for layer in step.layers[1:]}
 
     def loss(self) -> float:
-        """Return the weighted sum of all loss tops of the last forward pass."""
-        total = 0.0
-        for top, weights in zip(self._tops, self.loss_weights, strict=True):
-            for blob, weight in zip(top, weights, strict=True):
-                if weight:
-                    total += weight * float(blob.data.sum())
-        return total
+        """Return the weighted sum of all loss tops of the last forward pass.
+
+        Raises
+        ------
+        DataError
+            As :meth:`check`.
+        """
+        value = float(self.loss_value())
+        self.check()
+        return value
+
+    def loss_value(self) -> Any:
+        """Return the loss as a scalar of the backend, which need not have been computed yet."""
+        values = [
+            weight * blob.data.sum(dtype="float64")
+            for top, weights in zip(self._tops, self.loss_weights, strict=True)
+            for blob, weight in zip(top, weights, strict=True)
+            if weight
+        ]
+        return sum(values[1:], start=values[0]) if values else 0.0
+
+    def check(self) -> None:
+        """Raise what went wrong in earlier passes, where the backend does not wait for results.
+
+        Raises
+        ------
+        DataError
+            For a label that is no class.
+        """
+        for layer in self.layers:
+            layer.check()
 
     def backward(self) -> None:
         """Compute all gradients of :meth:`loss`; those of parameters are added to their diffs."""
@@ -382,7 +407,7 @@ class Net:
             )
         fitting = []
         for parameter, values in zip(layer.parameters, blobs, strict=True):
-            values = np.asarray(values)
+            values = backends.to_host(values)
             if _squeezed(values.shape) != _squeezed(parameter.shape):
                 raise WeightsError(
                     f"{source}: blob {parameter.index} of layer '{layer.name}' has shape "
@@ -412,7 +437,7 @@ class Net:
                 continue
             zero_out(weights.data, kernels=self.kernels)
             weights.mask = self.kernels.xp.asarray(
-                connectivity.mask_of(np.asarray(weights.data), mode, weights.conv_groups)
+                connectivity.mask_of(backends.to_host(weights.data), mode, weights.conv_groups)
             )
             frozen = 100 * (1 - float(weights.mask.mean()))
             log.info("layer %s: %s freezes %.2f %% of its weights", layer.name, mode, frozen)
@@ -425,7 +450,7 @@ class Net:
     def weights(self) -> dict[str, list[np.ndarray]]:
         """Return all parameters as {layer name: [arrays]}, the form files hold."""
         return {
-            layer.name: [np.asarray(parameter.data) for parameter in layer.parameters]
+            layer.name: [backends.to_host(parameter.data) for parameter in layer.parameters]
             for layer in self.layers
             if layer.parameters
         }

@@ -6,6 +6,17 @@ import os
 
 import pytest
 
+from minissl.backend import has_gpu
+from tests.gpu import double
+
+#: MINISSL_STAND_IN=1 runs the cupy backend by a stand-in for CuPy, where no GPU is
+STAND_IN = os.environ.get("MINISSL_STAND_IN", "0") not in ("", "0")
+
+#: the backends that can be tested here, ``cupy`` with the marker ``gpu``
+BACKENDS = ["numpy", "numba"]
+if STAND_IN or has_gpu():
+    BACKENDS.append(pytest.param("cupy", marks=pytest.mark.gpu))  # type: ignore[arg-type]
+
 #: NUMBA_DISABLE_JIT=1 turns compiled loops into Python: right, but thousands of times slower
 JIT_DISABLED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
@@ -14,7 +25,11 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(params=["numpy", "numba"])
+@pytest.fixture(params=BACKENDS)
 def backend(request):
     """The name of each backend in turn."""
-    return request.param
+    if request.param == "cupy" and STAND_IN:
+        with double.installed():
+            yield request.param
+    else:
+        yield request.param

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minissl import Net, Solver
+from minissl.backend import to_host
 from minissl.formats.prototxt import parse_net, parse_solver
 
 #: 4 images of 2 x 6 x 6 in a batch, 3 classes; conv1 has two groups
@@ -98,12 +99,12 @@ def make_solver(fields: str = "", net: str = "", count: int = 24, **options: Any
 
 
 def weights_of(solver: Solver) -> dict[str, np.ndarray]:
-    return {p.name: np.array(p.data) for p in solver.net.parameters}
+    return {p.name: to_host(p.data).copy() for p in solver.net.parameters}
 
 
 def same_weights(one: Solver, other: Solver) -> bool:
     """Whether all weights are bitwise equal."""
     return all(
-        a.name == b.name and np.array_equal(a.data, b.data)
+        a.name == b.name and np.array_equal(to_host(a.data), to_host(b.data))
         for a, b in zip(one.net.parameters, other.net.parameters, strict=True)
     )

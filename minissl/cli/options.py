@@ -136,13 +136,37 @@ data_option = click.option(
 batch_size_option = click.option(
     "--batch-size", type=POSITIVE, help="Images in a batch, in place of the net's own number."
 )
-backend_option = click.option(
+_backend_option = click.option(
     "--backend",
     type=click.Choice(["auto", "numpy", "numba", "cupy"]),
     default="auto",
     show_default=True,
-    help="Who computes: numpy is the plain definition, numba the fast twin.",
+    help="Who computes: numpy is the plain definition, numba the fast twin, cupy an NVIDIA GPU.",
 )
+
+
+def _allow_tf32(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    from minissl import backend as backends
+
+    if value:
+        backends.allow_tf32(True)
+        context.call_on_close(lambda: backends.allow_tf32(False))
+
+
+_tf32_option = click.option(
+    "--tf32",
+    is_flag=True,
+    expose_value=False,
+    callback=_allow_tf32,
+    help="Let a GPU round the factors of float32 products to 10 bits: faster, right to 1e-3.",
+)
+
+
+def backend_option(command: Any) -> Any:
+    """``--backend``, and ``--tf32`` which belongs to one of them."""
+    return _backend_option(_tf32_option(command))
+
+
 dtype_option = click.option(
     "--dtype",
     type=click.Choice(["float32", "float64"]),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from minissl.backend import to_host
 from minissl.channels import Flow, conv_groups, dense_weights, follow, kept_columns
 from minissl.compaction.constants import find_constants
 from minissl.compaction.plan import LayerPlan, keep_everything, make_plan
@@ -110,7 +111,7 @@ def _apply(net: Net, flow: Flow, plan: dict[str, LayerPlan]) -> dict[str, _Small
 def _shrink(layer: Any, plan: LayerPlan) -> _Smaller:
     """Cut one layer down to its plan."""
     weights = layer.parameters[0]
-    before = [np.asarray(parameter.data) for parameter in layer.parameters]
+    before = [to_host(parameter.data) for parameter in layer.parameters]
     if plan.untouched:
         blobs, kept = [blob.copy() for blob in before], _lists(kept_columns(layer))
     else:

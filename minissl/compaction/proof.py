@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minissl.backend import assign, to_host
 from minissl.errors import MinisslError, ShapeError
 from minissl.layers import Layer
 from minissl.net import Net
@@ -153,7 +154,7 @@ def _own_data(net: Net) -> list[dict[str, Any]]:
             state = layer.state()
             layer.forward([], top)
             layer.set_state(state)
-            batch.update({blob.name: np.asarray(blob.data).copy() for blob in top})
+            batch.update({blob.name: to_host(blob.data).copy() for blob in top})
     except MinisslError:
         return []
     return [batch]
@@ -167,14 +168,14 @@ def _difference(
     _run(before, inputs)
     _run(after, inputs)
     for name in compared:
-        expected = np.asarray(before.blobs[name].data, np.float64)
+        expected = to_host(before.blobs[name].data).astype(np.float64)
         found = after.blobs.get(name)
         if found is None or found.shape != expected.shape:
             raise ShapeError(
                 f"blob '{name}' is not the same in both networks; compare a network with the one "
                 "that was compacted from it, both with the same batch size"
             )
-        worst = max(worst, float(np.abs(np.asarray(found.data) - expected).max()))
+        worst = max(worst, float(np.abs(to_host(found.data) - expected).max()))
         largest = max(largest, float(np.abs(expected).max()))
     return worst, largest
 
@@ -182,7 +183,7 @@ def _difference(
 def _run(net: Net, inputs: dict[str, Any]) -> None:
     """Run everything behind the data layers."""
     for name, values in inputs.items():
-        net.blobs[name].data[...] = values
+        assign(net.blobs[name].data, values)
     for layer in net.layers:
         if not _is_source(layer) and layer.type_name not in JUDGES:
             layer.forward(*net.bottoms_and_tops(layer))

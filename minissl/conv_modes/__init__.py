@@ -145,6 +145,6 @@ def prepare(
             f"conv_mode {mode} is not part of this version; choose one of {', '.join(MODES)}"
         )
     if kept_columns:
-        w = shape.scatter_columns(w, kept_columns)
+        w = kernels.xp.asarray(shape.scatter_columns(w, kept_columns))
     mode = executed_mode(mode, bool(kept_columns))
     return MODES[mode](shape, w, b, kernels)

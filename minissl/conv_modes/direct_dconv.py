@@ -21,6 +21,7 @@ class DirectDconv:
     def __init__(self, shape: ConvShape, w: Any, b: Any, kernels: Any):
         self.shape, self.w, self.kernels = shape, w, kernels
         self.b = kernels.xp.zeros(shape.filters, w.dtype) if b is None else b
+        self.every: Any = None  # the weights as compressed rows, where no fast kernel takes them
         G, rows, columns = shape.groups, shape.rows, shape.columns
         self.fast = micro_kernel(
             kernels,
@@ -43,9 +44,10 @@ class DirectDconv:
         if self.fast is not None:
             self.fast.run(x, y, relu)
             return
-        weights = every_weight(self.shape, self.w)
+        if self.every is None:
+            self.every = [self.kernels.xp.asarray(a) for a in every_weight(self.shape, self.w)]
         geometry, groups = self.shape.geometry, self.shape.groups
-        self.kernels.conv_sconv(x, *weights, self.b, *geometry, groups, y, relu)
+        self.kernels.conv_sconv(x, *self.every, self.b, *geometry, groups, y, relu)
 
     def images_per_chunk(self, N: int) -> int:
         """Return how many images are computed together: those that share vectors."""

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from minissl.backend import to_host
 from minissl.conv_modes.compressed_rows import compress, expand
 from minissl.errors import ConfigError
 
@@ -128,7 +129,7 @@ class SqueezedProduct:
 
     def __init__(self, w: Any, b: Any, kernels: Any):
         self.kernels, self.matrix_shape = kernels, w.shape
-        xp, matrix = kernels.xp, np.asarray(w)
+        xp, matrix = kernels.xp, to_host(w)
         rows, columns = np.flatnonzero(matrix.any(axis=1)), np.flatnonzero(matrix.any(axis=0))
         self.values = xp.asarray(np.ascontiguousarray(matrix[np.ix_(rows, columns)]))
         self.rows, self.columns = xp.asarray(rows), xp.asarray(columns)
@@ -158,9 +159,9 @@ class SqueezedProduct:
 
     def dense(self) -> np.ndarray:
         """Return the weights (F, K)."""
-        values = np.asarray(self.values)
+        values = to_host(self.values)
         w = np.zeros(self.matrix_shape, values.dtype)
-        w[np.ix_(np.asarray(self.rows), np.asarray(self.columns))] = values
+        w[np.ix_(to_host(self.rows), to_host(self.columns))] = values
         return w
 
     @property

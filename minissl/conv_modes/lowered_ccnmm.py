@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from minissl.backend import to_host
 from minissl.conv_modes.micro import micro_kernel
 from minissl.conv_modes.shape import ConvShape
 
@@ -35,7 +36,8 @@ class LoweredCcnmm:
 
     ``values`` holds the packed matrices; group g keeps the filters
     ``rows[row_start[g]:row_start[g + 1]]`` (counted over all filters) and the columns
-    ``columns[column_start[g]:column_start[g + 1]]`` (counted within the group). ``fast`` holds
+    ``columns[column_start[g]:column_start[g + 1]]`` (counted within the group). The two lists rise
+    within a group. Where groups begin is known to the host, whatever the backend. ``fast`` holds
     direct tiles where they are used.
     """
 
@@ -46,13 +48,14 @@ class LoweredCcnmm:
         self.shape, self.kernels = shape, kernels
         xp = kernels.xp
         rows, columns = [], []
-        for g, band in enumerate(shape.bands(np.asarray(w))):  # (F/G, K)
+        for g, band in enumerate(shape.bands(to_host(w))):  # (F/G, K)
             kept_rows = np.flatnonzero(band.any(axis=1))
             kept_columns = np.flatnonzero(band.any(axis=0))
             rows.append(kept_rows + g * shape.rows)
             columns.append(kept_columns)
-        self.rows, self.row_start = (xp.asarray(part) for part in _concatenate(rows))
-        self.columns, self.column_start = (xp.asarray(part) for part in _concatenate(columns))
+        every_row, self.row_start = _concatenate(rows)
+        every_column, self.column_start = _concatenate(columns)
+        self.rows, self.columns = xp.asarray(every_row), xp.asarray(every_column)
         self.values = w.reshape(-1)[self._positions()]
         self.b = xp.zeros(shape.filters, self.values.dtype) if b is None else b
 
@@ -119,7 +122,7 @@ class LoweredCcnmm:
         return self._positions()
 
     def _positions(self) -> Any:
-        rows, columns = (np.asarray(index) for index in (self.rows, self.columns))
+        rows, columns = (to_host(index) for index in (self.rows, self.columns))
         found = []
         for g in range(self.shape.groups):
             kept_rows = rows[self.row_start[g] : self.row_start[g + 1]]
@@ -129,9 +132,9 @@ class LoweredCcnmm:
 
     def dense(self) -> np.ndarray:
         """Return the weights (F, C/G, kh, kw)."""
-        values = np.asarray(self.values)
+        values = to_host(self.values)
         w = np.zeros(self.shape.weight_shape, values.dtype)
-        w.reshape(-1)[np.asarray(self._positions())] = values
+        w.reshape(-1)[to_host(self._positions())] = values
         return w
 
     @property

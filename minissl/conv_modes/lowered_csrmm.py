@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minissl.backend import to_host
 from minissl.conv_modes.compressed_rows import compress, expand
 from minissl.conv_modes.shape import ConvShape
 
@@ -23,7 +24,7 @@ class LoweredCsrmm:
 
     def __init__(self, shape: ConvShape, w: Any, b: Any, kernels: Any):
         self.shape, self.kernels = shape, kernels
-        matrix = np.asarray(w).reshape(shape.filters, shape.columns)  # (F, K)
+        matrix = to_host(w).reshape(shape.filters, shape.columns)  # (F, K)
         self.values, self.columns, self.row_start = map(kernels.xp.asarray, compress(matrix))
         self.b = kernels.xp.zeros(shape.filters, self.values.dtype) if b is None else b
 

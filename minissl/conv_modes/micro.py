@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minissl.backend import to_host
 from minissl.conv_modes.shape import ConvShape
 
 
@@ -25,4 +26,4 @@ def every_weight(shape: ConvShape, w: Any) -> tuple[np.ndarray, np.ndarray, np.n
     """Return dense weights as compressed rows, zeros kept: values, columns, row_start."""
     K = shape.columns
     columns = np.tile(np.arange(K, dtype=np.int32), shape.filters)
-    return np.asarray(w).reshape(-1), columns, np.arange(shape.filters + 1) * K
+    return to_host(w).reshape(-1), columns, np.arange(shape.filters + 1) * K

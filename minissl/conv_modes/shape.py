@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minissl.backend import to_host
 from minissl.kernels.geometry import convolution_output
 
 Pair = tuple[int, int]
@@ -60,7 +61,7 @@ class ConvShape(NamedTuple):
 
     def gather_columns(self, w: Any, kept: list[list[int]]) -> np.ndarray:
         """Keep only some columns of each group: (F, kept) for one group, else flat."""
-        bands = self.bands(np.asarray(w))
+        bands = self.bands(to_host(w))
         packed = [band[:, columns] for band, columns in zip(bands, kept, strict=True)]
         if self.groups == 1:
             return np.ascontiguousarray(packed[0])
@@ -68,7 +69,7 @@ class ConvShape(NamedTuple):
 
     def scatter_columns(self, packed: Any, kept: list[list[int]]) -> np.ndarray:
         """Undo :meth:`gather_columns`, with zeros in the dropped columns."""
-        flat = np.asarray(packed).reshape(-1)
+        flat = to_host(packed).reshape(-1)
         w = np.zeros((self.groups, self.rows, self.columns), flat.dtype)
         start = 0
         for band, columns in zip(w, kept, strict=True):

@@ -11,6 +11,7 @@ kernel, P x Q output pixels, K = C/G * kh * kw columns of the weight matrix.
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -472,8 +473,13 @@ def max_pool_forward(
                 argmax[:, :, p, q] = (top + row) * W + left + column
 
 
-def max_pool_backward(d_y: Array, argmax: Array, d_x: Array) -> None:
-    """Send each gradient to the pixel that was the largest of its window."""
+def max_pool_backward(
+    d_y: Array, argmax: Array, kernel: Pair, stride: Pair, pad: Pair, d_x: Array
+) -> None:
+    """Send each gradient to the pixel that was the largest of its window.
+
+    The geometry says which windows a pixel is in; whoever goes from window to pixel needs it not.
+    """
     N, C = d_x.shape[:2]
     flat = d_x.reshape(N, C, -1)  # (N, C, H*W), a view
     flat[...] = 0
@@ -595,6 +601,81 @@ def softmax_backward(y: Array, d_y: Array, d_x: Array) -> None:
     d_x[...] = y * (d_y - (d_y * y).sum(axis=1, keepdims=True))
 
 
+def read_labels(
+    values: Array,
+    classes: int,
+    ignore_label: int | None,
+    labels: Array,
+    valid: Array,
+    status: Array,
+) -> None:
+    """Read labels as whole numbers and find which of them count.
+
+    Parameters
+    ----------
+    values : floating-point numbers, 0 .. classes - 1 each, or ``ignore_label``
+    labels : int64, written
+        Ignored positions hold class 0, so that the array can be used as an index.
+    valid : bool, written
+        False where the label is ``ignore_label``.
+    status : float64 (2,)
+        Becomes (1, label) where a label is no class; else left as it is.
+    """
+    valid[...] = True if ignore_label is None else values != ignore_label
+    # written so that NaN counts as bad
+    good = (values >= 0) & (values < classes) & (values == np.floor(values))
+    bad = valid & ~good
+    if bad.any():
+        status[...] = 1, values[bad][0]
+    labels[...] = np.where(valid & good, values, 0)
+
+
+def label_loss(
+    p: Array,
+    labels: Array,
+    valid: Array,
+    least: float,
+    normalizer: int | None,
+    loss: Array,
+    count: Array,
+) -> None:
+    """Mean negative log-probability of labels: loss = -1/n * sum of log max(p[label], least).
+
+    Parameters
+    ----------
+    p : (outer, classes, inner)
+    labels, valid : (outer, inner), see :func:`read_labels`
+    normalizer : int or None
+        n; None for the number of valid positions. At least 1 in any case.
+    loss : (), written
+    count : float64 (), written
+        n as it was used.
+    """
+    p_label = np.take_along_axis(p, labels[:, None, :], axis=1)[:, 0, :]  # (outer, inner)
+    log_p = np.log(np.maximum(p_label, least))
+    count[...] = max(1, int(valid.sum()) if normalizer is None else normalizer)
+    loss[...] = -(log_p * valid).sum(dtype="float64") / count
+
+
+def label_loss_backward(
+    p: Array, labels: Array, valid: Array, weight: Array, count: Array, d_x: Array
+) -> None:
+    """Gradient of :func:`label_loss` where p is a softmax of x.
+
+    d_x = weight / count * (p - 1 at the label), 0 where the position does not count.
+
+    Parameters
+    ----------
+    weight, count : ()
+        Gradient of the loss, and its n.
+    """
+    outer, _, inner = p.shape
+    d_x[...] = p
+    d_x[np.arange(outer)[:, None], labels, np.arange(inner)[None, :]] -= 1
+    d_x *= valid[:, None, :]
+    d_x *= float(weight) / float(count)
+
+
 # --- regularization ---
 
 
@@ -701,3 +782,34 @@ def zero_out(w: Array, threshold: float) -> None:
 def all_finite(w: Array) -> bool:
     """Whether no element is NaN or infinite."""
     return bool(np.isfinite(w).all())
+
+
+def are_finite(arrays: Any) -> bool:
+    """Whether no element of any array is NaN or infinite."""
+    return all(all_finite(array) for array in arrays)
+
+
+# --- what a backend says of itself ---
+
+#: whether results are there when a function returns; a device computes them later
+WAITS = True
+
+
+class Timer:
+    """Measure the time between two points; a device does so by its own clock."""
+
+    def start(self) -> None:
+        """Mark the beginning."""
+        self.begin = time.perf_counter()
+
+    def stop(self) -> float:
+        """Return the seconds since then."""
+        return time.perf_counter() - self.begin
+
+
+def at_once(check: Any) -> None:
+    """Run a check that reads results, unless that would mean to wait for them.
+
+    A backend that does not wait leaves it to :meth:`minissl.net.Net.check`.
+    """
+    check()

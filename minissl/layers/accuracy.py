@@ -5,7 +5,7 @@ from __future__ import annotations
 from minissl.blob import Blob, Shape
 from minissl.layers.axes import around_axis, resolve_axis
 from minissl.layers.base import Layer, register
-from minissl.layers.labels import check_label_count, read_labels
+from minissl.layers.labels import Labels, check_label_count
 
 
 @register("Accuracy")
@@ -41,16 +41,20 @@ class Accuracy(Layer):
         self.ignore_label = (
             accuracy_param.ignore_label if accuracy_param.HasField("ignore_label") else None
         )
+        self._labels = Labels(self, outer, inner, classes, self.ignore_label)
         return [(), (classes,)][: max(1, len(self.param.top))]
+
+    def check(self) -> None:
+        """Refuse labels that are no classes."""
+        self._labels.check()
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Count the labels that at most top_k - 1 classes outrank."""
         xp = self.kernels.xp
-        outer, classes, inner = self._folded
+        classes = self._folded[1]
         scores = bottom[0].data.reshape(self._folded)  # (outer, classes, inner)
-        labels, valid = read_labels(
-            self, bottom[1].data, outer, inner, classes, self.ignore_label
-        )  # (outer, inner)
+        self._labels.read(bottom[1].data)
+        labels, valid = self._labels.classes, self._labels.valid  # (outer, inner)
 
         label = labels[:, None, :]  # (outer, 1, inner)
         index = xp.arange(classes)[None, :, None]  # (1, classes, 1)
@@ -60,7 +64,7 @@ class Accuracy(Layer):
         rank = classes - 1 - below.sum(axis=1)  # (outer, inner), 0 is best
         right = valid & (rank < self.top_k)
 
-        top[0].data[...] = int(right.sum()) / max(1, int(valid.sum()))
+        top[0].data[...] = right.sum() / xp.maximum(1, valid.sum())
         if len(top) > 1:
             examples = xp.bincount(labels[valid], minlength=classes)
             hits = xp.bincount(labels[right], minlength=classes)

@@ -124,6 +124,12 @@ class Layer:
         """Compute gradients of the bottoms and of the parameters from ``top[i].diff``."""
         raise NotImplementedError
 
+    def check(self) -> None:
+        """Raise what went wrong in earlier passes and could not be said at once.
+
+        A backend that does not wait for its results leaves checks of them to this method.
+        """
+
     # --- a data layer's records ---
 
     def batches_per_epoch(self) -> int | None:

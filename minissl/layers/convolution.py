@@ -153,10 +153,14 @@ class Convolution(Layer):
             self.kept_columns,
         )
         self.prepared = prepared
-        if self.kept_columns:
-            weights.release(lambda: self.shape.gather_columns(prepared.dense(), self.kept_columns))
-        else:
-            weights.release(prepared.dense)
+
+        def restore() -> Any:
+            w = prepared.dense()
+            if self.kept_columns:
+                w = self.shape.gather_columns(w, self.kept_columns)
+            return self.kernels.xp.asarray(w)
+
+        weights.release(restore)
 
     def _choose(self) -> None:
         """Let the performance model pick the mode for the present weights, batch and threads."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from minissl.backend import assign, writing
 from minissl.blob import Blob, Shape
 from minissl.data.batches import BatchReader
 from minissl.data.catalogue import CATALOGUE, SOURCES, find_source
@@ -78,9 +79,10 @@ class Data(_Source):
         """Write the next batch."""
         rng = self.reader.transform_rng()
         images, labels = self.reader.next()
-        self._transform.apply(images, self.phase == "TRAIN", rng, out=top[0].data)
+        with writing(top[0].data) as out:
+            self._transform.apply(images, self.phase == "TRAIN", rng, out=out)
         if len(top) > 1:
-            top[1].data[...] = labels
+            assign(top[1].data, labels)
 
     @property
     def reader(self) -> BatchReader:
@@ -207,9 +209,9 @@ class MemoryData(_Source):
                 f"layer '{self.name}' (MemoryData) has no data; call its set_arrays(images, labels)"
             )
         batch = slice(self._position, self._position + self._batch_size)
-        top[0].data[...] = self._images[batch]
+        assign(top[0].data, self._images[batch])
         if len(top) > 1:
-            top[1].data[...] = self._labels[batch]
+            assign(top[1].data, self._labels[batch])
         self._position = batch.stop % len(self._images)
 
     def batches_per_epoch(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from minissl.backend import writing
 from minissl.blob import Blob, Shape
 from minissl.layers.base import Layer, register
 
@@ -43,9 +44,11 @@ class Dropout(Layer):
         if self.drops:
             # drawn in float32 whatever the data type, so that float64 drops the same values
             kept = self.rng.random(x.shape, dtype="float32") >= self.ratio
-            multipliers = kept.astype(self.dtype)
-            multipliers *= 1 / (1 - self.ratio)
-            self._multipliers = self.kernels.xp.asarray(multipliers)
+            if self._multipliers is None:
+                self._multipliers = self.kernels.xp.empty(x.shape, self.dtype)
+            with writing(self._multipliers) as multipliers:
+                multipliers[...] = kept
+                multipliers *= 1 / (1 - self.ratio)
             self.kernels.xp.multiply(x, self._multipliers, out=y)
         elif y is not x:
             y[...] = x

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minissl.backend import threads_of
+from minissl.backend import threads_of, to_host
 from minissl.blob import Blob, Shape
 from minissl.conv_modes import executed_mode
 from minissl.conv_modes.auto import AUTO, Choice, predict_inner_product
@@ -96,7 +96,7 @@ class InnerProduct(Layer):
 
     def full_matrix(self) -> np.ndarray:
         """Return the weights as (F, K), with zeros in columns that a compacted layer left out."""
-        stored = np.asarray(self.parameters[0].data)
+        stored = to_host(self.parameters[0].data)
         if self.kept_columns is None:
             return stored.T if self.transpose else stored
         full = np.zeros((self.filters, self.inputs), stored.dtype)
@@ -124,11 +124,13 @@ class InnerProduct(Layer):
             return
         prepared = self.prepared = self.pack(self.conv_mode)
 
-        def restore() -> np.ndarray:
+        def restore() -> Any:
             w = prepared.dense()  # (F, K)
             if self.kept_columns is not None:
-                return np.ascontiguousarray(w[:, self.kept_columns])
-            return np.ascontiguousarray(w.T) if self.transpose else w
+                w = w[:, self.kept_columns]
+            elif self.transpose:
+                w = w.T
+            return self.kernels.xp.ascontiguousarray(self.kernels.xp.asarray(w))
 
         weights.release(restore)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from minissl.backend import to_host
 from minissl.blob import Shape
 from minissl.errors import DataError
 from minissl.layers.base import Layer
@@ -21,44 +22,57 @@ def check_label_count(layer: Layer, scores: Shape, labels: Shape, outer: int, in
         )
 
 
-def read_labels(
-    layer: Layer, values: Any, outer: int, inner: int, classes: int, ignore_label: int | None
-) -> tuple[Any, Any]:
-    """Read labels as integers and find which of them count.
+class Labels:
+    """The labels of one layer, read anew in each forward pass.
 
-    Parameters
+    Attributes
     ----------
-    values : array
-        Label blob with ``outer * inner`` elements.
-    classes : int
-        Labels must lie in 0 .. classes - 1.
-    ignore_label : int or None
-        Label of positions that do not count; it may lie outside that range.
-
-    Returns
-    -------
-    labels : integer array, (outer, inner)
+    classes : integer array, (outer, inner)
         Ignored positions hold class 0, so that the array can be used as an index.
     valid : bool array, (outer, inner)
         False where the label is ``ignore_label``.
-
-    Raises
-    ------
-    DataError
-        For a label that is no class.
     """
-    xp = layer.kernels.xp
-    values = values.reshape(outer, inner)
-    valid = xp.ones(values.shape, dtype=bool)
-    if ignore_label is not None:
-        valid = values != ignore_label
-    # written so that NaN counts as bad
-    good = (values >= 0) & (values < classes) & (values == xp.floor(values))
-    bad = valid & ~good
-    if bad.any():
-        raise DataError(
-            f"layer '{layer.name}' ({layer.type_name}): label {float(values[bad][0]):g} is not one "
-            f"of the {classes} classes 0 to {classes - 1}; correct the labels, num_output or "
-            "ignore_label"
+
+    def __init__(self, layer: Layer, outer: int, inner: int, count: int, ignore_label: int | None):
+        self.layer, self.count, self.ignore_label = layer, count, ignore_label
+        self.shape = outer, inner
+        self.classes: Any = None
+        self.valid: Any = None
+        self._status: Any = None  # whether there was a label that is no class, and which
+
+    def read(self, values: Any) -> None:
+        """Read the label blob, of ``outer * inner`` elements.
+
+        Raises
+        ------
+        DataError
+            For a label that is no class; by a backend that does not wait only later, from
+            :meth:`check`.
+        """
+        kernels = self.layer.kernels
+        if self._status is None:
+            self.classes = kernels.xp.empty(self.shape, "int64")
+            self.valid = kernels.xp.empty(self.shape, "bool")
+            self._status = kernels.xp.zeros(2, "float64")
+        kernels.read_labels(
+            values.reshape(self.shape),
+            self.count,
+            self.ignore_label,
+            self.classes,
+            self.valid,
+            self._status,
         )
-    return xp.where(valid, values, 0).astype("int64"), valid
+        kernels.at_once(self.check)
+
+    def check(self) -> None:
+        """Raise what is wrong with the labels that were read since the last check."""
+        if self._status is None:
+            return
+        wrong, label = to_host(self._status)
+        if wrong:
+            self._status[...] = 0
+            raise DataError(
+                f"layer '{self.layer.name}' ({self.layer.type_name}): label {label:g} is not one "
+                f"of the {self.count} classes 0 to {self.count - 1}; correct the labels, "
+                "num_output or ignore_label"
+            )

@@ -90,12 +90,12 @@ class Pooling(Layer):
         if self.method == AVE:
             self.kernels.ave_pool_backward(d_y, self.kernel, self.stride, self.pad, d_x)
             return
-        argmax = self._argmax
+        geometry, argmax = (self.kernel, self.stride, self.pad), self._argmax
         if argmax is None:  # phase TEST kept none
             argmax = self.kernels.xp.empty(d_y.shape, "int32")
             x, y = bottom[0].data, self.kernels.xp.empty_like(d_y)
-            self.kernels.max_pool_forward(x, self.kernel, self.stride, self.pad, y, argmax)
-        self.kernels.max_pool_backward(d_y, argmax, d_x)
+            self.kernels.max_pool_forward(x, *geometry, y, argmax)
+        self.kernels.max_pool_backward(d_y, argmax, *geometry, d_x)
 
     # --- reading pooling_param ---
 

@@ -7,7 +7,7 @@ from typing import Any
 from minissl.blob import Blob, Shape
 from minissl.layers.axes import around_axis, resolve_axis
 from minissl.layers.base import Layer, register
-from minissl.layers.labels import check_label_count, read_labels
+from minissl.layers.labels import Labels, check_label_count
 
 # LossParameter.NormalizationMode
 FULL, VALID, BATCH_SIZE, NONE = 0, 1, 2, 3
@@ -51,7 +51,9 @@ class SoftmaxWithLoss(Layer):
         if loss_param.HasField("normalize") and not loss_param.HasField("normalization"):
             self.normalization = VALID if loss_param.normalize else BATCH_SIZE
 
+        self._labels = Labels(self, outer, inner, scores[axis], self.ignore_label)
         self._probabilities: Any = None
+        self._count: Any = None
         return [(), scores][: max(1, len(self.param.top))]
 
     def workspace_bytes(self) -> int:
@@ -61,20 +63,16 @@ class SoftmaxWithLoss(Layer):
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Loss = -sum log p[label] / n."""
-        xp = self.kernels.xp
-        outer, classes, inner = self._folded
-        labels, valid = read_labels(
-            self, bottom[1].data, outer, inner, classes, self.ignore_label
-        )  # (outer, inner)
+        self._labels.read(bottom[1].data)
         if self._probabilities is None:
-            self._probabilities = xp.empty(self._folded, self.dtype)
+            self._probabilities = self.kernels.xp.empty(self._folded, self.dtype)
+            self._count = self.kernels.xp.empty((), "float64")
         p = self._probabilities  # (outer, classes, inner)
         self.kernels.softmax_forward(bottom[0].data.reshape(self._folded), p)
-
-        p_label = xp.take_along_axis(p, labels[:, None, :], axis=1)[:, 0, :]  # (outer, inner)
-        log_p = xp.log(xp.maximum(p_label, SMALLEST_PROBABILITY))
-        total = -(log_p * valid).sum(dtype="float64")
-        top[0].data[...] = total / self._normalizer(valid)
+        labels, valid = self._labels.classes, self._labels.valid  # (outer, inner)
+        self.kernels.label_loss(
+            p, labels, valid, SMALLEST_PROBABILITY, self._normalizer(), top[0].data, self._count
+        )
         if len(top) > 1:
             top[1].data[...] = p.reshape(top[1].shape)
 
@@ -89,25 +87,21 @@ class SoftmaxWithLoss(Layer):
             )
         if not propagate_down[0]:
             return
-        xp = self.kernels.xp
-        outer, classes, inner = self._folded
-        labels, valid = read_labels(
-            self, bottom[1].data, outer, inner, classes, self.ignore_label
-        )  # (outer, inner)
         d_x = bottom[0].diff.reshape(self._folded)  # (outer, classes, inner)
-        d_x[...] = self._probabilities
-        d_x[xp.arange(outer)[:, None], labels, xp.arange(inner)[None, :]] -= 1
-        d_x *= valid[:, None, :]
-        d_x *= float(top[0].diff) / self._normalizer(valid)
+        self.kernels.label_loss_backward(
+            self._probabilities,
+            self._labels.classes,
+            self._labels.valid,
+            top[0].diff,
+            self._count,
+            d_x,
+        )
 
-    def _normalizer(self, valid: Any) -> float:
+    def check(self) -> None:
+        """Refuse labels that are no classes."""
+        self._labels.check()
+
+    def _normalizer(self) -> int | None:
+        """Return n, None where the valid labels have to be counted."""
         outer, _, inner = self._folded
-        if self.normalization == VALID:
-            n = int(valid.sum())
-        elif self.normalization == FULL:
-            n = outer * inner
-        elif self.normalization == BATCH_SIZE:
-            n = outer
-        else:
-            n = 1
-        return max(1, n)  # a batch without a single valid label has loss 0, not NaN
+        return {VALID: None, FULL: outer * inner, BATCH_SIZE: outer}.get(self.normalization, 1)

@@ -302,4 +302,4 @@ def _l2_penalty(parameter: Parameter, param: Any) -> float:
     term = weight_decay.term_of(parameter.spec, param, f"layer '{parameter.layer_name}'")
     if term is None or term.kind != "L2":
         return 0.0
-    return weight_decay.penalty(parameter.data, "L2", term.strength)
+    return weight_decay.penalty(backends.to_host(parameter.data), "L2", term.strength)

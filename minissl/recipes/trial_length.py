@@ -17,6 +17,7 @@ from math import ceil
 
 import numpy as np
 
+from minissl.backend import to_host
 from minissl.formats import proto
 from minissl.solvers import Solver, learning_rate
 from minissl.solvers.regularizer import lasso_by_decay
@@ -58,7 +59,7 @@ def need_of(solver: Solver, decays: Mapping[str, float]) -> Need | None:
     needs = []
     for parameter in solver.net.parameters:
         for _, term in lasso_by_decay(parameter, asked):
-            norms = group_norms(parameter.matrix, term.tile, solver.kernels)
+            norms = to_host(group_norms(parameter.matrix, term.tile, solver.kernels))
             reach = total * parameter.spec.lr_mult * term.strength
             if parameter.role == "weight" and norms.any() and reach:
                 needs.append(Need(parameter.layer_name, float(np.median(norms[norms > 0])), reach))

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 #: iterations between two looks
 EVERY = 10
+#: ... with a backend that does not wait for results, where a look makes it wait
+SELDOM = 100
 #: iterations that stand for an epoch where the number of records is not known
 UNKNOWN_EPOCH = 1000
 
@@ -83,7 +85,8 @@ class Watch:
 def is_due(solver: Solver) -> bool:
     """Whether to look after this iteration: every few of the first epoch, and at its end."""
     i, epoch = solver.iteration, epoch_of(solver)
-    return i == epoch or (i < epoch and (i % EVERY == 0 or i == solver.param.max_iter))
+    every = EVERY if solver.kernels.WAITS else SELDOM
+    return i == epoch or (i < epoch and (i % every == 0 or i == solver.param.max_iter))
 
 
 def epoch_of(solver: Solver) -> int:

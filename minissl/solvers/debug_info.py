@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from minissl.backend import to_host
 from minissl.blob import Parameter
 from minissl.layers import Layer
 from minissl.net import Net
@@ -61,8 +62,8 @@ class DebugInfo:
             self.say(self._all_parameters())
 
     def _all_parameters(self) -> str:
-        data = [np.asarray(parameter.data) for parameter in self.net.parameters]
-        diff = [np.asarray(parameter.diff) for parameter in self.net.parameters]
+        data = [to_host(parameter.data) for parameter in self.net.parameters]
+        diff = [to_host(parameter.diff) for parameter in self.net.parameters]
         return (
             "    [Backward] All net params (data, diff): "
             f"L1 norm = ({_l1_norm(data):g}, {_l1_norm(diff):g}); "
@@ -72,7 +73,7 @@ class DebugInfo:
 
 def mean_magnitude(array: Any) -> float:
     """Return the mean of |x| over all elements."""
-    return float(np.mean(np.abs(np.asarray(array))))
+    return float(np.mean(np.abs(to_host(array))))
 
 
 def _l1_norm(arrays: list[np.ndarray]) -> float:

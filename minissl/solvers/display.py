@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
+from minissl.backend import to_host
 from minissl.solvers.debug_info import DebugInfo
 from minissl.sparsity import statistics
 
@@ -125,11 +126,11 @@ class CaffeLog(Silent):
         i = solver.iteration
         self.say(f"Iteration {i}{self._speed(i)}, loss = {solver.smoothed_loss():g}")
         net = solver.net
-        outputs = {name: np.asarray(net.blobs[name].data) for name in net.outputs}
+        outputs = {name: to_host(net.blobs[name].data) for name in net.outputs}
         self._outputs("Train", net, outputs)
         self.say(f"Iteration {i}, lr = {rate:g}")
         blobs = [
-            (np.asarray(parameter.matrix), terms.tiles)
+            (parameter.matrix, terms.tiles)
             for parameter, terms in zip(net.parameters, solver.terms, strict=True)
         ]
         for header, values in statistics.log_lines(blobs):
@@ -234,7 +235,7 @@ def sparsity_by_layer(solver: Solver) -> dict[str, dict[str, Any]]:
         measured = statistics.statistics_of(
             parameter.layer_name,
             parameter.index,
-            np.asarray(parameter.data),
+            parameter.data,
             parameter.conv_groups,
             terms.tiles,
         )

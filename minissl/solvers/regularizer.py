@@ -103,8 +103,10 @@ def add_weight_decay(parameter: Parameter, terms: ParameterTerms, kernels: Any) 
 
 def add_group_lasso(parameter: Parameter, terms: ParameterTerms, kernels: Any) -> None:
     """Add lambda * w / ||w_g|| of every group to ``parameter.diff``, unless it is proximal."""
-    if not terms.proximal:
-        group_lasso.regularize(parameter.diff_matrix, parameter.matrix, terms.lasso, kernels)
+    for term in () if terms.proximal else terms.lasso:
+        group_lasso.add_gradient(
+            parameter.diff_matrix, parameter.matrix, term.tile, term.strength, kernels
+        )
 
 
 def shorten_groups(parameter: Parameter, terms: ParameterTerms, rate: float, kernels: Any) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minissl.backend import to_host
 from minissl.formats.atomic import atomic_write
 from minissl.solvers.display import Silent
 from minissl.sparsity.group_lasso import group_norms
@@ -82,5 +83,5 @@ def _zero_groups(solver: Solver) -> dict[str, np.ndarray]:
     for parameter, terms in zip(solver.net.parameters, solver.terms, strict=True):
         for term in terms.lasso:
             norms = group_norms(parameter.matrix, term.tile, solver.kernels)
-            found[f"{parameter.layer_name} {term.tile}"] = norms.reshape(-1) == 0
+            found[f"{parameter.layer_name} {term.tile}"] = to_host(norms).reshape(-1) == 0
     return found

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minissl.backend import to_host
 from minissl.errors import WeightsError
 from minissl.formats.safetensors_file import read_tensors, write_tensors
 
@@ -42,15 +43,15 @@ def save(solver: Solver, path: Path) -> None:
     """
     tensors: dict[str, np.ndarray] = {}
     for parameter, history in zip(solver.net.parameters, solver.history, strict=True):
-        tensors[parameter.name] = np.asarray(parameter.data)
+        tensors[parameter.name] = to_host(parameter.data)
         for i, buffer in enumerate(history):
-            tensors[f"{PREFIX}history/{parameter.name}.{i}"] = np.asarray(buffer)
+            tensors[f"{PREFIX}history/{parameter.name}.{i}"] = to_host(buffer)
         if parameter.mask is not None:
-            tensors[f"{PREFIX}mask/{parameter.name}"] = np.asarray(parameter.mask).astype(np.uint8)
+            tensors[f"{PREFIX}mask/{parameter.name}"] = to_host(parameter.mask).astype(np.uint8)
     state = {
         "iteration": solver.iteration,
         "steps_passed": solver.steps_passed,
-        "losses": list(solver.losses),
+        "losses": [float(loss) for loss in solver.losses],
         "type": solver.param.type,
         "dtype": solver.net.dtype.name,
         "net": solver.net.state(),

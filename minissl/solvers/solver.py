@@ -17,11 +17,15 @@ from minissl import backend as backends
 from minissl.blob import Parameter
 from minissl.errors import ConfigError, NonFiniteError
 from minissl.net import Net
-from minissl.solvers import learning_rate, regularizer, snapshot, update_rules
+from minissl.solvers import learning_rate, one_pass, regularizer, snapshot, update_rules
 from minissl.solvers.collapse import Watch
 from minissl.solvers.display import Silent
 from minissl.solvers.nets import test_nets, train_net
 from minissl.sparsity import zero_out as zeroing
+
+#: of a backend that does not wait for results: iterations between two looks at the loss, where
+#: nothing is displayed more often
+LOOK = 100
 
 
 class Solver:
@@ -110,7 +114,7 @@ class Solver:
             parameter.skip_frozen = not (original or param.debug_info or param.clip_gradients >= 0)
         self.iteration = 0
         self.steps_passed = 0
-        self.loss = math.nan
+        self.loss_value: Any = math.nan
         self.losses: deque[float] = deque(maxlen=max(1, param.average_loss))
         self.last_test: list[dict[str, float]] = []
         self.last_snapshot: Path | None = None
@@ -125,38 +129,46 @@ class Solver:
 
     # --- one iteration ---
 
-    def step(self) -> float:
-        """Make one update; return the loss of the forward pass it is based on."""
+    def step(self) -> Any:
+        """Make one update; return the loss of the forward pass it is based on.
+
+        It is a number, or with a backend that does not wait for results a scalar of its own, for
+        which ``float()`` waits.
+        """
         # check_loss and check_weights report what overflows, NumPy need not warn as well
         with backends.single_threaded_blas(), np.errstate(over="ignore", invalid="ignore"):
             self.forward_backward()
             rate = self.learning_rate()
             self.reporter.before_update(self, rate)
             self.clip_gradients()
-            for number, parameter in enumerate(self.net.parameters):
+            left = one_pass.update(self, rate)  # what the backend has not done in one pass
+            for number, parameter in left:
                 self.normalize(parameter)
                 self.weight_decay(number, parameter)
                 self.group_lasso(number, parameter)
                 self.update(number, parameter, rate)
-            for number, parameter in enumerate(self.net.parameters):
+            for number, parameter in left:
                 self.freeze(parameter)
                 self.proximal_step(number, parameter, rate)
                 self.zero_out(parameter)
-            self.check_weights()
+            if self.kernels.WAITS:
+                self.check_weights()
         self.iteration += 1
-        return self.loss
+        return self.loss_value
 
     def forward_backward(self) -> None:
         """Data loss and its gradient, over ``iter_size`` batches."""
         self.net.clear_gradients()
-        total = 0.0
+        values = []
         for _ in range(self.param.iter_size):
             self.net.forward()
-            total += self.net.loss()
+            values.append(self.net.loss_value())
             self.net.backward()
-        self.loss = total / self.param.iter_size
-        self.check_loss()
-        self.losses.append(self.loss)
+        self.loss_value = sum(values[1:], start=values[0]) / self.param.iter_size
+        if self.looks_now():
+            self.net.check()
+            self.check_loss()
+        self.losses.append(self.loss_value)
 
     def learning_rate(self) -> float:
         """Return the rate of this iteration, by the solver's ``lr_policy``."""
@@ -221,7 +233,16 @@ class Solver:
 
     def smoothed_loss(self) -> float:
         """Mean loss of the last ``average_loss`` iterations."""
-        return sum(self.losses) / len(self.losses) if self.losses else math.nan
+        return float(sum(self.losses) / len(self.losses)) if self.losses else math.nan
+
+    @property
+    def loss(self) -> float:
+        """Loss of the last iteration."""
+        return float(self.loss_value)
+
+    def looks_now(self) -> bool:
+        """Whether the results of this iteration are looked at before the next one begins."""
+        return self.kernels.WAITS or self.displays() or self.iteration % LOOK == 0
 
     def displays(self) -> bool:
         """Whether the present iteration is one that is displayed."""
@@ -237,6 +258,8 @@ class Solver:
 
     def check_weights(self) -> None:
         """Stop when a weight is NaN or infinite."""
+        if self.kernels.are_finite(parameter.data for parameter in self.net.parameters):
+            return
         for parameter in self.net.parameters:
             if not self.kernels.all_finite(parameter.data):
                 raise self._diverged(
@@ -325,6 +348,9 @@ class Solver:
         path = self.snapshot_path()
         if path is None:
             raise ConfigError("this solver has no run folder to save snapshots in; give it run=")
+        if not self.kernels.WAITS:
+            self.net.check()
+            self.check_weights()
         snapshot.save(self, path)
         self.last_snapshot = path
         self.snapshot_requested = False
@@ -338,7 +364,7 @@ class Solver:
     def frozen(self) -> dict[str, float]:
         """Return the frozen percentage of each layer that has a connectivity mask."""
         return {
-            p.layer_name: 100 * (1 - float(np.mean(p.mask)))
+            p.layer_name: 100 * (1 - float(p.mask.mean()))
             for p in self.net.parameters
             if p.mask is not None
         }
@@ -349,16 +375,19 @@ def mean_outputs(net: Net, batches: int, tick: Any = None) -> dict[str, float]:
 
     An output of several elements appears as ``name[0]``, ``name[1]`` ...
     """
-    sums: dict[str, float] = {}
+    sums: dict[str, Any] = {}
     for _ in range(batches):
         for name, values in net.forward().items():
-            flat = np.asarray(values).reshape(-1)
-            for i, value in enumerate(flat):
-                key = name if flat.size == 1 else f"{name}[{i}]"
-                sums[key] = sums.get(key, 0.0) + float(value)
+            sums[name] = sums.get(name, 0.0) + values.astype("float64")
         if tick:
             tick()
-    return {name: total / batches for name, total in sums.items()}
+    net.check()
+    means: dict[str, float] = {}
+    for name, values in sums.items():
+        flat = backends.to_host(values).reshape(-1) / batches
+        for i, value in enumerate(flat):
+            means[name if flat.size == 1 else f"{name}[{i}]"] = float(value)
+    return means
 
 
 def _check_fields(solver: Any) -> None:

@@ -42,9 +42,9 @@ def group_norms(
 ) -> np.ndarray:  # float64 (R/ydimen, C/xdimen)
     """Return ||w_g|| of every group, float64 of shape (R/ydimen, C/xdimen)."""
     R, C = matrix.shape
-    sums = np.empty((R // tile.ydimen, C // tile.xdimen))
+    sums = kernels.xp.empty((R // tile.ydimen, C // tile.xdimen))
     kernels.tile_square_sums(matrix, tile.ydimen, tile.xdimen, sums)
-    return np.sqrt(sums, out=sums)
+    return kernels.xp.sqrt(sums, out=sums)
 
 
 def penalty(
@@ -62,7 +62,21 @@ def add_gradient(
     kernels: ModuleType = reference,
 ) -> None:
     """Add strength * w / ||w_g|| to ``d_matrix``; a group of norm 0 adds 0."""
-    penalty_and_gradient(d_matrix, matrix, tile, strength, kernels)
+    _add_gradient(d_matrix, matrix, tile, strength, group_norms(matrix, tile, kernels), kernels)
+
+
+def _add_gradient(
+    d_matrix: np.ndarray,
+    matrix: np.ndarray,
+    tile: Tile,
+    strength: float,
+    norms: np.ndarray,
+    kernels: ModuleType,
+) -> None:
+    xp, some = kernels.xp, norms != 0
+    # dividing where the norm is not 0, and nothing else, is what keeps zeros at 0 and lets NaN show
+    factors = xp.where(some, strength / xp.where(some, norms, 1.0), 0.0)
+    kernels.tile_add_scaled(matrix, factors, tile.ydimen, tile.xdimen, d_matrix)
 
 
 def penalty_and_gradient(
@@ -93,9 +107,7 @@ def penalty_and_gradient(
         strength * sum_g ||w_g||.
     """
     norms = group_norms(matrix, tile, kernels)  # (R/ydimen, C/xdimen)
-    # dividing where the norm is not 0, and nothing else, is what keeps zeros at 0 and lets NaN show
-    factors = np.divide(strength, norms, where=norms != 0, out=np.zeros_like(norms))
-    kernels.tile_add_scaled(matrix, factors, tile.ydimen, tile.xdimen, d_matrix)
+    _add_gradient(d_matrix, matrix, tile, strength, norms, kernels)
     return strength * float(norms.sum())
 
 

@@ -57,5 +57,6 @@ def proximal_step(
     norms = group_norms(matrix, tile, kernels)  # (R/ydimen, C/xdimen)
     # nothing is divided by a norm of 0, and a norm of NaN shows
     long = ~(norms <= amount) & (norms != 0)
-    lost = np.divide(amount, norms, where=long, out=np.ones_like(norms))
+    xp = kernels.xp
+    lost = xp.where(long, amount / xp.where(long, norms, 1.0), 1.0)
     kernels.tile_scale(1.0 - lost, tile.ydimen, tile.xdimen, matrix)

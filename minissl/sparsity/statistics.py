@@ -114,7 +114,7 @@ def zero_tiles(matrix: np.ndarray, tile: Tile) -> np.ndarray:
 def percentage(which: np.ndarray, dtype: npt.DTypeLike = np.float64) -> float:
     """Return 100 * (true elements) / (elements), formed in the given precision."""
     number = np.dtype(dtype).type
-    return float(number(100) * number(np.count_nonzero(which)) / number(which.size))
+    return float(number(100) * number(int(np.count_nonzero(which))) / number(which.size))
 
 
 def statistics_of(

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from minissl.backend import to_host
 from minissl.errors import WeightsError
 from minissl.formats.matrix_market import read_matrix, read_shape
 from minissl.net import Net
@@ -50,7 +49,7 @@ def load_matrices(net: Net, folder: str | Path) -> list[str]:
                 f"'{layer.name}' has {own.matrix_shape[0]} x {own.matrix_shape[1]}; use the net "
                 "that it belongs to"
             )
-        others = [np.asarray(parameter.data) for parameter in layer.parameters[1:]]
+        others = [to_host(parameter.data) for parameter in layer.parameters[1:]]
         weights[layer.name] = [matrix.reshape(own.shape), *others]
     if not weights:
         raise WeightsError(

@@ -68,7 +68,7 @@ def time_net(
         For an unknown mode.
     """
     feed_random(net)
-    watch = Stopwatch()
+    watch = Stopwatch(net.kernels)
     steps = _forward_steps(net, modes or {}, groups)
     best = Peak(net.kernels, net.dtype) if peak else None
     with backends.single_threaded_blas():

@@ -8,9 +8,9 @@ Dimensions: N images of a batch, C channels, F filters, G conv groups, P x Q out
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
-from minissl import backend as backends
 from minissl.channels import dense_weights
 from minissl.conv_modes import ConvShape, Prepared, prepare
 from minissl.conv_modes.inner_product import prepare_inner_product
@@ -191,7 +191,8 @@ def _layer_time(watch: Stopwatch, key: Any, backward: Any = None, **options: Any
 
 def _stages_of(kernels: Any, mode: str) -> dict[str, int]:
     """Return the stages that can be run alone: of lowered modes, not by the plain definition."""
-    if backends.name_of(kernels) != "numba" or not mode.startswith("LOWERED"):
+    has_stages = "stages" in inspect.signature(kernels.conv_forward).parameters
+    if not has_stages or not mode.startswith("LOWERED"):
         return {}
     from minissl.kernels.cpu.stages import LOWER, MULTIPLY
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
+from minissl.kernels import reference
+
 
 class Stopwatch:
-    """Collects durations under keys."""
+    """Collects durations under keys, by the clock of a backend (the machine's by default)."""
 
-    def __init__(self) -> None:
+    def __init__(self, kernels: Any = reference) -> None:
         self.seconds: dict[Hashable, list[float]] = {}
+        self.timer = kernels.Timer()
 
     @contextmanager
     def measure(self, key: Hashable) -> Iterator[None]:
         """Add the duration of a block."""
-        start = time.perf_counter()
+        self.timer.start()
         yield
-        self.seconds.setdefault(key, []).append(time.perf_counter() - start)
+        self.seconds.setdefault(key, []).append(self.timer.stop())
 
     def forget(self) -> None:
         """Drop all durations."""

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minissl import Net
-from minissl.backend import get
+from minissl.backend import get, to_host
 from minissl.conv_modes import ConvShape
 from minissl.conv_modes.inner_product import GEMM_MODES, PRODUCTS, prepare_inner_product
 from minissl.errors import ConfigError
@@ -72,12 +72,14 @@ def test_a_wide_matrix_is_divided_into_slabs(N, K, backend_module):
     rng = np.random.default_rng(K)
     w = np.where(rng.random((3, K)) < 0.1, np.rint(rng.uniform(-9, 9, (3, K))), 0)
     x, b = np.rint(rng.uniform(-9, 9, (N, K))), np.array([1.0, 2, 3])
-    packed = prepare_inner_product("LOWERED_CSRMM", w, b, backend_module)
+    xp = backend_module.xp
+    weights, bias = xp.asarray(w), xp.asarray(b)
+    packed = prepare_inner_product("LOWERED_CSRMM", weights, bias, backend_module)
     assert len(packed.slabs) == -(-K // 6144)
     assert all(columns.max() < 6144 for _, columns, _ in packed.slabs)
-    y = np.empty((N, 3))
-    packed.forward(x, y)
-    assert np.array_equal(y, x @ w.T + b)
+    y = xp.empty((N, 3))
+    packed.forward(xp.asarray(x), y)
+    assert np.array_equal(to_host(y), x @ w.T + b)
     assert np.array_equal(packed.dense(), w)
     assert packed.multiply_adds == np.count_nonzero(w)
 
@@ -113,11 +115,11 @@ def test_weights_are_packed_at_load_and_the_dense_copy_is_released(mode, layout,
         blobs = {"ip": [stored] if "bias" in layout else [stored, np.arange(4.0)]}
         plain.load(blobs)
         sparse.load(blobs)
-        expected = plain.forward({"x": x})["y"]
-        assert np.allclose(sparse.forward({"x": x})["y"], expected, rtol=1e-12, atol=1e-12)
+        expected, found = (to_host(net.forward({"x": x})["y"]) for net in (plain, sparse))
+        assert np.allclose(found, expected, rtol=1e-12, atol=1e-12)
     parameter = sparse.layer("ip").parameters[0]
     assert parameter._data is None
-    assert np.array_equal(parameter.data, stored)
+    assert np.array_equal(to_host(parameter.data), stored)
     sparse.save(tmp_path / "w.npz")
     assert np.array_equal(np.load(tmp_path / "w.npz")["ip.0"], stored)
 
@@ -132,9 +134,9 @@ def test_a_compacted_layer_reads_its_own_columns(mode, backend):
     w[2] = w[:, 1] = 0
     net.load({"ip": [w, b]})
     y = net.forward({"x": x.reshape(5, 2, 3, 3)})["y"]
-    assert np.allclose(y, x[:, kept] @ w.T + b, rtol=1e-12, atol=1e-12)
+    assert np.allclose(to_host(y), x[:, kept] @ w.T + b, rtol=1e-12, atol=1e-12)
     layer = net.layer("ip")
-    assert np.array_equal(layer.parameters[0].data, w)
+    assert np.array_equal(to_host(layer.parameters[0].data), w)
     assert layer.conv_mode == ("LOWERED_CSRMM" if mode == "SPMDM" else "LOWERED_CCNMM")
 
 
@@ -144,7 +146,7 @@ def test_random_weights_are_packed_at_the_first_pass(backend):
         for mode in GEMM_MODES
     ]
     x = np.random.default_rng(0).uniform(-1, 1, (5, 2, 3, 3))
-    dense, *others = (net.forward({"x": x})["y"] for net in nets)
+    dense, *others = (to_host(net.forward({"x": x})["y"]) for net in nets)
     assert np.abs(dense).max() > 0.1
     assert all(np.allclose(y, dense, rtol=1e-12, atol=1e-12) for y in others)
 

@@ -261,7 +261,7 @@ def test_poolings_agree(case, dtype, seed):
     assert_agree("ave_pool_forward", (x, *geometry), np.full_like(y, np.nan))
     d_y = rng.uniform(-1, 1, y_shape).astype(dtype)
     assert_agree("ave_pool_backward", (d_y, *geometry), np.full_like(x, np.nan))
-    assert_agree("max_pool_backward", (d_y, positions), np.full_like(x, np.nan))
+    assert_agree("max_pool_backward", (d_y, positions, *geometry), np.full_like(x, np.nan))
 
 
 @given(

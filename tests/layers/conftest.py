@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from minissl import backend
+from minissl import backend as backends
+
+
+@pytest.fixture
+def every_kernels(backend):
+    """The kernels of each backend in turn, those of a GPU too."""
+    return backends.get(backend)
 
 
 @pytest.fixture(params=["numpy", "numba"])
 def kernels(request):
-    """Both backends in turn."""
-    return backend.get(request.param)
+    """The kernels of each backend whose arrays are NumPy's."""
+    return backends.get(request.param)

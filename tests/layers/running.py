@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from minissl.backend import to_host
 from minissl.blob import Blob
 from minissl.layers import Layer
 from tests.gradient_cases import make_layer
@@ -18,10 +19,10 @@ def set_up(
     layer = make_layer(text, kernels, dtype, phase)
     values = [np.array(array, dtype) for array in arrays]
     top_shapes = layer.setup([v.shape for v in values])
-    bottom = [Blob(f"bottom{i}", v.shape, dtype) for i, v in enumerate(values)]
+    bottom = [Blob(f"bottom{i}", v.shape, dtype, kernels.xp) for i, v in enumerate(values)]
     for blob, v in zip(bottom, values, strict=True):
-        blob.data = v
-    top = [Blob(f"top{i}", shape, dtype) for i, shape in enumerate(top_shapes)]
+        blob.data = kernels.xp.asarray(v)
+    top = [Blob(f"top{i}", shape, dtype, kernels.xp) for i, shape in enumerate(top_shapes)]
     return layer, bottom, top
 
 
@@ -29,4 +30,5 @@ def forward(text: str, kernels: Any, *arrays: Any, **more: Any) -> list[np.ndarr
     """Return the tops of a layer."""
     layer, bottom, top = set_up(text, kernels, *arrays, **more)
     layer.forward(bottom, top)
-    return [blob.data for blob in top]
+    layer.check()
+    return [to_host(blob.data) for blob in top]

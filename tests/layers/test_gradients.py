@@ -16,27 +16,27 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 def run(case: Case, kernels, dtype=np.float64, change=lambda array: array) -> list[np.ndarray]:
     """Run a case forward and backward; return tops, bottom gradients and parameter gradients."""
-    rng = np.random.default_rng(1)
+    rng, xp = np.random.default_rng(1), kernels.xp
     layer = make_layer(case.text, kernels, dtype, case.phase)
     values = [change(v.astype(dtype)) for v in case.values()]
     top_shapes = layer.setup([v.shape for v in values])
     for parameter in layer.parameters:
-        parameter.data = rng.normal(size=parameter.shape).astype(dtype)
-    bottom = [Blob(f"x{i}", v.shape, dtype) for i, v in enumerate(values)]
+        parameter.data = xp.asarray(rng.normal(size=parameter.shape).astype(dtype))
+    bottom = [Blob(f"x{i}", v.shape, dtype, xp) for i, v in enumerate(values)]
     for blob, array in zip(bottom, values, strict=True):
-        blob.data = array
-    top = [Blob(f"y{i}", shape, dtype) for i, shape in enumerate(top_shapes)]
+        blob.data = xp.asarray(array)
+    top = [Blob(f"y{i}", shape, dtype, xp) for i, shape in enumerate(top_shapes)]
     if case.in_place:
         top[0] = bottom[0]
     layer.forward(bottom, top)
-    results = [np.array(blob.data) for blob in top]
+    results = [backend.to_host(blob.data).copy() for blob in top]
     for blob in top:
-        blob.diff[...] = rng.normal(size=blob.shape)
+        backend.assign(blob.diff, np.asarray(rng.normal(size=blob.shape)))
     wanted = [i not in layer.no_gradient for i in range(len(bottom))]
     layer.backward(top, wanted, bottom)
     results += [blob.diff for blob, yes in zip(bottom, wanted, strict=True) if yes]
     results += [parameter.diff for parameter in layer.parameters]
-    return results
+    return [backend.to_host(array) for array in results]
 
 
 def assert_close(results, expected, tolerance: float) -> None:
@@ -48,8 +48,8 @@ def assert_close(results, expected, tolerance: float) -> None:
 
 
 @every_case
-def test_gradient_agrees_with_finite_differences(case, kernels):
-    layer = make_layer(case.text, kernels, phase=case.phase)
+def test_gradient_agrees_with_finite_differences(case, every_kernels):
+    layer = make_layer(case.text, every_kernels, phase=case.phase)
     error = check_layer(
         layer,
         case.values(),
@@ -61,25 +61,25 @@ def test_gradient_agrees_with_finite_differences(case, kernels):
 
 
 @every_case
-def test_backends_agree(case):
-    assert_close(run(case, backend.get("numba")), run(case, backend.get("numpy")), 1e-12)
+def test_backends_agree(case, every_kernels):
+    assert_close(run(case, every_kernels), run(case, backend.get("numpy")), 1e-12)
 
 
 @every_case
-def test_float32_agrees_with_float64(case, kernels):
-    single, double = run(case, kernels, np.float32), run(case, kernels)
+def test_float32_agrees_with_float64(case, every_kernels):
+    single, double = run(case, every_kernels, np.float32), run(case, every_kernels)
     assert all(array.dtype == np.float32 for array in single)
     assert_close(single, double, 2e-5)
 
 
 @every_case
-def test_non_contiguous_input_gives_the_same(case, kernels):
+def test_non_contiguous_input_gives_the_same(case, every_kernels):
     def spread(array):
         wide = np.zeros((*array.shape, 2), array.dtype)
         wide[..., 0] = array
         return wide[..., 0]
 
-    assert_close(run(case, kernels, change=spread), run(case, kernels), 1e-12)
+    assert_close(run(case, every_kernels, change=spread), run(case, every_kernels), 1e-12)
 
 
 def test_every_layer_has_a_record():

@@ -29,13 +29,14 @@ def steps(kind, backend, more="", gradients=gradient, dtype=np.float64):
     """The steps that four different gradients and rates give."""
     kernels = backends.get(backend)
     rule = update_rules.create(solver(kind, more), kernels)
-    parameter = Parameter("ip", 0, (3, 4), "weight", proto.ParamSpec(), dtype=dtype)
-    history = [np.zeros((3, 4), dtype) for _ in range(rule.buffers)]
+    spec, xp = proto.ParamSpec(), kernels.xp
+    parameter = Parameter("ip", 0, (3, 4), "weight", spec, dtype=dtype, xp=xp)
+    history = [xp.zeros((3, 4), dtype) for _ in range(rule.buffers)]
     taken = []
     for i, rate in enumerate(RATES):
-        parameter.diff[...] = gradients(i)
+        backends.assign(parameter.diff, gradients(i))
         rule.compute(parameter, history, rate, i)
-        taken.append(parameter.diff.copy())
+        taken.append(backends.to_host(parameter.diff).copy())
     return taken
 
 
@@ -98,15 +99,17 @@ def test_least_squares(kind, rate, iterations, backend):
     rng = np.random.default_rng(3)
     a, target = rng.normal(size=(12, 3)), rng.normal(size=(12, 1))
     solution = np.linalg.solve(a.T @ a, a.T @ target)
-    rule = update_rules.create(solver(kind), backends.get(backend))
-    parameter = Parameter("ip", 0, (3, 1), "weight", proto.ParamSpec(), dtype=np.float64)
-    history = [np.zeros((3, 1)) for _ in range(rule.buffers)]
+    kernels = backends.get(backend)
+    rule = update_rules.create(solver(kind), kernels)
+    spec, xp = proto.ParamSpec(), kernels.xp
+    parameter = Parameter("ip", 0, (3, 1), "weight", spec, dtype=np.float64, xp=xp)
+    history = [xp.zeros((3, 1)) for _ in range(rule.buffers)]
     w = np.zeros((3, 1))
     for i in range(iterations):
-        parameter.diff[...] = a.T @ (a @ w - target) / len(a)
+        backends.assign(parameter.diff, a.T @ (a @ w - target) / len(a))
         decaying = rate if kind != "Adam" else rate / (1 + 0.1 * i)
         rule.compute(parameter, history, decaying, i)
-        w -= parameter.diff
+        w -= backends.to_host(parameter.diff)
     assert np.linalg.norm(solution) > 0.1
     np.testing.assert_allclose(w, solution, atol=1e-4)
 

@@ -94,7 +94,9 @@ def test_a_forgotten_square_root_is_caught_by_finite_differences():
         sums **= 2  # the root that group_norms takes then gives ||w||^2
 
     wrong = SimpleNamespace(
-        tile_square_sums=square_sums_without_root, tile_add_scaled=reference.tile_add_scaled
+        xp=np,
+        tile_square_sums=square_sums_without_root,
+        tile_add_scaled=reference.tile_add_scaled,
     )
     matrix = np.random.default_rng(0).uniform(0.5, 2, (4, 6))
     tile = Tile(6, 1)

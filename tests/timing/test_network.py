@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minissl import Net, timing
+from minissl.backend import assign, to_host
 from minissl.conv_modes.auto import Choice
 from minissl.errors import ConfigError, WeightsError
 from minissl.formats.matrix_market import write_matrix
@@ -20,7 +21,7 @@ MODES = (*LOWERED, "DIRECT_SCONV", "DIRECT_DCONV")
 def tiny(backend="numpy", phase="TEST", fuse=True, **parts):
     net = Net(parse_net(net_text(**parts)), phase, backend=backend, seed=5, fuse=fuse)
     w = net.layer("conv1").parameters[0].data
-    w[...] = np.arange(1, 37).reshape(w.shape)
+    assign(w, np.arange(1, 37).reshape(w.shape))
     w[0] = 0  # a dead filter: 9 of 36 weights
     w[1, :, 0, 0] = 0  # and a single weight
     return net
@@ -93,12 +94,12 @@ def test_stages_of_the_compiled_kernels():
 def test_timing_leaves_a_right_result_behind(backend):
     net = tiny(backend)
     timing.time_net(net, {"conv1": MODES[::-1]}, iterations=1)
-    timed = net.blobs["ip2"].data.copy()
+    timed = to_host(net.blobs["ip2"].data).copy()
     assert np.abs(timed).max() > 1
     for layer in net.layers:
         if not layer.is_data:
             layer.forward(*net.bottoms_and_tops(layer))
-    assert np.allclose(timed, net.blobs["ip2"].data, rtol=1e-5)
+    assert np.allclose(timed, to_host(net.blobs["ip2"].data), rtol=1e-5)
 
 
 def test_backward_is_timed_where_it_runs():

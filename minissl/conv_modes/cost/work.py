@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minissl.backend import to_host
 from minissl.conv_modes.shape import ConvShape
 
 #: term -> units on the busiest thread
@@ -45,7 +46,7 @@ class Work:
     @classmethod
     def of(cls, shape: ConvShape, w: Any, images: int, threads: int) -> Work:
         """Count the zeros of weights (F, C/G, kh, kw)."""
-        w = np.asarray(w)
+        w = to_host(w)
         bands = shape.bands(w) != 0  # (G, F/G, K)
         per_row = np.count_nonzero(bands, axis=2)  # (G, F/G)
         columns = bands.any(axis=1)  # (G, K)

@@ -303,7 +303,7 @@ def _ave_pool_backward(d_y, kernel, stride, pad, d_x):
                         target[h, w] += share
 
 
-def max_pool_backward(d_y, argmax, d_x) -> None:
+def max_pool_backward(d_y, argmax, kernel, stride, pad, d_x) -> None:
     """Send each gradient to the winner of its window; see the reference."""
     _max_pool_backward(np.ascontiguousarray(d_y), argmax, d_x)
 

@@ -101,3 +101,8 @@ def all_finite(w) -> bool:
     counts = np.empty(PARTS, np.int64)
     _non_finite_parts(w.reshape(-1), step(w.size), counts)
     return not counts.any()
+
+
+def are_finite(arrays) -> bool:
+    """Whether no element of any array is NaN or infinite."""
+    return all(all_finite(array) for array in arrays)

@@ -1,0 +1,52 @@
+"""The update of a parameter in one pass, where the backend has one.
+
+A GPU spends more time on starting a kernel than on the weights of a small network, and on a large
+one as much time as memory needs to be read. So its backend offers ``sgd_step``, which computes what
+the methods of :class:`minissl.solvers.solver.Solver` would compute one after the other; those stay
+the definition, and take what it cannot do: Adam, and group lasso by its proximal step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from minissl.blob import Parameter
+from minissl.solvers.update_rules import Nesterov, Sgd
+from minissl.sparsity import zero_out as zeroing
+
+if TYPE_CHECKING:
+    from minissl.solvers.solver import Solver
+
+#: kinds of groups that the backend's pass takes
+MOST_TERMS = 4
+
+
+def update(solver: Solver, rate: float) -> list[tuple[int, Parameter]]:
+    """Update what can be updated in one pass; return the other parameters with their numbers."""
+    every = list(enumerate(solver.net.parameters))
+    if not hasattr(solver.kernels, "sgd_step") or not isinstance(solver.rule, Sgd):
+        return every
+    left = []
+    for number, parameter in every:
+        terms = solver.terms[number]
+        if len(terms.lasso) > MOST_TERMS or (terms.proximal and terms.lasso):
+            left.append((number, parameter))
+            continue
+        zeroed = zeroing.applies_to(
+            parameter.role, enabled=solver.zero_out_enabled, original=solver.original
+        )
+        solver.kernels.sgd_step(
+            parameter.data,
+            parameter.diff,
+            solver.history[number][0],
+            1 / solver.param.iter_size,
+            (terms.decay.kind, terms.decay.strength) if terms.decay else None,
+            terms.multiplier,
+            [(term.tile.ydimen, term.tile.xdimen, term.strength) for term in terms.lasso],
+            rate * parameter.spec.lr_mult,
+            solver.rule.momentum,
+            isinstance(solver.rule, Nesterov),
+            parameter.mask,
+            zeroing.ZERO_THRESHOLD if zeroed else 0.0,
+        )
+    return left
