@@ -459,8 +459,11 @@ class Net:
         """Write the weights; the suffix chooses .caffemodel, .safetensors or .npz."""
         from minissl.formats.weights import write_weights
 
-        types = {layer.name: layer.type_name for layer in self.layers}
-        write_weights(path, self.weights(), self.name, types)
+        write_weights(path, self.weights(), self.name, definitions=self.definitions())
+
+    def definitions(self) -> dict[str, Any]:
+        """Return the LayerParameter of each layer by name, Splits included, in order."""
+        return {layer.name: layer.param for layer in self.layers}
 
     # --- state ---
 
