@@ -3,9 +3,9 @@
     y[n, c, i, j] = (x[n, c, top + i, left + j] - mean[c, top + i, left + j]) * scale
 
 with j counted from the right where the image is mirrored. The mean belongs to the uncropped image.
-With ``pad``, images that train have so many zeros on each side, put there after the mean is
-subtracted; ``top`` and ``left`` are then counted from the corner of the padded image, so that a crop
-of the size of the image is a random shift (He et al., CVPR 2016, section 4.2).
+With ``pad``, training images have so many zeros on each side, put there after the mean is
+subtracted, and ``top`` and ``left`` begin at ``-pad``: a crop of the size of the image is then a
+random shift (He et al., CVPR 2016, section 4.2).
 
 Dimensions: N images, C channels, H x W pixels before and h x w pixels after cropping.
 """
