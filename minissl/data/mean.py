@@ -1,13 +1,41 @@
-"""Mean images as Caffe's ``compute_image_mean`` writes them (``.binaryproto``)."""
+"""Mean images: of a data set, or as Caffe's ``compute_image_mean`` writes them."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from minissl.data.catalogue import data_folder
+from minissl.data.datasets import load
 from minissl.errors import DataError, WeightsError
 from minissl.formats.blobs import read_binaryproto
+
+
+def mean_of(name: str) -> np.ndarray:
+    """Return the mean of all training images of a data set that minissl knows.
+
+    Returns
+    -------
+    numpy.ndarray
+        (C, H, W), float32, read-only.
+
+    Raises
+    ------
+    DataError
+        The data set is not on this machine.
+    """
+    return _mean_of(name, data_folder())
+
+
+@lru_cache(maxsize=4)
+def _mean_of(name: str, folder: Path) -> np.ndarray:
+    images = load(name, "train", folder).images
+    # in float64 the sum of bytes is exact, so that its order does not matter
+    mean = images.mean(axis=0, dtype=np.float64).astype(np.float32)
+    mean.flags.writeable = False
+    return mean
 
 
 def read_mean(path: str | Path) -> np.ndarray:

@@ -69,7 +69,7 @@ def test_convert_a_caffemodel_to_its_net(run, net_file, weights_file, tmp_path):
     run("convert", weights_file, tmp_path / "w.caffemodel", "--model", net_file)
     run("convert", tmp_path / "w.caffemodel", tmp_path / "net.prototxt")
     found = read_net(tmp_path / "net.prototxt")
-    assert [layer.name for layer in found.layer if layer.type != "Split"] == [
+    assert [layer.name for layer in found.layer] == [
         layer.name for layer in read_net(net_file).layer
     ]
     assert not found.layer[1].blobs and found.layer[1].convolution_param.num_output == 3
