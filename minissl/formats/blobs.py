@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -103,7 +104,7 @@ def blob_parts(
         inner = header(1, len(dims)) + dims if dims else b""
         shape = header(_SHAPE, len(inner)) + inner
     lead = header(_DOUBLE_DATA if is_double else _DATA, values.nbytes) if values.size else b""
-    payload = memoryview(values.reshape(-1)).cast("B") if values.size else b""
+    payload: Any = values.reshape(-1).view(np.uint8).data if values.size else b""
     # fields in the order of their numbers, as the protobuf library writes them
     order = [shape, lead, payload] if is_double else [lead, payload, shape]
     pieces = [before, *order]

@@ -230,7 +230,7 @@ def _read_layer(reader: Reader, length: int, numbers: tuple[int, int], path: str
 def _copied(reader: Reader, number: int, kind: int, value: int) -> bytes:
     """Return a field as it stands in the file."""
     if kind == BYTES:
-        return header(number, value) + reader.bytes(value)
+        return header(number, value) + reader.small(value)
     if kind == VARINT:
         return varint(number << 3 | kind) + varint(value)
     return varint(number << 3 | kind) + value.to_bytes(8 if kind == 1 else 4, "little")

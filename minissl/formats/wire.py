@@ -88,7 +88,7 @@ class Reader:
             else:  # groups, which Caffe's files never held
                 raise WireError
 
-    def bytes(self, length: int) -> bytes:
+    def small(self, length: int) -> bytes:
         """Read a text or a small message."""
         if length > MAX_SMALL:
             raise WireError
@@ -97,7 +97,7 @@ class Reader:
     def text(self, length: int) -> str:
         """Read a text in UTF-8."""
         try:
-            return self.bytes(length).decode("utf-8")
+            return self.small(length).decode("utf-8")
         except UnicodeDecodeError:
             raise WireError from None
 
