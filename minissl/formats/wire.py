@@ -121,7 +121,7 @@ class Reader:
             array = np.empty(length // width, dtype)
         except MemoryError:
             raise WireError from None
-        view = memoryview(array).cast("B") if length else memoryview(b"")
+        view: Any = array.view(np.uint8).data
         done = 0
         while done < length:
             count = self._file.readinto(view[done:])
