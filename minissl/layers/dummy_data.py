@@ -54,7 +54,7 @@ class DummyData(Source):
                 f"has {len(shapes)} shapes for {tops} tops; give one for all, or one each"
             )
         if any(n < 1 for shape in shapes for n in shape):
-            raise self.config_error("has a shape with a dimension below 1")
+            raise self.config_error("has a shape with a dimension below 1; use 1 or more")
         sized = [(self.batch_size(shape[0]), *shape[1:]) if shape else () for shape in shapes]
         return sized * tops if len(sized) == 1 else sized
 
