@@ -5,6 +5,7 @@ Dimensions: N images of a batch, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from minissl.blob import Blob, Shape
 from minissl.data.batches import BatchReader
 from minissl.data.catalogue import CATALOGUE, SOURCES, find_source
 from minissl.data.datasets import load
-from minissl.data.mean import read_mean
+from minissl.data.mean import mean_of, read_mean
 from minissl.data.transform import Transform
 from minissl.errors import DataError, ShapeError
 from minissl.layers.base import Layer, register
@@ -48,7 +49,8 @@ class Data(Source):
     the context names one, which then replaces it. The TRAIN phase reads the training part, TEST the
     test part; with ``/validation`` behind the name both read the training part, divided in two
     (:func:`minissl.data.datasets.load`). The data are loaded by the first ``forward``: a network
-    can be looked at without.
+    can be looked at without. ``transform_param.mean_file`` is a file, or names a data set whose
+    training images the mean is taken of.
 
     Tops: (N, C, H, W) and, where there is a second one, (N,); labels are numbers of the network's
     type, as in Caffe.
@@ -90,6 +92,8 @@ class Data(Source):
         if self._reader is None:
             options = self.context.data
             dataset = load(self._source, SPLIT_OF_PHASE[self.phase])
+            if self._mean_source:
+                self._transform = replace(self._transform, mean=mean_of(self._mean_source))
             self._reader = BatchReader(
                 dataset,
                 self._batch_size,
@@ -137,11 +141,14 @@ class Data(Source):
         if param.mean_file and param.mean_value:
             raise self.config_error("has both mean_file and mean_value; keep one of them")
         mean = None
-        if param.mean_file:
+        self._mean_source = param.mean_file if param.mean_file in CATALOGUE else None
+        if self._mean_source:  # a place of its shape, until the data are loaded
+            mean = np.broadcast_to(np.float32(0), CATALOGUE[self._mean_source].image_shape)
+        elif param.mean_file:
             mean = read_mean(param.mean_file)
         elif param.mean_value:
             mean = np.array(param.mean_value, np.float32)
-        return Transform(param.scale, mean, param.crop_size, param.mirror)
+        return Transform(param.scale, mean, param.crop_size, param.mirror, param.pad)
 
 
 @register("MemoryData")

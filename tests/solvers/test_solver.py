@@ -304,7 +304,7 @@ def test_tiles_that_do_not_divide_are_refused():
 
 def test_decay_proto_that_is_missing():
     net = net_text(ip1=spec('decay_proto: "nowhere.binaryproto"'))
-    with pytest.raises(ConfigError, match=r"cannot read decay_proto 'nowhere\.binaryproto'"):
+    with pytest.raises(ConfigError, match=r"There is no decay_proto nowhere\.binaryproto"):
         make_solver(net=net, backend="numpy")
 
 
