@@ -10,7 +10,7 @@ import pytest
 from minissl import Net
 from minissl.backend import to_host
 from minissl.errors import ConfigError, DataError, ShapeError
-from minissl.formats.caffemodel import blob_of
+from minissl.formats import proto
 from minissl.formats.prototxt import parse_net
 from minissl.sparsity.zero_out import applies_to
 from tests.layers.running import forward, set_up
@@ -259,7 +259,8 @@ def test_log_losses(every_kernels, tmp_path):
     expected = (2 * math.log(2) + 3 * math.log(4) + math.log(2)) / 2
     (loss,) = forward('type: "InfogainLoss"', every_kernels, p, [1, 2], matrix)
     assert loss == pytest.approx(expected)
-    (tmp_path / "h.binaryproto").write_bytes(blob_of(matrix[None]).SerializeToString())
+    blob = proto.BlobProto(shape=proto.BlobShape(dim=[1, 3, 3]), data=matrix.ravel())
+    (tmp_path / "h.binaryproto").write_bytes(blob.SerializeToString())
     source = f'infogain_loss_param {{ source: "{tmp_path}/h.binaryproto" }}'
     (loss,) = forward(f'type: "InfogainLoss" {source}', every_kernels, p, [1, 2])
     assert loss == pytest.approx(expected)
