@@ -27,6 +27,7 @@ from minissl.layers.euclidean_loss import EuclideanLoss
 from minissl.layers.exp import Exp
 from minissl.layers.flatten import Flatten
 from minissl.layers.hinge_loss import HingeLoss
+from minissl.layers.image_data import ImageData
 from minissl.layers.inner_product import InnerProduct
 from minissl.layers.log import Log
 from minissl.layers.log_loss import InfogainLoss, MultinomialLogisticLoss
@@ -70,6 +71,7 @@ __all__ = [
     "Exp",
     "Flatten",
     "HingeLoss",
+    "ImageData",
     "InfogainLoss",
     "InnerProduct",
     "Input",
