@@ -37,13 +37,14 @@ class Hdf5Rows:
         self.names, self.shuffle, self.seed = list(names), shuffle, seed
         self.epoch = self.place = self.row = 0  # the next record: epoch, number in it, row of that
         self._arrays: list[np.ndarray] = []
+        self._shapes: list[tuple[int, ...]] = []
         self._loaded: tuple[int, int] | None = None
 
     @property
     def row_shapes(self) -> list[tuple[int, ...]]:
         """The shape of a record in each data set."""
         self._load()
-        return [array.shape[1:] for array in self._arrays]
+        return self._shapes
 
     def next(self, count: int) -> list[np.ndarray]:
         """Return the next ``count`` records of each data set, and move on."""
@@ -103,6 +104,13 @@ class Hdf5Rows:
                 f"{', '.join(str(array.shape) for array in self._arrays)} values; they need "
                 "equally many rows, one or more"
             )
+        shapes = [array.shape[1:] for array in self._arrays]
+        if shapes != (self._shapes or shapes):
+            raise DataError(
+                f"{path}: rows of shapes {shapes} where another file of the list has "
+                f"{self._shapes}; make all files alike"
+            )
+        self._shapes = shapes
         if self.shuffle:
             order = np.random.default_rng([self.seed, SHUFFLE_STREAM, self.epoch, number])
             rows = order.permutation(lengths.pop())

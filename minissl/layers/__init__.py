@@ -26,6 +26,7 @@ from minissl.layers.embed import Embed
 from minissl.layers.euclidean_loss import EuclideanLoss
 from minissl.layers.exp import Exp
 from minissl.layers.flatten import Flatten
+from minissl.layers.hdf5_data import HDF5Data
 from minissl.layers.hinge_loss import HingeLoss
 from minissl.layers.image_data import ImageData
 from minissl.layers.inner_product import InnerProduct
@@ -70,6 +71,7 @@ __all__ = [
     "EuclideanLoss",
     "Exp",
     "Flatten",
+    "HDF5Data",
     "HingeLoss",
     "ImageData",
     "InfogainLoss",

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from minissl.backend import assign
 from minissl.blob import Blob, Shape
 from minissl.data.hdf5_rows import Hdf5Rows
-from minissl.errors import DataError
 from minissl.layers.base import register
 from minissl.layers.data_layers import Source
 
@@ -42,11 +41,6 @@ class HDF5Data(Source):
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Write the next batch."""
         for blob, values in zip(top, self._rows.next(self._batch_size), strict=True):
-            if values.shape != blob.shape:
-                raise DataError(
-                    f"layer '{self.name}' (HDF5Data): rows of shape {values.shape[1:]} in "
-                    f"'{blob.name}' where the first file has {blob.shape[1:]}; make all files alike"
-                )
             assign(blob.data, values)
 
     def state(self) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def test_refused(folder):
         net_of(folder, batch_size=0)
     with h5py.File(folder / "1.h5", "w") as file:
         file["x"], file["t"] = np.zeros((1, 5)), np.zeros(1)
-    with pytest.raises(DataError, match=r"rows of shape \(5,\)|concatenat|all files alike"):
+    with pytest.raises(DataError, match="make all files alike"):
         batches(net_of(folder, batch_size=3), 2)
     with h5py.File(folder / "0.h5", "w") as file:
         file["x"], file["t"] = np.zeros((2, 5)), np.zeros(1)
