@@ -10,9 +10,7 @@ import numpy as np
 from minissl.data.catalogue import data_folder
 from minissl.data.datasets import load
 from minissl.errors import DataError, WeightsError
-from minissl.formats import proto
-from minissl.formats.caffemodel import array_of
-from minissl.formats.reading import read_bytes
+from minissl.formats.blobs import read_binaryproto
 
 
 def mean_of(name: str) -> np.ndarray:
@@ -58,15 +56,10 @@ def read_mean(path: str | Path) -> np.ndarray:
     DataError
         The file is missing, no ``BlobProto``, not one image, or not finite.
     """
-    from google.protobuf.message import DecodeError
-
-    content = read_bytes(path, "mean file", DataError)
     try:
-        mean = array_of(proto.BlobProto.FromString(content), str(path))
-    except (DecodeError, WeightsError) as error:
-        raise DataError(
-            f"{path} is not a mean image (a binary BlobProto), or it is damaged; make it again"
-        ) from error
+        mean = read_binaryproto(path, "mean image")
+    except WeightsError as error:
+        raise DataError(str(error)) from None
     if mean.ndim == 4 and len(mean) == 1:
         mean = mean[0]
     if mean.ndim != 3 or mean.size == 0:

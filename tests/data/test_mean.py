@@ -33,7 +33,7 @@ def test_both_ways_of_writing_the_shape(tmp_path):
 
 def test_what_is_no_mean_image(tmp_path):
     path = tmp_path / "mean.binaryproto"
-    with pytest.raises(DataError, match="no mean file"):
+    with pytest.raises(DataError, match="no mean image"):
         read_mean(path)
     path.write_bytes(legacy().SerializeToString()[:-4])
     with pytest.raises(DataError, match="not a mean image"):
