@@ -156,9 +156,9 @@ def command(
 ) -> None:
     """Run an experiment: train its rows, compact them, and put them beside the paper's.
 
-    Each row is trained with every seed on all training images: dense, SSL, fine-tuned, compacted. Prints
-    the paper's rows beside ours, and writes the result with the compacted networks, their solvers,
-    logs and pictures. Experiments of speed-ups train nothing, and time layers instead.
+    Each row is trained with every seed on all training images: dense, SSL, fine-tuned, compacted.
+    Prints the paper's rows beside ours, and writes the result with the compacted networks, their
+    solvers, logs and pictures. Experiments of speed-ups train nothing, and time layers instead.
     """
     if parallel and scheduler:
         raise click.UsageError("--parallel and --scheduler exclude each other.")
