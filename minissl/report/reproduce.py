@@ -91,7 +91,8 @@ def _cells(name: str, row: Mapping[str, Any], result: Mapping[str, Any]) -> list
     cells = [name, f"{100 * row['error']:.2f}"]
     for key in _columns(result):
         values = [_value(by_name.get(layer, {}), key, result) for layer in result["layers"]]
-        cells.append("" if None in values else " - ".join(map(_number, values)))
+        known = [value for value in values if value is not None]
+        cells.append(" - ".join(map(_number, known)) if len(known) == len(values) else "")
     return cells
 
 
