@@ -24,7 +24,6 @@ from minissl.onnx import files
 from minissl.onnx.folding import SIZES, Folder
 from minissl.onnx.graph import Graph, Node
 
-
 #: ``TensorProto.FLOAT`` and ``DOUBLE``
 FLOAT, DOUBLE = 1, 11
 
