@@ -109,9 +109,10 @@ class PreparedModel(BackendRep):
             If an input is missing, or an operator is neither a layer nor a function here.
         """
         given = self._by_name(inputs)
-        values = self._as_net(given)
-        if values is None:
-            values = self._node_by_node(given)
+        with np.errstate(all="ignore"):  # a model may well ask for NaN and infinity
+            values = self._as_net(given)
+            if values is None:
+                values = self._node_by_node(given)
         names = self.graph.outputs
         return namedtupledict("Outputs", names)(*(values[name] for name in names))
 
