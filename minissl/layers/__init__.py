@@ -11,15 +11,21 @@ from typing import Any
 from minissl.errors import ConfigError
 from minissl.layers.accuracy import Accuracy
 from minissl.layers.base import LAYERS, Context, Layer, register
+from minissl.layers.batch_norm import BatchNorm
+from minissl.layers.bias import Bias
+from minissl.layers.concat import Concat
 from minissl.layers.convolution import Convolution
 from minissl.layers.data_layers import Data, Input, MemoryData
 from minissl.layers.dropout import Dropout
+from minissl.layers.eltwise import Eltwise
 from minissl.layers.flatten import Flatten
 from minissl.layers.inner_product import InnerProduct
 from minissl.layers.lrn import LRN
 from minissl.layers.pooling import Pooling
 from minissl.layers.relu import ReLU
+from minissl.layers.scale import Scale
 from minissl.layers.sigmoid import Sigmoid
+from minissl.layers.slice import Slice
 from minissl.layers.softmax import Softmax
 from minissl.layers.softmax_loss import SoftmaxWithLoss
 from minissl.layers.split import Split
@@ -29,10 +35,14 @@ __all__ = [
     "LAYERS",
     "LRN",
     "Accuracy",
+    "BatchNorm",
+    "Bias",
+    "Concat",
     "Context",
     "Convolution",
     "Data",
     "Dropout",
+    "Eltwise",
     "Flatten",
     "InnerProduct",
     "Input",
@@ -40,7 +50,9 @@ __all__ = [
     "MemoryData",
     "Pooling",
     "ReLU",
+    "Scale",
     "Sigmoid",
+    "Slice",
     "Softmax",
     "SoftmaxWithLoss",
     "Split",
