@@ -13,6 +13,7 @@ import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +60,7 @@ def write_weights(
     net_name: str = "",
     layer_types: Mapping[str, str] | None = None,
     metadata: Mapping[str, str] | None = None,
+    definitions: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a weight file atomically.
 
@@ -72,6 +74,9 @@ def write_weights(
         Name of the net and type of each layer; kept by ``.caffemodel`` only.
     metadata
         Strings to store beside the tensors; kept by ``.safetensors`` only.
+    definitions
+        The LayerParameter of each layer of the net, by name and in order; kept by ``.caffemodel``
+        only, which then describes the whole net, as Caffe's own files do.
 
     Raises
     ------
@@ -83,9 +88,11 @@ def write_weights(
     suffix = _suffix_of(path)
     if suffix.startswith(".caffemodel"):
         types = layer_types or {}
-        layers = [(name, types.get(name, ""), blobs) for name, blobs in weights.items()]
+        names = {**dict.fromkeys(definitions or ()), **dict.fromkeys(weights)}
+        layers = [(name, types.get(name, ""), weights.get(name, ())) for name in names]
         is_double = any(np.asarray(b).dtype == np.float64 for bs in weights.values() for b in bs)
-        write_caffemodel(path, net_name, layers, np.float64 if is_double else np.float32)
+        dtype = np.float64 if is_double else np.float32
+        write_caffemodel(path, net_name, layers, dtype, definitions)
     elif suffix == ".safetensors":
         write_tensors(path, by_tensor(weights), metadata)
     else:

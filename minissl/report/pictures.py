@@ -184,7 +184,7 @@ def error_over_flops(ours: Sequence[Point], paper: Sequence[Point]) -> Figure:
     ours, paper : sequence of (str, float, float)
         Name, FLOP % and error %; the paper's have names of ours.
     """
-    from matplotlib.ticker import ScalarFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     figure, (axes,) = _figure(1, height=3.8)
     names = dict.fromkeys(name for name, _, _ in ours)
@@ -196,9 +196,9 @@ def error_over_flops(ours: Sequence[Point], paper: Sequence[Point]) -> Figure:
         label = f"our {name}, every seed" if paper else f"{name}, every seed"
         axes.plot(flop, error, "o", color=colors[name], label=label)
     axes.set_xscale("log")
-    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        formatter(ScalarFormatter())
-    axes.tick_params(axis="x", which="minor", labelsize=8)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="FLOP, % of the dense layers", ylabel="test error, %")
     axes.set_title("Error and operations")
     legend_below(figure, axes)

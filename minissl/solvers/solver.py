@@ -204,7 +204,7 @@ class Solver:
         regularizer.add_group_lasso(parameter, self.terms[number], self.kernels)
 
     def update(self, number: int, parameter: Parameter, rate: float) -> None:
-        """From gradient to step: momentum, Nesterov or Adam."""
+        """From gradient to step: momentum, Nesterov, Adam ... (:mod:`.update_rules`)."""
         local_rate = rate * parameter.spec.lr_mult
         self.rule.compute(parameter, self.history[number], local_rate, self.iteration)
 

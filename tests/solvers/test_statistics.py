@@ -1,4 +1,4 @@
-"""The statistics of BatchNorm under training: measured in forward passes, touched by nothing else."""
+"""Statistics of BatchNorm under training: forward passes measure them, nothing else does."""
 
 from __future__ import annotations
 
