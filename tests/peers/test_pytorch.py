@@ -341,7 +341,9 @@ def test_residual_training_follows_pytorch():
     solver = Solver(param, backend="numba", dtype="float64", zero_out=False)
     nn = torch.nn
     conv = [nn.Conv2d(c, 4, 3, padding=1, bias=False, dtype=torch.float64) for c in (3, 4)]
-    norm = [nn.BatchNorm2d(4, momentum=0.1, dtype=torch.float64) for _ in range(2)]
+    # the numbers of a prototxt are float32
+    eps, lr, momentum, decay = (float(np.float32(value)) for value in (1e-5, 0.1, 0.9, 0.01))
+    norm = [nn.BatchNorm2d(4, eps, momentum=0.1, dtype=torch.float64) for _ in range(2)]
     last = nn.Linear(4, 3, dtype=torch.float64)
 
     def run(x):
@@ -359,14 +361,14 @@ def test_residual_training_follows_pytorch():
     rng = np.random.default_rng(0)
     images, labels = rng.normal(size=(8, 3, 6, 6)), rng.integers(0, 3, 8)
     solver.net.layer("data").set_arrays(images, labels)
-    sgd = torch.optim.SGD(learned.values(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    sgd = torch.optim.SGD(learned.values(), lr, momentum, weight_decay=decay)
     for _ in range(10):
         found = solver.step()
         loss = F.cross_entropy(run(as_torch(images)), as_torch(labels))
         sgd.zero_grad()
         loss.backward()
         sgd.step()
-        assert abs(found - float(loss)) < 1e-8
+        assert abs(found - loss.item()) < 1e-9
     for name, tensor in learned.items():
         close(p[name].data, tensor, "float64", name)
     for i, name in enumerate(("a_bn", "b_bn")):
