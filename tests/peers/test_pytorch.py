@@ -343,7 +343,7 @@ def test_residual_training_follows_pytorch():
     conv = [nn.Conv2d(c, 4, 3, padding=1, bias=False, dtype=torch.float64) for c in (3, 4)]
     # the numbers of a prototxt are float32
     eps, lr, momentum, decay = (float(np.float32(value)) for value in (1e-5, 0.1, 0.9, 0.01))
-    norm = [nn.BatchNorm2d(4, eps, momentum=0.1, dtype=torch.float64) for _ in range(2)]
+    norm = [nn.BatchNorm2d(4, eps, 1 - momentum, dtype=torch.float64) for _ in range(2)]
     last = nn.Linear(4, 3, dtype=torch.float64)
 
     def run(x):
@@ -373,13 +373,13 @@ def test_residual_training_follows_pytorch():
         close(p[name].data, tensor, "float64", name)
     for i, name in enumerate(("a_bn", "b_bn")):
         # Caffe's sums begin at 0 and are divided by their factor, PyTorch's means begin at 0 and 1
-        begun = 1 - 0.9**10
+        begun = 1 - momentum**10
         factor = p[f"{name}.2"].data
-        assert np.allclose(factor, begun / 0.1, rtol=1e-6)
+        assert np.allclose(factor, begun / (1 - momentum), rtol=1e-12)
         close(p[f"{name}.0"].data / factor * begun, norm[i].running_mean, "float64", "mean")
-        variance = norm[i].running_var - 0.9**10
+        variance = norm[i].running_var - momentum**10
         found = p[f"{name}.1"].data / factor * begun
-        assert np.allclose(found, variance.detach(), rtol=1e-5)
+        close(found, variance, "float64", "variance")
 
 
 @settings(max_examples=15, deadline=None)
