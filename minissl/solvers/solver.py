@@ -17,7 +17,14 @@ from minissl import backend as backends
 from minissl.blob import Parameter
 from minissl.errors import ConfigError, NonFiniteError
 from minissl.net import Net
-from minissl.solvers import learning_rate, one_pass, regularizer, snapshot, update_rules
+from minissl.solvers import (
+    caffe_snapshot,
+    learning_rate,
+    one_pass,
+    regularizer,
+    snapshot,
+    update_rules,
+)
 from minissl.solvers.collapse import Watch
 from minissl.solvers.display import Silent
 from minissl.solvers.nets import test_nets, train_net
@@ -102,7 +109,7 @@ class Solver:
         self.collapse = Watch() if collapse_check and not original else None
         self.rule = update_rules.create(param, self.kernels)
         self.terms = [
-            regularizer.terms_of(parameter, param, self.kernels)
+            regularizer.terms_of(parameter, param, self.kernels, original)
             for parameter in self.net.parameters
         ]
         self.history: list[list[Any]] = [
@@ -122,6 +129,7 @@ class Solver:
         self.snapshot_requested = False
         self.reporter = reporter or Silent()
         self.run = Path(run) if run is not None else None
+        self.snapshot_suffix = ".safetensors" if run is None else caffe_snapshot.suffix_for(param)
         if weights is not None:
             self.net.load(weights)
         if resume is not None:
@@ -142,14 +150,16 @@ class Solver:
             self.reporter.before_update(self, rate)
             self.clip_gradients()
             left = one_pass.update(self, rate)  # what the backend has not done in one pass
-            for number, parameter in left:
+            learning = [(number, p) for number, p in left if p.spec.lr_mult != 0]
+            for number, parameter in learning:
                 self.normalize(parameter)
                 self.weight_decay(number, parameter)
                 self.group_lasso(number, parameter)
                 self.update(number, parameter, rate)
-            for number, parameter in left:
+            for number, parameter in learning:
                 self.freeze(parameter)
                 self.proximal_step(number, parameter, rate)
+            for _, parameter in left:
                 self.zero_out(parameter)
             if self.kernels.WAITS:
                 self.check_weights()
@@ -202,7 +212,7 @@ class Solver:
         regularizer.add_group_lasso(parameter, self.terms[number], self.kernels)
 
     def update(self, number: int, parameter: Parameter, rate: float) -> None:
-        """From gradient to step: momentum, Nesterov or Adam."""
+        """From gradient to step: momentum, Nesterov, Adam ... (:mod:`.update_rules`)."""
         local_rate = rate * parameter.spec.lr_mult
         self.rule.compute(parameter, self.history[number], local_rate, self.iteration)
 
@@ -341,7 +351,7 @@ class Solver:
         if self.run is None:
             return None
         stem = Path(self.param.snapshot_prefix or self.net.name or "net").name
-        return self.run / f"{stem}_iter_{self.iteration}.safetensors"
+        return self.run / f"{stem}_iter_{self.iteration}{self.snapshot_suffix}"
 
     def snapshot(self) -> Path:
         """Save everything that training needs to go on, bitwise."""

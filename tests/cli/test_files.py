@@ -12,6 +12,7 @@ from minissl import doctor
 from minissl.doctor import Check
 from minissl.formats.caffemodel import read_caffemodel
 from minissl.formats.matrix_market import read_matrix
+from minissl.formats.prototxt import read_net
 from minissl.formats.weights import read_weights
 
 # --- compact ---
@@ -54,6 +55,24 @@ def test_convert_there_and_back(run, weights_file, weights, tmp_path, suffix):
     assert found.keys() == weights.keys()
     for name, blobs in weights.items():
         assert all(np.array_equal(a, b) for a, b in zip(found[name], blobs, strict=True))
+
+
+def test_convert_an_old_net(run, tmp_path):
+    old, new = tmp_path / "old.prototxt", tmp_path / "new.prototxt"
+    old.write_text('layers { name: "r" type: RELU bottom: "x" top: "y" }')
+    assert "V1 layers" in run("convert", old, new).stderr
+    assert 'type: "ReLU"' in new.read_text()
+    assert run("convert", old, new, "--data", "mnist", code=2)
+
+
+def test_convert_a_caffemodel_to_its_net(run, net_file, weights_file, tmp_path):
+    run("convert", weights_file, tmp_path / "w.caffemodel", "--model", net_file)
+    run("convert", tmp_path / "w.caffemodel", tmp_path / "net.prototxt")
+    found = read_net(tmp_path / "net.prototxt")
+    assert [layer.name for layer in found.layer] == [
+        layer.name for layer in read_net(net_file).layer
+    ]
+    assert not found.layer[1].blobs and found.layer[1].convolution_param.num_output == 3
 
 
 def test_convert_to_matrices(run, weights_file, weights, tmp_path):
@@ -222,3 +241,23 @@ def test_doctor_fails_when_something_needed_is_broken(run, run_json, monkeypatch
     assert run_json("doctor", code=1)["ok"] is False
     table = run("doctor", code=1).stdout
     assert "BROKEN" in table and "advice" in table
+
+
+def test_data_as_caffes_tools_write_it(run, run_json, tmp_path):
+    pytest.importorskip("lmdb", reason="lmdb is not installed")
+    from minissl.data.databases import DatumDataset
+    from minissl.data.datasets import load
+    from minissl.data.mean import read_mean
+
+    database = tmp_path / "mnist_test_lmdb"
+    stdout = run("data", "lmdb", "mnist-small", database, "--split", "test", "--pad", "2").stdout
+    assert stdout == f"{database}: 1,000 records\n"
+    assert DatumDataset(database).image_shape == (1, 32, 32)
+    mean = tmp_path / "mean.binaryproto"
+    result = run_json("data", "mean", database, mean)
+    images = load("mnist-small", "test").images
+    assert result["shape"] == [1, 32, 32]
+    assert result["channels"] == pytest.approx([images.mean() * 28**2 / 32**2], rel=1e-6)
+    assert "mean_value channel [0]: " in run("data", "mean", "mnist-small", mean).stdout
+    assert read_mean(mean).shape == (1, 28, 28)
+    assert "is there already" in run("data", "lmdb", "mnist-small", database, code=1).stderr

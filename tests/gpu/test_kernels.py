@@ -298,6 +298,26 @@ def test_local_response_normalization(gpu, window):
 
 
 @given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 5), st.sampled_from([1, 2, 9, 100])),
+    dtype=DTYPES,
+    seed=SEEDS,
+)
+@few(20)
+def test_what_is_done_to_channels_agrees(gpu, shape, dtype, seed):
+    rng = np.random.default_rng(seed)
+    x, d_y = rng.uniform(-2, 2, (2, *shape)).astype(dtype)
+    mean, variance, scale = rng.uniform(0.5, 2, (3, shape[1])).astype(dtype)
+    nothing, no_sums = np.full_like(x, np.nan), np.full_like(mean, np.nan)
+    assert_agree(gpu, "channel_moments", (x,), no_sums, no_sums)
+    assert_agree(gpu, "batch_norm_forward", (x, mean, variance, 0.1), nothing)
+    assert_agree(gpu, "batch_norm_backward", (x, mean, variance, 0.1, d_y), nothing)
+    assert_agree(gpu, "channel_scale", (x, scale, mean), nothing)
+    assert_agree(gpu, "channel_scale", (x, scale, None), nothing)
+    assert_agree(gpu, "channel_scale_gradient", (x, d_y), np.ones_like(mean))
+    assert_agree(gpu, "weighted_sum", (x, 0.3, d_y, -2.0), nothing)
+
+
+@given(
     outer=st.integers(1, 4),
     classes=st.integers(1, 70),
     inner=st.integers(1, 3),
@@ -392,12 +412,15 @@ def test_regularization_agrees(gpu, ydim, xdim, bands, tiles, dtype, seed):
 @few(15)
 def test_updates_agree(gpu, size, dtype, seed):
     rng = np.random.default_rng(seed)
-    d_w, h, v, w = (rng.uniform(0.1, 1, size).astype(dtype) for _ in range(4))
+    d_w, h, v, s, w = (rng.uniform(0.1, 1, size).astype(dtype) for _ in range(5))
     mask = (rng.random(size) < 0.5).astype(dtype)
     calls = {
         "sgd_update": ([d_w, h], (0.1, 0.9)),
         "nesterov_update": ([d_w, h], (0.1, 0.9)),
         "adam_update": ([d_w, h, v], (0.1, 0.9, 0.999, 1e-8)),
+        "adagrad_update": ([d_w, v], (0.1, 1e-8)),
+        "rmsprop_update": ([d_w, v], (0.1, 0.99, 1e-8)),
+        "adadelta_update": ([d_w, v, s], (0.1, 0.95, 1e-6)),
         "apply_update": ([w, d_w], (mask,)),
         "zero_out": ([w], (0.5,)),
     }

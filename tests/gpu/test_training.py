@@ -19,14 +19,15 @@ SSL = net_text(
     "block_group_lasso { xdimen: 3 ydimen: 1 block_decay_mult: 1 } } param { lr_mult: 2 }",
     ip1='param { lr_mult: 1 breadth_decay_mult: 1 regularization_type: "L1" } param { lr_mult: 2 }',
 )
-DECAYS = (
-    "momentum: 0.9 weight_decay: 0.001 breadth_decay: 0.02 kernel_shape_decay: 0.02 "
-    "block_group_decay: 0.01 "
-)
+MOMENTUM = "momentum: 0.9 "
+DECAYS = "weight_decay: 0.001 breadth_decay: 0.02 kernel_shape_decay: 0.02 block_group_decay: 0.01 "
 
 
 def trained(backend, iterations, dtype="float64", fields="", net=SSL, start=None, **options):
-    solver = make_solver(DECAYS + fields, net=net, backend=backend, dtype=dtype, **options)
+    momentum = "" if "momentum:" in fields else MOMENTUM
+    solver = make_solver(
+        momentum + DECAYS + fields, net=net, backend=backend, dtype=dtype, **options
+    )
     if start:
         solver.restore(start)
     solver.solve(iterations)
@@ -42,12 +43,48 @@ def agree(one, other, tolerance=1e-9):
         assert np.allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
+RESIDUAL = """
+layer { name: "data" type: "MemoryData" top: "data" top: "label"
+  memory_data_param { batch_size: 4 channels: 2 height: 6 width: 6 } }
+layer { name: "a" type: "Convolution" bottom: "data" top: "a" convolution_param {
+  num_output: 4 kernel_size: 3 pad: 1 bias_term: false weight_filler { type: "msra" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "a" top: "a" }
+layer { name: "scale" type: "Scale" bottom: "a" top: "a" scale_param { bias_term: true } }
+layer { name: "b" type: "Convolution" bottom: "a" top: "b" convolution_param {
+  num_output: 4 kernel_size: 1 weight_filler { type: "msra" } } }
+layer { name: "most" type: "Eltwise" bottom: "a" bottom: "b" top: "most"
+  eltwise_param { operation: MAX } }
+layer { name: "times" type: "Eltwise" bottom: "a" bottom: "b" top: "times"
+  eltwise_param { operation: PROD } }
+layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "most" bottom: "times" top: "sum"
+  eltwise_param { coeff: 1 coeff: 0.5 coeff: -1 } }
+layer { name: "cut" type: "Slice" bottom: "sum" top: "one" top: "three"
+  slice_param { slice_point: 1 } }
+layer { name: "bias" type: "Bias" bottom: "one" top: "one" }
+layer { name: "join" type: "Concat" bottom: "three" bottom: "one" top: "join" }
+layer { name: "ip" type: "InnerProduct" bottom: "join" top: "ip"
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+
+
+@pytest.mark.parametrize("rule", ["SGD", "Adam"])
+def test_a_residual_network_follows_the_definition(gpu, rule):
+    fields = f'type: "{rule}" base_lr: 0.01'
+    one, other = (trained(name, 6, fields=fields, net=RESIDUAL) for name in ("numpy", "cupy"))
+    agree(one, other)
+    assert other.loss == pytest.approx(one.loss, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
         "",
         'type: "Nesterov"',
         'type: "Adam" delta: 1e-8 momentum2: 0.999',
+        'type: "AdaGrad" momentum: 0',
+        'type: "RMSProp" momentum: 0 rms_decay: 0.9 base_lr: 0.001',
+        'type: "AdaDelta" base_lr: 1 delta: 1e-6',
         'group_lasso_method: "proximal"',
         "iter_size: 2",
         "clip_gradients: 0.1",
@@ -109,7 +146,9 @@ def test_the_log_is_the_same(gpu):
 def test_nobody_waits_between_displays(gpu, monkeypatch, tmp_path):
     if gpu.xp.ndarray is not double.Array:
         pytest.skip("only the stand-in counts")
-    solver = make_solver(DECAYS + "display: 10", net=SSL, backend="cupy", collapse_check=False)
+    solver = make_solver(
+        MOMENTUM + DECAYS + "display: 10", net=SSL, backend="cupy", collapse_check=False
+    )
     with open(tmp_path / "log", "w") as file:
         solver.reporter = Together(CaffeLog(lambda line: None), JsonLines(file))
         solver.step()

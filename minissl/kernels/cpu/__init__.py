@@ -19,6 +19,14 @@ from minissl.kernels.cpu.activations import (
     relu_forward,
     softmax_backward,
     softmax_forward,
+    weighted_sum,
+)
+from minissl.kernels.cpu.batch_normalization import (
+    batch_norm_backward,
+    batch_norm_forward,
+    channel_moments,
+    channel_scale,
+    channel_scale_gradient,
 )
 from minissl.kernels.cpu.convolution import (
     conv_backward_bias,
@@ -58,11 +66,14 @@ from minissl.kernels.cpu.regularization import (
 from minissl.kernels.cpu.sparse_convolution import conv_ccnmm, conv_csrmm, images_per_panel
 from minissl.kernels.cpu.sparse_product import csr_times_dense, inner_product_csr
 from minissl.kernels.cpu.update import (
+    adadelta_update,
+    adagrad_update,
     adam_update,
     all_finite,
     apply_update,
     are_finite,
     nesterov_update,
+    rmsprop_update,
     sgd_update,
     zero_out,
 )
@@ -79,6 +90,8 @@ from minissl.kernels.reference import (
 __all__ = [
     "WAITS",
     "Timer",
+    "adadelta_update",
+    "adagrad_update",
     "adam_update",
     "add_l1",
     "add_l2",
@@ -88,6 +101,11 @@ __all__ = [
     "at_once",
     "ave_pool_backward",
     "ave_pool_forward",
+    "batch_norm_backward",
+    "batch_norm_forward",
+    "channel_moments",
+    "channel_scale",
+    "channel_scale_gradient",
     "col2im",
     "conv_backward_bias",
     "conv_backward_input",
@@ -119,6 +137,7 @@ __all__ = [
     "read_labels",
     "relu_backward",
     "relu_forward",
+    "rmsprop_update",
     "sgd_update",
     "softmax_backward",
     "softmax_forward",
@@ -127,6 +146,7 @@ __all__ = [
     "tile_add_scaled",
     "tile_scale",
     "tile_square_sums",
+    "weighted_sum",
     "xp",
     "zero_out",
 ]

@@ -22,6 +22,14 @@ from minissl.kernels.gpu.activations import (
     relu_forward,
     softmax_backward,
     softmax_forward,
+    weighted_sum,
+)
+from minissl.kernels.gpu.batch_normalization import (
+    batch_norm_backward,
+    batch_norm_forward,
+    channel_moments,
+    channel_scale,
+    channel_scale_gradient,
 )
 from minissl.kernels.gpu.convolution import (
     conv_backward_bias,
@@ -65,11 +73,14 @@ from minissl.kernels.gpu.sparse_convolution import (
 from minissl.kernels.gpu.sparse_product import csr_times_dense, inner_product_csr
 from minissl.kernels.gpu.transfer import Timer, device_bytes, writing
 from minissl.kernels.gpu.update import (
+    adadelta_update,
+    adagrad_update,
     adam_update,
     all_finite,
     apply_update,
     are_finite,
     nesterov_update,
+    rmsprop_update,
     sgd_step,
     sgd_update,
     zero_out,
@@ -81,6 +92,8 @@ WAITS = False
 __all__ = [
     "WAITS",
     "Timer",
+    "adadelta_update",
+    "adagrad_update",
     "adam_update",
     "add_l1",
     "add_l2",
@@ -90,6 +103,11 @@ __all__ = [
     "at_once",
     "ave_pool_backward",
     "ave_pool_forward",
+    "batch_norm_backward",
+    "batch_norm_forward",
+    "channel_moments",
+    "channel_scale",
+    "channel_scale_gradient",
     "col2im",
     "conv_backward_bias",
     "conv_backward_input",
@@ -121,6 +139,7 @@ __all__ = [
     "read_labels",
     "relu_backward",
     "relu_forward",
+    "rmsprop_update",
     "sgd_step",
     "sgd_update",
     "softmax_backward",
@@ -132,6 +151,7 @@ __all__ = [
     "tile_square_sums",
     "use_tf32",
     "uses_tf32",
+    "weighted_sum",
     "writing",
     "xp",
     "zero_out",
