@@ -230,9 +230,7 @@ def _walk(
 ) -> list[Value]:
     """sums += value * input, over the entries from one address to another."""
     size = v.bytes if tile.images else FLOAT
-    places = [
-        (row * tile.pitch + first) * size for row in range(tile.rows) for first in tile.at
-    ]
+    places = [(row * tile.pitch + first) * size for row in range(tile.rows) for first in tile.at]
 
     def one(entry: Value, sums: list[Value]) -> list[Value]:
         source = v.builder.add(image, v.integer(entry))
