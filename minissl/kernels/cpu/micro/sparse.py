@@ -152,7 +152,7 @@ def over_moved_pixels(isa: Isa, shape: Any) -> Layout:
     # room for a whole vector, also where a row is shorter
     pitch = -(-(max(Q, isa.lanes) + high - low) // isa.lanes) * isa.lanes
     channels = shape.channels // shape.groups
-    found = []
+    found: list[tuple[float, int, Layout]] = []
     for width in range(1, min(-(-Q // isa.lanes), isa.registers - 1) + 1):
         size = min(Q, width * isa.lanes)
         begins = np.minimum(np.arange(-(-Q // size)) * size, Q - size)
