@@ -39,7 +39,7 @@ Examples:
   minissl reproduce table4 --matrices matrixmarket
   minissl reproduce fig1
 
-table1, table2 and mlp (MNIST), table3 and depth (CIFAR-10, hours and days) are the paper's; variants
+table1, table2 and mlp (MNIST), table3 and depth (CIFAR-10, hours to days) are the paper's. variants
 is LeNet 3 of table1 learned in other ways, with controls. table4, fig1 and fig8 train nothing: they
 measure how many times faster AlexNet's convolutions are with sparse weights. table4 and fig8 use
 those that the authors published, which are not part of minissl: copy the folder
