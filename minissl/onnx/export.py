@@ -174,7 +174,7 @@ class Export:
         """Add the node that makes the tops of a layer."""
         tops = []
         for top in layer.param.top:
-            last = self._last_writer[top] == layer.name
+            last = self._last_writer[top] == layer.name and top not in self._inputs
             name = top if last else self.unique(f"{top}@{layer.name}")
             self._values[top] = name
             self._shapes[name] = self.net.blobs[top].shape

@@ -121,7 +121,12 @@ def _pooling(e: Export, layer: Any, bottoms: list[str]) -> None:
         return
     sizes, counts = e.shape(layer)[2:], layer.top_shape[2:]
     axes = list(zip(sizes, layer.kernel, layer.stride, layer.pad, counts, strict=True))
-    ends = [max(0, (n - 1) * s + k - size - p) for size, k, s, p, n in axes]
+    ends = [
+        p
+        if (size + 2 * p - k) // s + 1 == n
+        else max(0, (n - 1) * s + k - size - p)  # the same on both sides where it can be
+        for size, k, s, p, n in axes
+    ]
     if any(end >= k for end, k in zip(ends, layer.kernel, strict=True)):
         raise layer.config_error("a window lies in the padding alone, which ONNX does not allow")
     settings = {

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from minissl.blob import Shape
+from minissl.errors import ConfigError
 from minissl.onnx.array_windows import pooled_counts, window_settings
 from minissl.onnx.arrays import reshaped, slices, split_sizes
 from minissl.onnx.graph import Graph, Node
@@ -336,7 +337,7 @@ def _pooled(t: Translation, node: Node, x: str, signals: bool = False) -> str:
 
     Only where windows begin and how many there are matters to a maximum; what hangs over the edge
     does not count. A mean divides by its area, where Caffe counts the padding and ONNX counts it
-    only if asked: then a Scale layer with the ratio of the areas follows.
+    only if asked, what hangs over the edge included: then a Scale layer with the ratio follows.
     """
     a = node.attributes
     sizes = t.shape(x)[2:]
@@ -355,22 +356,20 @@ def _pooled(t: Translation, node: Node, x: str, signals: bool = False) -> str:
     if wanted not in even:
         raise Inexpressible(f"{node}: its padding {first + last} is uneven beyond Caffe's pooling.")
     mean = node.op == "AveragePool"
-    counts_padding = bool(a.get("count_include_pad", 0))
-    if mean and counts_padding and first != last:
-        raise Inexpressible(f"{node}: Caffe's means need the same padding on both sides.")
+    ratio = np.ones(1)
+    if mean:
+        padding = (first, last) if a.get("count_include_pad", 0) else ([0, 0], [0, 0])
+        axes = zip(sizes, kernel, stride, first, wanted, *padding, strict=True)
+        ratio = np.outer(*(_areas(*numbers) for numbers in axes))
     fields = {
         **({"pool": "AVE"} if mean else {}),
         **{f"{k.removesuffix('_size')}{s}": v for k, s, v in _pool_numbers(kernel, stride, first)},
         **({} if wanted == even[0] else {"round_mode": "FLOOR"}),
     }
-    corrected = mean and any(first) and not counts_padding
+    corrected = bool((ratio != 1).any())
     tops = () if signals or corrected else node.outputs[:1]
     y = t.layer(node, "Pooling", [x], tops, pooling_param=fields)[0]
     if corrected:
-        areas = [
-            _areas(*numbers) for numbers in zip(sizes, kernel, stride, first, wanted, strict=True)
-        ]
-        ratio = np.outer(areas[0][0] / areas[0][1], areas[1][0] / areas[1][1])
         scale = {"axis": 2, "num_axes": 2}
         tops = () if signals else node.outputs[:1]
         blobs = [ratio.astype(np.float32)]
@@ -393,11 +392,19 @@ def _pool_numbers(kernel: Any, stride: Any, pad: Any) -> list[tuple[str, str, in
     return numbers
 
 
-def _areas(size: int, kernel: int, stride: int, pad: int, count: int) -> tuple[Any, Any]:
-    """Return the lengths of windows as Caffe counts them (with padding) and within the image."""
+def _areas(
+    size: int, kernel: int, stride: int, pad: int, count: int, before: int, behind: int
+) -> np.ndarray:
+    """Return, along one axis, the length by which Caffe divides over that by which ONNX does.
+
+    Caffe counts the padding `pad` on both sides, ONNX what it counts before and behind the image.
+    """
     start = np.arange(count) * stride - pad
-    end = np.minimum(start + kernel, size + pad)
-    return end - start, np.minimum(end, size) - np.maximum(start, 0)
+    end = start + kernel
+    theirs = np.minimum(end, size + behind) - np.maximum(start, -before)
+    if theirs.min() < 1:
+        raise ConfigError("a window lies in the padding alone.")
+    return (np.minimum(end, size + pad) - start) / theirs
 
 
 @operator("GlobalAveragePool", "GlobalMaxPool")
