@@ -172,10 +172,10 @@ NETS = {
     + """layer { name: "slice" type: "Slice" bottom: "data" top: "one" top: "other"
            slice_param { slice_dim: 1 slice_point: 1 } }
          layer { name: "f" type: "InnerProduct" bottom: "one" top: "f" param { name: "w" }
-           param { name: "b" lr_mult: 2 } inner_product_param { num_output: 2
+           inner_product_param { num_output: 2 bias_term: false
              weight_filler { type: "xavier" } } }
          layer { name: "g" type: "InnerProduct" bottom: "other" top: "g" param { name: "w" }
-           param { name: "b" lr_mult: 2 } inner_product_param { num_output: 2
+           inner_product_param { num_output: 2 bias_term: false
              weight_filler { type: "xavier" } } }
          layer { name: "l" type: "ContrastiveLoss" bottom: "f" bottom: "g" bottom: "label" top: "l"
            contrastive_loss_param { margin: 1 } }""",
