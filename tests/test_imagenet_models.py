@@ -133,7 +133,7 @@ def test_group_lasso_of_googlenet():
         assert not bias.block_group_lasso
 
 
-def narrow(net, divisor: int, pixels: int):
+def narrow(net, divisor: int = 8, pixels: int = 64):
     """The same net with few filters, a small image and ten classes, fed by DummyData."""
     for layer in list(net.layer):
         if layer.type == "Convolution":
@@ -141,6 +141,9 @@ def narrow(net, divisor: int, pixels: int):
         if layer.type == "InnerProduct":
             last = layer.inner_product_param.num_output == imagenet.CLASSES
             layer.inner_product_param.num_output = 10 if last else 8
+        if layer.type == "Pooling" and layer.pooling_param.pool == layer.pooling_param.AVE:
+            layer.ClearField("pooling_param")  # its windows are for images of 224 x 224
+            layer.pooling_param.pool, layer.pooling_param.global_pooling = 1, True
         if layer.type == "Accuracy":
             layer.accuracy_param.top_k = min(layer.accuracy_param.top_k, 3)
         if layer.type == "MemoryData":
@@ -155,22 +158,18 @@ def narrow(net, divisor: int, pixels: int):
 
 @needs_compiler
 @pytest.mark.parametrize(
-    ("net", "pixels"),
-    [
-        (imagenet.googlenet(group_lasso=True), 224),
-        (imagenet.vgg16(), 64),
-        (imagenet.resnet50(), 224),
-    ],
+    "net",
+    [imagenet.googlenet(group_lasso=True), imagenet.vgg16(), imagenet.resnet50()],
     ids=["googlenet", "vgg16", "resnet50"],
 )
-def test_narrow_versions_learn(net, pixels):
+def test_narrow_versions_learn(net):
     """Forward, backward, group Lasso and an update; the labels are the same in each batch."""
     solver = parse_solver(
         'base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 weight_decay: 1e-4 max_iter: 4 '
         "breadth_decay: 1e-3 kernel_shape_decay: 1e-3 block_group_decay: 1e-3 "
         "test_iter: 1 test_interval: 4 test_initialization: false"
     )
-    solver.net_param.CopyFrom(narrow(net, 8, pixels))
+    solver.net_param.CopyFrom(narrow(net))
     trained = Solver(solver, collapse_check=False)
     before = [parameter.data.copy() for parameter in trained.net.parameters]
     losses = [float(trained.step()) for _ in range(4)]
