@@ -27,8 +27,8 @@ class LayerSummary:
     weights : tuple of int or None
         Shape of the weights.
     parameters, nonzero : int
-        Numbers of all kinds that it learns, and how many of them are not 0; the statistics of a
-        BatchNorm are none of them.
+        Numbers of all kinds that it learns (not the statistics of a BatchNorm), and how many of
+        them are not 0.
     flop : int
         Per image, a multiply-add counted as 2; layers without weights count as 0.
     conv_mode : str or None
@@ -69,8 +69,8 @@ def summarize(net: Net) -> list[LayerSummary]:
         bottom, top = net.bottoms_and_tops(layer)
         own = [p for p in layer.parameters if id(p) not in seen]
         seen.update(map(id, own))
-        held = sum(parameter.size for parameter in own)
-        own = [parameter for parameter in own if parameter.role != "statistic"]
+        learned = [parameter for parameter in own if parameter.role != "statistic"]
+        size = sum(parameter.size for parameter in own)
         of_tops = sum(blob.size for blob in top if blob not in bottom)
         rows.append(
             LayerSummary(
@@ -78,10 +78,10 @@ def summarize(net: Net) -> list[LayerSummary]:
                 type=layer.type_name,
                 tops={blob.name: blob.shape for blob in top},
                 weights=layer.parameters[0].shape if layer.parameters else None,
-                parameters=sum(parameter.size for parameter in own),
-                nonzero=sum(int(np.count_nonzero(parameter.data)) for parameter in own),
+                parameters=sum(parameter.size for parameter in learned),
+                nonzero=sum(int(np.count_nonzero(parameter.data)) for parameter in learned),
                 flop=flop_per_image(net, layer),
-                bytes=(held + of_tops) * net.dtype.itemsize,
+                bytes=(size + of_tops) * net.dtype.itemsize,
                 conv_mode=getattr(layer, "conv_mode", None),
                 fused_into=net.fused.get(layer.name),
             )
