@@ -158,6 +158,9 @@ class Translation:
             raise
         except ConfigError as reason:
             raise Inexpressible(f"{node}: {reason}") from None
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as reason:
+            # attributes that are missing or of another type, inputs of other shapes
+            raise Inexpressible(f"{node}: it is damaged ({reason!r:.100}).") from None
         for name in unused:
             if name not in self._blobs and name not in self._constants:
                 self._blobs[name] = ""  # an error only where somebody reads it
