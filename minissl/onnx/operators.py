@@ -23,6 +23,9 @@ from minissl.onnx.translation import Inexpressible, Translation
 
 OPERATORS: dict[str, Callable[[Translation, Node], None]] = {}
 
+#: elements of a kernel that zeros are added to, and windows of a pooling that are counted
+MAX_PADDED = 2**24
+
 Operator = Callable[[Translation, Node], None]
 
 
@@ -246,6 +249,9 @@ def _even_padding(node: Node, w: np.ndarray, pads: Any, dilation: Any) -> tuple[
                 f"{node}: its padding {list(pads)} is uneven in a way that Caffe cannot express."
             )
         widths.append((more, 0) if before < behind else (0, more))
+    sides = [n + sum(more) for n, more in zip(w.shape, widths, strict=True)]
+    if math.prod(sides) > max(MAX_PADDED, w.size):
+        raise Inexpressible(f"{node}: its padding {list(pads)} is out of range.")
     pad = [max(before, behind) for before, behind in zip(pads[:2], pads[2:], strict=True)]
     return np.pad(w, widths), pad
 
@@ -360,6 +366,8 @@ def _pooled(t: Translation, node: Node, x: str, signals: bool = False) -> str:
         sizes, kernel, stride, dilation, first + last, bool(a.get("ceil_mode", 0))
     )
     even = [pooled_counts(sizes, kernel, stride, dilation, first * 2, up) for up in (True, False)]
+    if min(wanted) < 1 or math.prod(wanted) > MAX_PADDED:
+        raise Inexpressible(f"{node}: {wanted} windows are out of range.")
     if wanted not in even:
         raise Inexpressible(f"{node}: its padding {first + last} is uneven beyond Caffe's pooling.")
     mean = node.op == "AveragePool"
