@@ -47,11 +47,18 @@ def test_a_dense_network_has_everything():
     assert total_flops_percent(net, dense_flop(net)) == 100
 
 
+def test_a_layer_that_is_gone_counts_with_the_original_s_operations():
+    net = lenet()
+    dense = {**dense_flop(net), "gone": 2 * sum(dense_flop(net).values())}
+    assert total_flops_percent(net, dense) == pytest.approx(100 / 3)
+    assert total_flops_percent(net, dense, ["conv1", "conv2"]) == 100
+
+
 def test_sizes_are_those_of_the_dense_layers():
     sizes = sizes_of(pruned(lenet()))
-    assert sizes["conv1"] == {"filters": 20, "columns": 25}
-    assert sizes["conv2"] == {"filters": 50, "columns": 500}
-    assert sizes["ip2"] == {"filters": 10, "columns": 500}
+    assert sizes["conv1"] == {"filters": 20, "columns": 25, "pixels": 24 * 24}
+    assert sizes["conv2"] == {"filters": 50, "columns": 500, "pixels": 8 * 8}
+    assert sizes["ip2"] == {"filters": 10, "columns": 500, "pixels": 1}
 
 
 def test_the_paper_s_lenet_2_is_counted_as_the_paper_does():
