@@ -195,6 +195,12 @@ def _read_run(path: Path) -> Any:
     return read_run(folder)
 
 
+def _read_onnx(path: Path) -> Any:
+    from minissl.onnx.convert import read
+
+    return read(path)
+
+
 def _read_snapshot(path: Path) -> Any:
     """Resume a tiny solver from a snapshot."""
     from minissl.solvers.snapshot import restore
@@ -311,6 +317,24 @@ def _snapshots() -> list[bytes]:
     return [path.read_bytes()]
 
 
+def _onnx_models() -> list[bytes]:
+    from minissl import Net
+    from minissl.formats.prototxt import parse_net
+    from minissl.onnx.convert import to_onnx
+
+    text = """layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [1, 2, 4, 4] } } }
+      layer { name: "c" type: "Convolution" bottom: "x" top: "c"
+        convolution_param { num_output: 2 kernel_size: 3 } }
+      layer { name: "r" type: "ReLU" bottom: "c" top: "c" }
+      layer { name: "ip" type: "InnerProduct" bottom: "c" top: "y"
+        inner_product_param { num_output: 2 } }"""
+    folder = _folder()
+    (folder / "valid.prototxt").write_text(text)
+    Net(parse_net(text), backend="numpy").save(folder / "valid.npz")
+    to_onnx(folder / "valid.prototxt", folder / "valid.npz", folder / "valid.onnx")
+    return [(folder / "valid.onnx").read_bytes()]
+
+
 def _texts(*texts: str) -> Callable[[], list[bytes]]:
     return lambda: [text.encode() for text in texts]
 
@@ -339,5 +363,6 @@ TARGETS = {
     "idx": Target("-idx3-ubyte", _read_idx, _idx),
     "archive": Target(".tar.gz", _read_archive, _archives),
     "experiment": Target(".toml", _read_toml, _experiments),
+    "onnx": Target(".onnx", _read_onnx, _onnx_models),
     "log": Target(".jsonl", _read_run, _texts(LOG)),
 }
