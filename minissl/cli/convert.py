@@ -60,9 +60,9 @@ def command(
 ) -> None:
     """Convert weights from IN to OUT; the suffix of OUT chooses the format.
 
-    Formats: .caffemodel, .caffemodel.gz, .safetensors, .npz. An OUT without a suffix is a folder
-    for Matrix Market files, one for the weight matrix of each layer (biases are left out). Of a
-    snapshot the weights are taken, not the solver's state.
+    Formats: .caffemodel, .caffemodel.gz, .caffemodel.h5, .safetensors, .npz. An OUT without a
+    suffix is a folder for Matrix Market files, one for the weight matrix of each layer (biases are
+    left out). Of a snapshot the weights are taken, not the solver's state.
 
     A net (.prototxt, or a .caffemodel that describes one) is written as .prototxt in today's form.
 
