@@ -21,7 +21,7 @@ ORDER = [
     ["gradient_check", "net"],
     ["channels", "solvers"],
     ["compaction", "models"],
-    ["timing", "summary", "lint", "doctor"],
+    ["timing", "summary", "lint", "doctor", "vectors"],
     ["recipes"],
     ["report"],
     ["cli", "__main__"],
