@@ -123,7 +123,8 @@ def check(
     """
     wanted = {name.split("/", 1)[0] for name in answers} & set(FAMILIES)
     wanted = wanted & set(families) if families else wanted
-    verdicts, missing, known = [], [], set()
+    verdicts, missing = [], []
+    known: set[str] = set()
     for case in all_cases([family for family in FAMILIES if family in wanted]):
         names = {output: f"{case.name}#outputs/{output}" for output in case.outputs}
         given = {output: name for output, name in names.items() if name in answers}
