@@ -233,25 +233,57 @@ class Net:
 
     # --- running ---
 
-    def forward(self, inputs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Run all layers; return the outputs by name (arrays owned by the network).
+    def forward(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        start: str | None = None,
+        end: str | None = None,
+    ) -> dict[str, Any]:
+        """Run all layers, or those from ``start`` to ``end``, and return what comes out, by name.
 
-        Where somebody watches, each layer runs by itself.
+        Where somebody watches, or only a part runs, each layer runs by itself.
 
         Parameters
         ----------
         inputs : dict, optional
-            Values for blobs of Input layers.
+            Values for blobs: of Input layers, or of what the layer ``start`` reads.
+        start, end : str, optional
+            Names of the first and the last layer to run, both included.
+
+        Returns
+        -------
+        dict of str to array
+            The network's outputs, or the tops of ``end``; the arrays are the network's own.
+
+        Raises
+        ------
+        ConfigError
+            For a name that no layer or blob has, or an ``end`` before ``start``.
         """
-        self.forget()
+        first, last = self._span(start, end)
+        is_part = start is not None or end is not None
+        if not is_part:
+            self.forget()
         for name, value in (inputs or {}).items():
             backends.assign(self._blob(name).data, value)
+        steps = self._single_steps[first : last + 1] if is_part or self.watcher else self.steps
         with backends.single_threaded_blas():
-            for step in self._single_steps if self.watcher else self.steps:
+            for step in steps:
                 step.forward()
                 if self.watcher:
                     self.watcher("Forward", step.layer)
-        return {name: self.blobs[name].data for name in self.outputs}
+        names = self.outputs if end is None else [blob.name for blob in self._tops[last]]
+        return {name: self.blobs[name].data for name in names}
+
+    def _span(self, first: str | None, last: str | None) -> tuple[int, int]:
+        """Return the numbers of the layers from one name to another, all layers for None."""
+        begin = 0 if first is None else self._number(self.layer(first))
+        end = len(self.layers) - 1 if last is None else self._number(self.layer(last))
+        if begin > end:
+            raise ConfigError(
+                f"layer '{last}' runs before layer '{first}'; name them in the order they run"
+            )
+        return begin, end
 
     def forget(self) -> None:
         """Drop what fused steps have left to be computed on demand."""
@@ -296,16 +328,32 @@ class Net:
         for layer in self.layers:
             layer.check()
 
-    def backward(self) -> None:
-        """Compute all gradients of :meth:`loss`; those of parameters are added to their diffs."""
+    def backward(self, start: str | None = None, end: str | None = None) -> None:
+        """Compute all gradients of :meth:`loss`, or go back from layer ``start`` to ``end``.
+
+        Those of parameters are added to their diffs. From ``start`` on, the gradient is what
+        stands in the diffs of its tops: write there what you want to differentiate.
+
+        Parameters
+        ----------
+        start, end : str, optional
+            Names of the first and the last layer to run, in the order of the backward pass.
+
+        Raises
+        ------
+        ConfigError
+            For a name that no layer has, or an ``end`` that comes behind ``start``.
+        """
+        first, last = self._span(end, start)
         with backends.single_threaded_blas():
-            for number in reversed(range(len(self.layers))):
+            for number in reversed(range(first, last + 1)):
                 if not self._runs_backward[number]:
                     continue
                 top = self._tops[number]
-                for blob, weight in zip(top, self.loss_weights[number], strict=True):
-                    if weight:
-                        blob.diff[...] = weight
+                if start is None or number != last:
+                    for blob, weight in zip(top, self.loss_weights[number], strict=True):
+                        if weight:
+                            blob.diff[...] = weight
                 flags = self._propagate[number]
                 self.layers[number].backward(top, flags, self._bottoms[number])
                 if self.watcher:
@@ -338,6 +386,11 @@ class Net:
 
     def _number(self, layer: Layer) -> int:
         return next(i for i, known in enumerate(self.layers) if known is layer)
+
+    @property
+    def params(self) -> dict[str, list[Parameter]]:
+        """The learnable blobs of each layer that has some: ``net.params["conv1"][0].data``."""
+        return {layer.name: layer.parameters for layer in self.layers if layer.parameters}
 
     def layer(self, name: str) -> Layer:
         """Return the layer of this name."""
