@@ -175,6 +175,7 @@ class Net:
             self._runs_backward.append(learns or any(flags))
             if self._runs_backward[-1]:
                 wanted.update(id(blob) for blob in top)
+        self._wants_gradient = list(self._runs_backward)
         under_loss: set[int] = set()
         for number in reversed(range(len(self.layers))):
             top, weights = self._tops[number], self.loss_weights[number]
@@ -345,9 +346,10 @@ class Net:
             For a name that no layer has, or an ``end`` that comes behind ``start``.
         """
         first, last = self._span(end, start)
+        runs = self._runs_backward if start is None else self._under(last)
         with backends.single_threaded_blas():
             for number in reversed(range(first, last + 1)):
-                if not self._runs_backward[number]:
+                if not runs[number]:
                     continue
                 top = self._tops[number]
                 if start is None or number != last:
@@ -358,6 +360,20 @@ class Net:
                 self.layers[number].backward(top, flags, self._bottoms[number])
                 if self.watcher:
                     self.watcher("Backward", self.layers[number])
+
+    def _under(self, start: int) -> list[bool]:
+        """Tell for each layer whether the gradient of a layer's tops passes through it."""
+        runs = [False] * len(self.layers)
+        reached = {id(blob) for blob in self._tops[start]}
+        for number in reversed(range(start + 1)):
+            if not any(id(blob) in reached for blob in self._tops[number]):
+                continue
+            runs[number] = self._wants_gradient[number]
+            flags = self._propagate[number]
+            reached.update(
+                id(blob) for blob, flag in zip(self._bottoms[number], flags, strict=True) if flag
+            )
+        return runs
 
     def clear_gradients(self) -> None:
         """Set the gradients of all parameters to zero."""
