@@ -16,6 +16,7 @@ Examples:
   minissl convert lenet.caffemodel matrices/      (one conv1.mtx for each layer)
   minissl convert old.prototxt new.prototxt       (V0, V1 and net-level inputs are upgraded)
   minissl convert lenet.caffemodel net.prototxt   (the net that the file describes)
+  minissl convert model.pt lenet.caffemodel --model lenet.prototxt --names names.json
 """
 
 
@@ -33,15 +34,30 @@ Examples:
     is_flag=True,
     help="With a .prototxt as OUT: SkimCaffe wrote IN, whose conv_mode has other numbers.",
 )
+@click.option(
+    "--names",
+    type=options.FILE,
+    metavar="FILE.json",
+    help='With files of PyTorch: {"layer": "module", ...}, for all layers or some.',
+)
 @options.data_option
 def command(
-    source: Path, target: str, model: Path | None, skimcaffe: bool, data: str | None
+    source: Path,
+    target: str,
+    model: Path | None,
+    skimcaffe: bool,
+    names: Path | None,
+    data: str | None,
 ) -> None:
     """Convert weights from IN to OUT; the suffix of OUT chooses the format.
 
     Formats: .caffemodel, .caffemodel.gz, .safetensors, .npz. An OUT without a suffix is a folder
     for Matrix Market files, one for the weight matrix of each layer (biases are left out). Of a
     snapshot the weights are taken, not the solver's state.
+
+    .pt and .pth are state_dict files of PyTorch: --model says what the layers are. A module belongs
+    to the layer of its name, to the one that --names gives it, or, of what is left, to the next in
+    order; the mapping is printed.
 
     A net (.prototxt, or a .caffemodel that describes one) is written as .prototxt in today's form.
     """
@@ -52,8 +68,14 @@ def command(
         return
     if skimcaffe:
         raise click.UsageError("--skimcaffe is for nets; OUT must be a .prototxt.")
+    from minissl.formats import state_dict
     from minissl.formats.weights import write_weights
 
+    if Path(target).suffix in state_dict.SUFFIXES or source.suffix in state_dict.SUFFIXES:
+        _convert_state_dict(source, Path(target), model, names, data)
+        return
+    if names is not None:
+        raise click.UsageError("--names is for files of PyTorch (.pt, .pth).")
     weights = options.read_weights_only(source)
     name, definitions = "", {}
     if model is not None:
@@ -71,6 +93,36 @@ def command(
         written = [Path(target)]
     for path in written:
         _tell(path)
+
+
+def _convert_state_dict(
+    source: Path, target: Path, model: Path | None, names: Path | None, data: str | None
+) -> None:
+    """Take a net's weights from modules of PyTorch, or write them as such."""
+    from minissl.formats import state_dict
+    from minissl.net import Net
+
+    if model is None:
+        raise click.UsageError("Files of PyTorch need --model: it says what the layers are.")
+    if source.suffix in state_dict.SUFFIXES and target.suffix in state_dict.SUFFIXES:
+        raise click.UsageError("Both are files of PyTorch; give one of another format.")
+    net = Net(model, "TEST", data=options.data_options(data))
+    layers = [
+        state_dict.Wanted(name, net.layer(name).type_name, tuple(p.shape for p in parameters))
+        for name, parameters in net.params.items()
+    ]
+    mapping = state_dict.read_names(names) if names is not None else {}
+    if source.suffix in state_dict.SUFFIXES:
+        tensors = state_dict.read_state_dict(source)
+        weights, mapping = state_dict.match(layers, tensors, mapping)
+        net.load(weights)
+        for layer, module in mapping.items():
+            click.echo(f"{layer}: {module}")
+        net.save(target)
+    else:
+        net.load(options.read_weights_only(source))
+        state_dict.write_state_dict(target, net.weights(), layers, mapping)
+    _tell(target)
 
 
 def _tell(path: Path) -> None:

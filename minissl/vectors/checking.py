@@ -16,6 +16,7 @@ import numpy as np
 
 from minissl.errors import WeightsError
 from minissl.formats.safetensors_file import read_tensors
+from minissl.formats.weights import read_npz
 from minissl.vectors.case import Case
 from minissl.vectors.files import FAMILIES, INDEX, all_cases
 
@@ -60,7 +61,7 @@ def read_answers(folder: str | Path) -> dict[str, np.ndarray]:
         raise WeightsError(f"{folder} holds no .safetensors or .npz file with answers.")
     answers: dict[str, np.ndarray] = {}
     for path in paths:
-        arrays = read_tensors(path)[0] if path.suffix == ".safetensors" else _read_npz(path)
+        arrays = read_tensors(path)[0] if path.suffix == ".safetensors" else read_npz(path)
         for name, array in arrays.items():
             if "#outputs/" not in name:
                 continue  # inputs that were copied along
@@ -81,16 +82,6 @@ def read_questions(folder: str | Path) -> dict[str, str]:
         raise WeightsError(
             f"{folder}/{INDEX} is damaged; take it away, or copy the one of the vectors again."
         ) from None
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError) as reason:
-        raise WeightsError(f"{path} is not a complete .npz file ({reason}).") from None
-    except Exception as reason:  # zipfile raises many kinds
-        raise WeightsError(f"{path} is damaged ({reason}); write it again.") from None
 
 
 def check(
