@@ -20,7 +20,7 @@ ORDER = [
     ["fusion"],
     ["gradient_check", "net"],
     ["channels", "solvers"],
-    ["compaction", "models"],
+    ["compaction", "models", "onnx", "state_dicts"],
     ["timing", "summary", "lint", "doctor", "vectors"],
     ["recipes"],
     ["report"],

@@ -1,4 +1,4 @@
-"""``minissl convert``: weights from one file format to another, old nets to the current form."""
+"""``minissl convert``: weights and nets from one file format to another, ONNX among them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,18 @@ Examples:
   minissl convert old.prototxt new.prototxt       (V0, V1 and net-level inputs are upgraded)
   minissl convert lenet.caffemodel net.prototxt   (the net that the file describes)
   minissl convert model.pt lenet.caffemodel --model lenet.prototxt --names names.json
+  minissl convert resnet.onnx resnet/             (net.prototxt and net.caffemodel)
+  minissl convert small/net.prototxt small/net.caffemodel small.onnx
 """
+
+
+#: suffixes of state_dict files
+PYTORCH = (".pt", ".pth")
 
 
 @click.command(epilog=EPILOG)
 @click.argument("source", type=options.FILE, metavar="IN")
-@click.argument("target", type=click.Path(), metavar="OUT")
+@click.argument("more", type=click.Path(), metavar="[WEIGHTS] OUT", nargs=-1, required=True)
 @click.option(
     "--model",
     type=options.MODEL,
@@ -35,6 +41,19 @@ Examples:
     help="With a .prototxt as OUT: SkimCaffe wrote IN, whose conv_mode has other numbers.",
 )
 @click.option(
+    "--batch-size",
+    type=options.POSITIVE,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Of an ONNX model that leaves it open.",
+)
+@click.option(
+    "--sparse",
+    is_flag=True,
+    help="With .onnx as OUT: weights with many zeros as sparse initializers.",
+)
+@click.option(
     "--names",
     type=options.FILE,
     metavar="FILE.json",
@@ -43,24 +62,45 @@ Examples:
 @options.data_option
 def command(
     source: Path,
-    target: str,
+    more: tuple[str, ...],
     model: Path | None,
     skimcaffe: bool,
+    batch_size: int,
+    sparse: bool,
     names: Path | None,
     data: str | None,
 ) -> None:
     """Convert weights from IN to OUT; the suffix of OUT chooses the format.
 
-    Formats: .caffemodel, .caffemodel.gz, .safetensors, .npz. An OUT without a suffix is a folder
-    for Matrix Market files, one for the weight matrix of each layer (biases are left out). Of a
-    snapshot the weights are taken, not the solver's state.
+    Formats: .caffemodel, .caffemodel.gz, .caffemodel.h5, .safetensors, .npz. An OUT without a
+    suffix is a folder for Matrix Market files, one for the weight matrix of each layer (biases are
+    left out). Of a snapshot the weights are taken, not the solver's state.
 
-    .pt and .pth are state_dict files of PyTorch: --model says what the layers are. A module belongs
-    to the layer of its name, to the one that --names gives it, or, of what is left, to the next in
-    order; the mapping is printed.
+    .pt and .pth are state_dict files of PyTorch: --model says what the layers are. A layer takes the
+    module of its name, or the one that --names gives it, or, of what is left, the next in order; the
+    mapping is printed.
 
     A net (.prototxt, or a .caffemodel that describes one) is written as .prototxt in today's form.
+
+    An ONNX model becomes a folder with net.prototxt and net.caffemodel; a net and its WEIGHTS
+    become an ONNX model.
     """
+    target = more[-1]
+    if len(more) > 2 or (len(more) == 2) != target.endswith(".onnx"):
+        raise click.UsageError("Give IN and OUT, or for an ONNX model NET, WEIGHTS and OUT.onnx.")
+    if sparse and len(more) == 1:
+        raise click.UsageError("--sparse is for an OUT that ends in .onnx.")
+    if len(more) == 2:
+        _write_onnx(source, more[0], target, sparse, data)
+        return
+    if source.suffix == ".onnx":
+        _read_onnx(source, target, batch_size)
+        return
+    if source.suffix in PYTORCH or Path(target).suffix in PYTORCH:
+        _convert_state_dict(source, Path(target), model, names, data)
+        return
+    if names is not None:
+        raise click.UsageError("--names is for files of PyTorch (.pt, .pth).")
     if target.endswith(".prototxt"):
         if model is not None or data is not None:
             raise click.UsageError("--model and --data are for weights; OUT is a .prototxt.")
@@ -68,14 +108,8 @@ def command(
         return
     if skimcaffe:
         raise click.UsageError("--skimcaffe is for nets; OUT must be a .prototxt.")
-    from minissl.formats import state_dict
     from minissl.formats.weights import write_weights
 
-    if Path(target).suffix in state_dict.SUFFIXES or source.suffix in state_dict.SUFFIXES:
-        _convert_state_dict(source, Path(target), model, names, data)
-        return
-    if names is not None:
-        raise click.UsageError("--names is for files of PyTorch (.pt, .pth).")
     weights = options.read_weights_only(source)
     name, definitions = "", {}
     if model is not None:
@@ -95,33 +129,47 @@ def command(
         _tell(path)
 
 
+def _write_onnx(model: Path, weights: str, target: str, sparse: bool, data: str | None) -> None:
+    from minissl.onnx.convert import to_onnx
+
+    _tell(
+        to_onnx(
+            options.MODEL.convert(model, None, None),
+            weights,
+            target,
+            sparse,
+            options.data_options(data),
+        )
+    )
+
+
+def _read_onnx(source: Path, folder: str, batch_size: int) -> None:
+    from minissl.onnx.convert import from_onnx
+
+    for path in from_onnx(source, folder, batch_size):
+        _tell(path)
+
+
 def _convert_state_dict(
     source: Path, target: Path, model: Path | None, names: Path | None, data: str | None
 ) -> None:
-    """Take a net's weights from modules of PyTorch, or write them as such."""
-    from minissl.formats import state_dict
+    from minissl import state_dicts
+    from minissl.formats.state_dict import read_names
     from minissl.net import Net
 
     if model is None:
         raise click.UsageError("Files of PyTorch need --model: it says what the layers are.")
-    if source.suffix in state_dict.SUFFIXES and target.suffix in state_dict.SUFFIXES:
+    if source.suffix in PYTORCH and target.suffix in PYTORCH:
         raise click.UsageError("Both are files of PyTorch; give one of another format.")
     net = Net(model, "TEST", data=options.data_options(data))
-    layers = [
-        state_dict.Wanted(name, net.layer(name).type_name, tuple(p.shape for p in parameters))
-        for name, parameters in net.params.items()
-    ]
-    mapping = state_dict.read_names(names) if names is not None else {}
-    if source.suffix in state_dict.SUFFIXES:
-        tensors = state_dict.read_state_dict(source)
-        weights, mapping = state_dict.match(layers, tensors, mapping)
-        net.load(weights)
-        for layer, module in mapping.items():
+    modules = read_names(names) if names is not None else None
+    if source.suffix in PYTORCH:
+        for layer, module in state_dicts.load(net, source, modules).items():
             click.echo(f"{layer}: {module}")
         net.save(target)
     else:
         net.load(options.read_weights_only(source))
-        state_dict.write_state_dict(target, net.weights(), layers, mapping)
+        state_dicts.save(net, target, modules)
     _tell(target)
 
 
