@@ -76,9 +76,9 @@ def command(
     suffix is a folder for Matrix Market files, one for the weight matrix of each layer (biases are
     left out). Of a snapshot the weights are taken, not the solver's state.
 
-    .pt and .pth are state_dict files of PyTorch: --model says what the layers are. A layer takes the
-    module of its name, or the one that --names gives it, or, of what is left, the next in order; the
-    mapping is printed.
+    .pt and .pth are state_dict files of PyTorch: --model says what the layers are. A layer takes
+    the module of its name, or the one that --names gives it, or, of what is left, the next in
+    order; the mapping is printed.
 
     A net (.prototxt, or a .caffemodel that describes one) is written as .prototxt in today's form.
 
