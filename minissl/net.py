@@ -86,11 +86,12 @@ class Net:
         self.param = param
         self.name: str = param.name
         self.phase = phase
+        self.level, self.stages = level, tuple(stages)
         self.kernels = backends.get(backend)
         self.dtype = np.dtype(dtype)
         self.rng = np.random.default_rng(seed)
         context = Context(self.kernels, self.dtype, self.rng, phase, dict(data or {}))
-        chosen = graph.insert_splits(graph.select_layers(param, phase, level, tuple(stages)))
+        chosen = graph.insert_splits(graph.select_layers(param, phase, level, self.stages))
         if not chosen:
             raise ConfigError(f"net '{self.name}' has no layer in phase {phase}")
         self._check_names(chosen)
