@@ -119,8 +119,15 @@ class Flow:
         return [self.makers[i] for i in np.unique(found)]
 
 
-def follow(net: Net) -> Flow:
-    """Follow all channels of a network from filter to reader."""
+def follow(net: Net, outputs: Iterable[str] | None = None) -> Flow:
+    """Follow all channels of a network from filter to reader.
+
+    Parameters
+    ----------
+    net : Net
+    outputs : iterable of str, optional
+        Those outputs of the network that somebody wants; default: all.
+    """
     flow = Flow()
     current: dict[str, Value] = {}
     for layer in net.layers:
@@ -136,7 +143,8 @@ def follow(net: Net) -> Flow:
             ]
         flow.bottoms[layer.name], flow.tops[layer.name] = read, written
         current.update((blob.name, value) for blob, value in zip(tops, written, strict=True))
-    flow.outputs = [current[name] for name in net.outputs]
+    wanted = set(net.outputs if outputs is None else outputs)
+    flow.outputs = [current[name] for name in net.outputs if name in wanted]
     return flow
 
 

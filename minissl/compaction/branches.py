@@ -44,7 +44,7 @@ class Dropped:
     bottoms : list of int
         Numbers of the bottoms that leave.
     constant : ndarray
-        What they add, (C, ...) of one image; 0 in channels that nothing reads.
+        What they add, (C, ...) of one image; 0 where they are not known, which nothing reads.
     """
 
     bottoms: list[int]
@@ -81,7 +81,7 @@ def drop_branches(net: Net) -> Branches:
     """Drop all branches that add what is known, and the layers that only they need."""
     done = Branches(net)
     while True:
-        flow = follow(done.net)
+        flow = follow(done.net, net.outputs)
         constants = find_constants(done.net, flow)
         reading = find_read(done.net, flow, constants)
         done.stays = {}
@@ -131,8 +131,8 @@ def _of_sum(layer: Layer, flow: Flow, constants: Constants, reading: Reading) ->
     coefficients = list(layer.param.eltwise_param.coeff) or [1.0] * len(bottoms)
     constant = np.zeros(top.shape[1:])
     for i in known:
-        constant += coefficients[i] * constants.maps[bottoms[i]]
-    constant[~read] = 0
+        there = constants.known[bottoms[i]]  # others are not read
+        constant[there] += coefficients[i] * constants.maps[bottoms[i]][there]
     return Dropped(known, constant)
 
 
@@ -168,20 +168,22 @@ def _without(net: Net, flow: Flow, dropped: dict[str, Dropped]) -> Net:
     """Return the network with smaller sums."""
     draft = Draft(net)
     idle = [layer.name for layer in _not_running(net, flow, dropped)]
+    added = {}
     for name, what in dropped.items():
         left = _left(net.layer(name), flow, dropped)
-        added = _add_to_bias(draft, flow, left, name, what, idle)
+        added[name] = _add_to_bias(draft, flow, left, name, what, idle)
         for layer in draft.find(name):
             for fields in (layer.bottom, layer.eltwise_param.coeff):
                 stay = [x for i, x in enumerate(fields) if i not in what.bottoms]
                 del fields[:]
                 fields.extend(stay)
-        if len(left) > 1:
-            if not added:
-                _add_behind(draft, name, what)
-        elif not (added and draft.bypass(name)):
-            _become_bias(draft, name, what, added)
     draft.remove(idle)
+    for name, what in dropped.items():
+        if len(_left(net.layer(name), flow, dropped)) > 1:
+            if not added[name]:
+                _add_behind(draft, name, what)
+        elif not (added[name] and draft.bypass(name)):
+            _become_bias(draft, name, what, added[name])
     return draft.build()
 
 

@@ -92,7 +92,8 @@ class Draft:
 
         Its readers read the bottom instead. They cannot where another layer has written over it by
         then, nor where phases disagree about who reads what; nor may a blob leave that the caller
-        knows by name.
+        knows by name. Then the layer before writes the top instead, if nothing else reads what it
+        writes.
         """
         layers = self.find(name)
         if len(layers) != 1 or len(layers[0].bottom) != 1 or len(layers[0].top) != 1:
@@ -103,8 +104,8 @@ class Draft:
             return False
         if bottom != top:
             readers = self._readers(layer, bottom, top)
-            if readers is None or top in _named_blobs(self.net):
-                return False
+            if readers is None:
+                return self._write_directly(layer)
             for reader in readers:
                 for i, blob in enumerate(reader.bottom):
                     if blob == top:
@@ -112,6 +113,19 @@ class Draft:
         del self.layers[self._position(layer)]
         self.weights.pop(name, None)
         return True
+
+    def _write_directly(self, layer: Any) -> bool:
+        """Let the layer that makes a bottom write the top of another one, which is removed."""
+        (bottom,) = layer.bottom
+        position = self._position(layer)
+        makers = [i for i in range(position) if bottom in self.layers[i].top]
+        if not makers:
+            return False
+        maker = self.layers[makers[-1]]
+        others = self.layers[makers[-1] + 1 :]
+        alone = sum(bottom in other.bottom for other in others) == 1
+        plain = len(maker.top) == 1 and not (maker.include or maker.exclude)
+        return alone and plain and self.join(maker, layer)
 
     def join(self, first: Any, second: Any) -> bool:
         """Remove a layer that alone reads what another one writes; say whether that was possible.
@@ -133,7 +147,7 @@ class Draft:
     def _readers(self, layer: Any, bottom: str, top: str) -> list[Any] | None:
         """Return who reads the ``top`` of a layer; None where they cannot read ``bottom``."""
         readers = []
-        overwritten = False
+        overwritten = rewritten = False
         for other in self.layers[self._position(layer) + 1 :]:
             reads, writes = top in other.bottom, top in other.top
             if (reads or writes) and (overwritten or other.include or other.exclude):
@@ -141,24 +155,15 @@ class Draft:
             if reads:
                 readers.append(other)
             if writes:
+                rewritten = True
                 break
             overwritten = overwritten or bottom in other.top
-        return readers
+        is_output = not rewritten and top in self.net.outputs
+        judged = any(reader.type in JUDGES for reader in readers)
+        return None if is_output or judged else readers
 
     def _position(self, layer: Any) -> int:
         return next(i for i, other in enumerate(self.layers) if other is layer)
-
-
-def _named_blobs(net: Net) -> set[str]:
-    """Return the blobs that the caller knows by name: outputs, and the scores that are judged."""
-    splits = {
-        top: layer.param.bottom[0]
-        for layer in net.layers
-        if layer.type_name == "Split"
-        for top in layer.param.top
-    }
-    judged = (layer.param.bottom[0] for layer in net.layers if layer.type_name in JUDGES)
-    return {*net.outputs, *(splits.get(name, name) for name in judged)}
 
 
 def _copy(layer: Any) -> Any:

@@ -163,7 +163,7 @@ def _what_stays(net: Net, flow: Flow, reading: Reading) -> Plan:
         runs = running(net, flow, lambda layer: joined(layer, flow, there))
         ties = _tie(net, flow, runs)
         stays = _spread(stays, ties)
-        for layer in net.layers:
+        for layer in reversed(net.layers):  # a reader's fillers do for what makes them
             if layer.name in runs and layer.type_name != "Split":
                 _let_in_fillers(layer, flow, stays, ties)
         if (stays == before).all():

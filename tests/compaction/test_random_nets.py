@@ -61,12 +61,12 @@ def nets(draw, pads=(0, 0, 1)):
     for name in names:
         w = weights[name][0]
         transposed = name.startswith("ip") and net.layer(name).transpose
-        _make_sparse(w.T if transposed else w, rng)
+        make_sparse(w.T if transposed else w, rng)
     net.load(weights)
     return net
 
 
-def _make_sparse(w, rng):
+def make_sparse(w, rng):
     """Zero rows, columns, channels, single weights, and now and then everything."""
     kind = rng.integers(0, 8)
     if kind == 0:
