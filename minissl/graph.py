@@ -6,6 +6,8 @@ from collections import Counter
 from typing import Any
 
 from minissl.errors import ConfigError
+from minissl.formats.fused_types import plain_layers
+from minissl.formats.upgrade import upgraded
 
 PHASES = ("TRAIN", "TEST")
 
@@ -14,24 +16,10 @@ def select_layers(net: Any, phase: str, level: int = 0, stages: tuple[str, ...] 
     """Return the layers that belong to a phase, copies of those of ``net`` (NetParameter).
 
     A layer with ``include`` rules stays when any of them is met; one with ``exclude`` rules stays
-    when none is; a layer may not have both.
-
-    Raises
-    ------
-    ConfigError
-        For a net in one of Caffe's older forms.
+    when none is; a layer may not have both. Caffe's older forms are upgraded first, and SkimCaffe's
+    fused layers become their parts.
     """
-    if net.layers:
-        raise ConfigError(
-            f"net '{net.name}' is in Caffe's old form (layers with enum types); upgrade it to "
-            "'layer' with Caffe's upgrade_net_proto_text"
-        )
-    if net.input:
-        raise ConfigError(
-            f"net '{net.name}' declares its input in the old form; write "
-            f'layer {{ name: "{net.input[0]}" type: "Input" top: "{net.input[0]}" '
-            "input_param { shape { dim: ... } } } instead"
-        )
+    net = upgraded(net, f"net '{net.name}'")
     chosen = []
     for layer in net.layer:
         if layer.include and layer.exclude:
@@ -45,7 +33,7 @@ def select_layers(net: Any, phase: str, level: int = 0, stages: tuple[str, ...] 
         if stays:
             copy = type(layer)()
             copy.CopyFrom(layer)
-            chosen.append(copy)
+            chosen += plain_layers(copy)
     return chosen
 
 

@@ -91,7 +91,8 @@ class Net:
         self.dtype = np.dtype(dtype)
         self.rng = np.random.default_rng(seed)
         context = Context(self.kernels, self.dtype, self.rng, phase, dict(data or {}))
-        chosen = graph.insert_splits(graph.select_layers(param, phase, level, self.stages))
+        self._selected = graph.select_layers(param, phase, level, self.stages)
+        chosen = graph.insert_splits(self._selected)
         if not chosen:
             raise ConfigError(f"net '{self.name}' has no layer in phase {phase}")
         self._check_names(chosen)
@@ -426,11 +427,11 @@ class Net:
         """Make the connectivity masks of layers whose weights were just loaded.
 
         Weights below the zero-out threshold become zero first, then zeros are frozen as the
-        layer's ``connectivity_mode`` says (Convolution and InnerProduct, weights only).
+        layer's ``connectivity_mode`` says (of layers that are ``FREEZABLE``, weights only).
         """
         for layer in self.layers:
             mode = connectivity.MODES[layer.param.connectivity_mode]
-            if layer.name not in names or layer.type_name not in ("Convolution", "InnerProduct"):
+            if layer.name not in names or layer.type_name not in connectivity.FREEZABLE:
                 continue
             weights = layer.parameters[0]
             if mode == "CONNECTED":
@@ -460,8 +461,11 @@ class Net:
         """Write the weights; the suffix chooses .caffemodel, .safetensors or .npz."""
         from minissl.formats.weights import write_weights
 
-        types = {layer.name: layer.type_name for layer in self.layers}
-        write_weights(path, self.weights(), self.name, types)
+        write_weights(path, self.weights(), self.name, definitions=self.definitions())
+
+    def definitions(self) -> dict[str, Any]:
+        """Return the LayerParameter of each layer by name and in order, as the prototxt has it."""
+        return {param.name: param for param in self._selected}
 
     # --- state ---
 

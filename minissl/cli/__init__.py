@@ -33,6 +33,7 @@ COMMANDS = {
     "flops": "Count the operations that a network needs and its zeros save.",
     "summary": "Show a network's layers, shapes, parameters and memory.",
     "compact": "Make a physically smaller network with the same outputs.",
+    "resnet": "Print a residual network for CIFAR-10, of any depth 6n + 2.",
     "data": "Fetch, verify and describe data sets.",
     "convert": "Convert weights between file formats.",
     "plot": "Draw the pictures of a run.",

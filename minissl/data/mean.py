@@ -1,15 +1,41 @@
-"""Mean images as Caffe's ``compute_image_mean`` writes them (``.binaryproto``)."""
+"""Mean images: of a data set, or as Caffe's ``compute_image_mean`` writes them."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from minissl.data.catalogue import data_folder
+from minissl.data.datasets import load
 from minissl.errors import DataError, WeightsError
-from minissl.formats import proto
-from minissl.formats.caffemodel import array_of
-from minissl.formats.reading import read_bytes
+from minissl.formats.blobs import read_binaryproto
+
+
+def mean_of(name: str) -> np.ndarray:
+    """Return the mean of all training images of a data set that minissl knows.
+
+    Returns
+    -------
+    numpy.ndarray
+        (C, H, W), float32, read-only.
+
+    Raises
+    ------
+    DataError
+        The data set is not on this machine.
+    """
+    return _mean_of(name, data_folder())
+
+
+@lru_cache(maxsize=4)
+def _mean_of(name: str, folder: Path) -> np.ndarray:
+    images = load(name, "train", folder).images
+    # in float64 the sum of bytes is exact, so that its order does not matter
+    mean = images.mean(axis=0, dtype=np.float64).astype(np.float32)
+    mean.flags.writeable = False
+    return mean
 
 
 def read_mean(path: str | Path) -> np.ndarray:
@@ -30,15 +56,10 @@ def read_mean(path: str | Path) -> np.ndarray:
     DataError
         The file is missing, no ``BlobProto``, not one image, or not finite.
     """
-    from google.protobuf.message import DecodeError
-
-    content = read_bytes(path, "mean file", DataError)
     try:
-        mean = array_of(proto.BlobProto.FromString(content), str(path))
-    except (DecodeError, WeightsError) as error:
-        raise DataError(
-            f"{path} is not a mean image (a binary BlobProto), or it is damaged; make it again"
-        ) from error
+        mean = read_binaryproto(path, "mean image")
+    except WeightsError as error:
+        raise DataError(str(error)) from None
     if mean.ndim == 4 and len(mean) == 1:
         mean = mean[0]
     if mean.ndim != 3 or mean.size == 0:

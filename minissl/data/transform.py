@@ -3,6 +3,9 @@
     y[n, c, i, j] = (x[n, c, top + i, left + j] - mean[c, top + i, left + j]) * scale
 
 with j counted from the right where the image is mirrored. The mean belongs to the uncropped image.
+With ``pad``, training images have so many zeros on each side, put there after the mean is
+subtracted, and ``top`` and ``left`` begin at ``-pad``: a crop of the size of the image is then a
+random shift (He et al., CVPR 2016, section 4.2).
 
 Dimensions: N images, C channels, H x W pixels before and h x w pixels after cropping.
 """
@@ -31,16 +34,24 @@ class Transform:
         in the centre (by integer division) in the test phase.
     mirror : bool
         Turn every image left to right with probability 1/2, in either phase, as Caffe does.
+    pad : int
+        Zeros on each side of an image, in the training phase only.
     """
 
     scale: float = 1.0
     mean: np.ndarray | None = None
     crop_size: int = 0
     mirror: bool = False
+    pad: int = 0
 
     def __post_init__(self) -> None:
         if self.crop_size < 0:
             raise ConfigError(f"crop_size is {self.crop_size}; use 0 (no crop) or more")
+        if self.pad and not self.crop_size:
+            raise ConfigError(
+                f"pad is {self.pad} without a crop_size, so that training images would be larger "
+                "than test images; give the crop_size, such as the size of an image"
+            )
 
     def output_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """Return the shape (C, h, w) that images of shape (C, H, W) come out with.
@@ -96,8 +107,9 @@ class Transform:
         if self.mirror:
             mirrored = rng.integers(2, size=n).astype(bool)
         if train and self.crop_size:
-            tops = rng.integers(height - h + 1, size=n)
-            lefts = rng.integers(width - w + 1, size=n)
+            # corners in the image itself: from -pad on
+            tops = rng.integers(height + 2 * self.pad - h + 1, size=n) - self.pad
+            lefts = rng.integers(width + 2 * self.pad - w + 1, size=n) - self.pad
         elif not self.mirror:
             # nothing is random: one pass over the batch
             window = _window((height - h) // 2, (width - w) // 2, h, w)
@@ -105,9 +117,16 @@ class Transform:
         else:
             tops = np.full(n, (height - h) // 2)
             lefts = np.full(n, (width - w) // 2)
+        if train and self.pad:
+            out[...] = 0
         for i in range(n):
-            window = _window(tops[i], lefts[i], h, w)
+            (top, bottom, above), (left, right, before) = (
+                _overlap(tops[i], h, height),
+                _overlap(lefts[i], w, width),
+            )
+            window = _window(top, left, bottom - top, right - left)
             target = out[i, :, :, ::-1] if self.mirror and mirrored[i] else out[i]
+            target = target[_window(above, before, bottom - top, right - left)]
             self._subtract_and_scale(images[i][window], mean, window, target)
         return out
 
@@ -128,6 +147,20 @@ class Transform:
             mean = mean[window]
         np.subtract(pixels, mean, out=out, dtype=out.dtype)
         return np.multiply(out, scale, out=out)
+
+
+def _overlap(first: int, length: int, size: int) -> tuple[int, int, int]:
+    """Clip ``length`` pixels from ``first`` on to an image of ``size``.
+
+    Returns
+    -------
+    start, stop : int
+        What of it lies in the image.
+    before : int
+        How many pixels lie before the image.
+    """
+    start, stop = max(first, 0), min(first + length, size)
+    return start, max(start, stop), start - first
 
 
 def _window(top: int, left: int, h: int, w: int) -> tuple:

@@ -15,6 +15,7 @@ from minissl.formats.atomic import atomic_write
 from minissl.formats.prototxt_errors import describe
 from minissl.formats.reading import read_bytes
 from minissl.formats.solver_fields import set_fields, upgrade_solver
+from minissl.formats.upgrade import upgrade_net
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -33,6 +34,9 @@ __all__ = [
     "upgrade_solver",
     "write_prototxt",
 ]
+
+#: Larger texts are refused; the longest published nets have half a megabyte.
+MAX_TEXT_BYTES = 2**24
 
 PACKAGED_MODELS = Path(__file__).resolve().parents[1] / "models"
 
@@ -62,19 +66,24 @@ def read_solver(path: str | Path) -> SolverParameter:
 
 
 def parse_net(text: str, source: str = "<text>") -> NetParameter:
-    """Parse the text of a net.
+    """Parse the text of a net; the older forms become the current one.
 
     Raises
     ------
     ConfigError
         With file, line and column: for text that is not prototxt, and for a field that is unknown
-        or stands in the wrong place, with the right one.
+        or stands in the wrong place, with the right one. Without line: for anything that
+        :func:`minissl.formats.upgrade.upgrade_net` refuses.
     """
-    return _parse(text, proto.NetParameter(), source)
+    net = _parse(text, proto.NetParameter(), source)
+    upgrade_net(net, source)
+    return net
 
 
 def parse_solver(text: str, source: str = "<text>") -> SolverParameter:
     """Parse the text of a solver; the old enum ``solver_type`` becomes the string ``type``.
+
+    The nets that stand in it are brought to the current form as well.
 
     Raises
     ------
@@ -86,6 +95,11 @@ def parse_solver(text: str, source: str = "<text>") -> SolverParameter:
         upgrade_solver(solver)
     except ConfigError as reason:
         raise ConfigError(f"{source}: {reason}") from None
+    for name in ("net_param", "train_net_param"):
+        if solver.HasField(name):
+            upgrade_net(getattr(solver, name), f"{source}: {name}")
+    for net in solver.test_net_param:
+        upgrade_net(net, f"{source}: test_net_param")
     return solver
 
 
@@ -153,6 +167,11 @@ def resolve_net_path(solver: SolverParameter, solver_path: str | Path) -> Path:
 
 def _read_text(path: str | Path, what: str) -> str:
     content = read_bytes(path, what, ConfigError)
+    if len(content) > MAX_TEXT_BYTES:
+        raise ConfigError(
+            f"The {what} {path} has {len(content):,} bytes, more than the {MAX_TEXT_BYTES:,} that "
+            "are read as prototxt; is it the right file?"
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as reason:

@@ -26,8 +26,8 @@ _TOKEN = re.compile(
 )
 
 # Reached only from messages that are still read but no longer written.
-_OLD_MESSAGES = {"V1LayerParameter"}
-_NET_MESSAGES = {"NetParameter", "V1LayerParameter"}
+_OLD_MESSAGES = {"V1LayerParameter", "V0LayerParameter"}
+_NET_MESSAGES = {"NetParameter", "V1LayerParameter", "V0LayerParameter"}
 
 
 @dataclass

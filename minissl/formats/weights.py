@@ -2,6 +2,7 @@
 
 =====================================  ====================================================
 ``.caffemodel``, ``.caffemodel.gz``    Caffe's own; layers keep their order and type
+``.caffemodel.h5``                     Caffe's own as HDF5 (needs h5py)
 ``.safetensors``                       tensors named ``layer.index``, such as ``conv1.0``
 ``.npz``                               the same names, NumPy's zip of arrays (no pickles)
 =====================================  ====================================================
@@ -13,6 +14,7 @@ import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +25,7 @@ from minissl.formats.caffemodel import read_caffemodel, write_caffemodel
 from minissl.formats.reading import explain
 from minissl.formats.safetensors_file import read_tensors, write_tensors
 
-SUFFIXES = (".caffemodel", ".caffemodel.gz", ".safetensors", ".npz")
+SUFFIXES = (".caffemodel", ".caffemodel.gz", ".caffemodel.h5", ".safetensors", ".npz")
 
 Weights = dict[str, list[np.ndarray]]
 
@@ -42,6 +44,10 @@ def read_weights(path: str | Path) -> Weights:
         If the suffix is unknown, or the file is missing, damaged or not what its suffix says.
     """
     suffix = _suffix_of(path)
+    if suffix.endswith(".h5"):
+        from minissl.formats import caffe_hdf5
+
+        return caffe_hdf5.read_weights(path)
     if suffix.startswith(".caffemodel"):
         return read_caffemodel(path)
     if suffix == ".npz":
@@ -59,6 +65,7 @@ def write_weights(
     net_name: str = "",
     layer_types: Mapping[str, str] | None = None,
     metadata: Mapping[str, str] | None = None,
+    definitions: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a weight file atomically.
 
@@ -72,6 +79,9 @@ def write_weights(
         Name of the net and type of each layer; kept by ``.caffemodel`` only.
     metadata
         Strings to store beside the tensors; kept by ``.safetensors`` only.
+    definitions
+        The LayerParameter of each layer of the net, by name and in order; kept by ``.caffemodel``
+        only, which then describes the whole net, as Caffe's own files do.
 
     Raises
     ------
@@ -81,11 +91,17 @@ def write_weights(
         If the file cannot be written.
     """
     suffix = _suffix_of(path)
-    if suffix.startswith(".caffemodel"):
+    if suffix.endswith(".h5"):
+        from minissl.formats import caffe_hdf5
+
+        caffe_hdf5.write_weights(path, weights)
+    elif suffix.startswith(".caffemodel"):
         types = layer_types or {}
-        layers = [(name, types.get(name, ""), blobs) for name, blobs in weights.items()]
+        names = {**dict.fromkeys(definitions or ()), **dict.fromkeys(weights)}
+        layers = [(name, types.get(name, ""), weights.get(name, ())) for name in names]
         is_double = any(np.asarray(b).dtype == np.float64 for bs in weights.values() for b in bs)
-        write_caffemodel(path, net_name, layers, np.float64 if is_double else np.float32)
+        dtype = np.float64 if is_double else np.float32
+        write_caffemodel(path, net_name, layers, dtype, definitions)
     elif suffix == ".safetensors":
         write_tensors(path, by_tensor(weights), metadata)
     else:

@@ -5,6 +5,7 @@ Dimensions: N images of a batch, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from minissl.blob import Blob, Shape
 from minissl.data.batches import BatchReader
 from minissl.data.catalogue import CATALOGUE, SOURCES, find_source
 from minissl.data.datasets import load
-from minissl.data.mean import read_mean
+from minissl.data.mean import mean_of, read_mean
 from minissl.data.transform import Transform
 from minissl.errors import DataError, ShapeError
 from minissl.layers.base import Layer, register
@@ -23,7 +24,7 @@ from minissl.layers.base import Layer, register
 SPLIT_OF_PHASE = {"TRAIN": "train", "TEST": "test"}
 
 
-class _Source(Layer):
+class Source(Layer):
     """A layer that only produces."""
 
     n_bottoms: ClassVar[tuple[int, int]] = (0, 0)
@@ -41,14 +42,15 @@ class _Source(Layer):
 
 
 @register("Data")
-class Data(_Source):
+class Data(Source):
     """Batches of a data set, in file order, transformed; top 0 the images, top 1 the labels.
 
     ``data_param.source`` names a data set that minissl knows (``mnist``, ``cifar10`` ...), unless
     the context names one, which then replaces it. The TRAIN phase reads the training part, TEST the
     test part; with ``/validation`` behind the name both read the training part, divided in two
     (:func:`minissl.data.datasets.load`). The data are loaded by the first ``forward``: a network
-    can be looked at without.
+    can be looked at without. ``transform_param.mean_file`` is a file, or names a data set whose
+    training images the mean is taken of.
 
     Tops: (N, C, H, W) and, where there is a second one, (N,); labels are numbers of the network's
     type, as in Caffe.
@@ -90,6 +92,8 @@ class Data(_Source):
         if self._reader is None:
             options = self.context.data
             dataset = load(self._source, SPLIT_OF_PHASE[self.phase])
+            if self._mean_source:
+                self._transform = replace(self._transform, mean=mean_of(self._mean_source))
             self._reader = BatchReader(
                 dataset,
                 self._batch_size,
@@ -137,15 +141,18 @@ class Data(_Source):
         if param.mean_file and param.mean_value:
             raise self.config_error("has both mean_file and mean_value; keep one of them")
         mean = None
-        if param.mean_file:
+        self._mean_source = param.mean_file if param.mean_file in CATALOGUE else None
+        if self._mean_source:  # a place of its shape, until the data are loaded
+            mean = np.broadcast_to(np.float32(0), CATALOGUE[self._mean_source].image_shape)
+        elif param.mean_file:
             mean = read_mean(param.mean_file)
         elif param.mean_value:
             mean = np.array(param.mean_value, np.float32)
-        return Transform(param.scale, mean, param.crop_size, param.mirror)
+        return Transform(param.scale, mean, param.crop_size, param.mirror, param.pad)
 
 
 @register("MemoryData")
-class MemoryData(_Source):
+class MemoryData(Source):
     """Batches of arrays that a program hands over with :meth:`set_arrays`.
 
     Tops: (N, C, H, W) and, where there is a second one, (N,).
@@ -235,7 +242,7 @@ class MemoryData(_Source):
 
 
 @register("Input")
-class Input(_Source):
+class Input(Source):
     """Blobs that a program fills itself: ``net.blobs["data"].data[...] = images``.
 
     Tops: of the shapes in ``input_param``, one for each top, or one for all. A batch size of the

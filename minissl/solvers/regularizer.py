@@ -11,12 +11,12 @@ Its gradient is added to the gradient of the data loss before the update; with `
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from minissl.blob import Parameter
-from minissl.errors import ConfigError
+from minissl.errors import ConfigError, WeightsError
 from minissl.formats import proto
+from minissl.formats.blobs import read_binaryproto
 from minissl.sparsity import group_lasso, groups, proximal, weight_decay
 
 #: the decays of group lasso, in the order in which their terms act
@@ -125,15 +125,9 @@ def _read_multiplier(parameter: Parameter, kernels: Any, where: str) -> Any:
     path = parameter.spec.decay_proto
     if not path:
         return None
-    from minissl.formats import proto
-    from minissl.formats.caffemodel import array_of
-
     try:
-        blob = proto.BlobProto.FromString(Path(path).read_bytes())
-    except OSError as error:
-        raise ConfigError(
-            f"{where}: cannot read decay_proto '{path}' ({error.strerror}); check the path"
-        ) from error
-    multiplier = array_of(blob, f"{where}: decay_proto '{path}'")
+        multiplier = read_binaryproto(path, "decay_proto")
+    except WeightsError as error:
+        raise ConfigError(f"{where}: {error}") from None
     weight_decay.check_multiplier(multiplier, parameter.shape, where)
     return kernels.xp.asarray(multiplier.astype(parameter.dtype))

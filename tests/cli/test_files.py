@@ -12,6 +12,7 @@ from minissl import doctor
 from minissl.doctor import Check
 from minissl.formats.caffemodel import read_caffemodel
 from minissl.formats.matrix_market import read_matrix
+from minissl.formats.prototxt import read_net
 from minissl.formats.weights import read_weights
 
 # --- compact ---
@@ -54,6 +55,24 @@ def test_convert_there_and_back(run, weights_file, weights, tmp_path, suffix):
     assert found.keys() == weights.keys()
     for name, blobs in weights.items():
         assert all(np.array_equal(a, b) for a, b in zip(found[name], blobs, strict=True))
+
+
+def test_convert_an_old_net(run, tmp_path):
+    old, new = tmp_path / "old.prototxt", tmp_path / "new.prototxt"
+    old.write_text('layers { name: "r" type: RELU bottom: "x" top: "y" }')
+    assert "V1 layers" in run("convert", old, new).stderr
+    assert 'type: "ReLU"' in new.read_text()
+    assert run("convert", old, new, "--data", "mnist", code=2)
+
+
+def test_convert_a_caffemodel_to_its_net(run, net_file, weights_file, tmp_path):
+    run("convert", weights_file, tmp_path / "w.caffemodel", "--model", net_file)
+    run("convert", tmp_path / "w.caffemodel", tmp_path / "net.prototxt")
+    found = read_net(tmp_path / "net.prototxt")
+    assert [layer.name for layer in found.layer] == [
+        layer.name for layer in read_net(net_file).layer
+    ]
+    assert not found.layer[1].blobs and found.layer[1].convolution_param.num_output == 3
 
 
 def test_convert_to_matrices(run, weights_file, weights, tmp_path):

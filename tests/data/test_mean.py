@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minissl.data.mean import read_mean
+from minissl.data.datasets import load
+from minissl.data.mean import mean_of, read_mean
 from minissl.errors import DataError
 from minissl.formats import proto
 
@@ -32,7 +33,7 @@ def test_both_ways_of_writing_the_shape(tmp_path):
 
 def test_what_is_no_mean_image(tmp_path):
     path = tmp_path / "mean.binaryproto"
-    with pytest.raises(DataError, match="no mean file"):
+    with pytest.raises(DataError, match="no mean image"):
         read_mean(path)
     path.write_bytes(legacy().SerializeToString()[:-4])
     with pytest.raises(DataError, match="not a mean image"):
@@ -45,6 +46,18 @@ def test_what_is_no_mean_image(tmp_path):
     path.write_bytes(legacy(np.where(MEAN > 1, np.nan, MEAN)).SerializeToString())
     with pytest.raises(DataError, match="NaN or infinite"):
         read_mean(path)
+
+
+def test_the_mean_of_a_data_set_is_that_of_its_training_images(data_folder, monkeypatch, tmp_path):
+    mean = mean_of("cifar10")
+    assert mean.shape == (3, 32, 32) and mean.dtype == np.float32 and not mean.flags.writeable
+    images = load("cifar10", "train").images
+    expected = sum(int(image[1, 2, 3]) for image in images) / len(images)
+    assert mean[1, 2, 3] == np.float32(expected)
+    assert mean_of("cifar10") is mean
+    monkeypatch.setenv("MINISSL_DATA", str(tmp_path / "elsewhere"))
+    with pytest.raises(DataError, match="minissl data fetch cifar10"):
+        mean_of("cifar10")
 
 
 @given(content=st.binary(max_size=60))

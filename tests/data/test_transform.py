@@ -20,13 +20,16 @@ def naive(images, transform, tops, lefts, mirrored, dtype):
             for i in range(h):
                 for j in range(w):
                     row, column = tops[image] + i, lefts[image] + j
+                    target = w - 1 - j if mirrored[image] else j
+                    if not (0 <= row < height and 0 <= column < width):
+                        out[image, c, i, target] = 0
+                        continue
                     value = dtype(images[image, c, row, column])
                     mean = transform.mean
                     if mean is not None and mean.ndim == 3:
                         value -= dtype(mean[c, row, column])
                     elif mean is not None:
                         value -= dtype(mean[c if len(mean) > 1 else 0])
-                    target = w - 1 - j if mirrored[image] else j
                     out[image, c, i, target] = value * dtype(transform.scale)
     return out
 
@@ -40,11 +43,13 @@ def cases(draw):
     kind = draw(st.sampled_from(["none", "one", "channel", "image"]))
     shape = {"one": (1,), "channel": (channels,), "image": images.shape[1:]}.get(kind)
     mean = None if shape is None else rng.uniform(50, 200, shape).astype(np.float32)
+    crop_size = draw(st.integers(0, min(height, width)))
     transform = Transform(
         scale=float(np.float32(draw(st.sampled_from([1.0, 0.00390625, 0.1, -2.5])))),
         mean=mean,
-        crop_size=draw(st.integers(0, min(height, width))),
+        crop_size=crop_size,
         mirror=draw(st.booleans()),
+        pad=draw(st.integers(0, 3 if crop_size else 0)),
     )
     return images, transform
 
@@ -59,8 +64,9 @@ def test_equals_the_naive_loop_bit_by_bit(case, dtype, train):
     mirrored = rng.integers(2, size=n) if transform.mirror else np.zeros(n, int)
     tops, lefts = np.full(n, (height - h) // 2), np.full(n, (width - w) // 2)
     if train and transform.crop_size:
-        tops = rng.integers(height - h + 1, size=n)
-        lefts = rng.integers(width - w + 1, size=n)
+        pad = transform.pad
+        tops = rng.integers(height + 2 * pad - h + 1, size=n) - pad
+        lefts = rng.integers(width + 2 * pad - w + 1, size=n) - pad
     expected = naive(images, transform, tops, lefts, mirrored, dtype)
 
     before = images.copy()
@@ -107,6 +113,21 @@ def test_random_crop_reaches_every_window_and_mirror_about_half():
     assert abs(mirrored - n / 2) < 150
 
 
+def test_a_padded_crop_of_the_whole_size_shifts_the_image():
+    n = 3000
+    images = np.broadcast_to(np.arange(1, 10, dtype=np.uint8).reshape(3, 3), (n, 1, 3, 3))
+    out = np.full((n, 1, 3, 3), np.nan, np.float32)
+    shift = Transform(crop_size=3, pad=1, mean=np.ones((1, 3, 3)))
+    shift.apply(images, True, np.random.default_rng(3), out)
+    seen, counts = np.unique(out[:, 0].reshape(n, 9), axis=0, return_counts=True)
+    # zeros come in, the mean having been subtracted before
+    assert [0, 0, 0, 0, 0, 1, 0, 3, 4] in seen.tolist()  # down and to the right
+    assert [4, 5, 0, 7, 8, 0, 0, 0, 0] in seen.tolist()  # up and to the left
+    assert len(seen) == 9 and counts.min() > n / 9 - 80
+    shift.apply(images, False, np.random.default_rng(3), out)
+    np.testing.assert_array_equal(out, images - 1.0)  # images that test stay where they are
+
+
 def test_mirror_acts_in_the_test_phase_too():
     images = np.broadcast_to(np.arange(3, dtype=np.uint8), (200, 1, 1, 3))
     out = np.empty((200, 1, 1, 3), np.float32)
@@ -126,3 +147,5 @@ def test_crop_larger_than_the_image():
         Transform(crop_size=5).output_shape((1, 4, 6))
     with pytest.raises(ConfigError, match="crop_size is -1"):
         Transform(crop_size=-1)
+    with pytest.raises(ConfigError, match="pad is 4 without a crop_size"):
+        Transform(pad=4)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from hypothesis.extra import numpy as hnp
 
 from minissl.errors import MinisslError, WeightsError
 from minissl.formats import caffemodel, proto
-from minissl.formats.caffemodel import read_caffemodel, write_caffemodel
+from minissl.formats.blobs import blob_parts, read_blob
+from minissl.formats.caffemodel import read_caffemodel, read_caffemodel_net, write_caffemodel
+from minissl.formats.wire import Reader, WireError
 from tests.formats.conftest import damaged, result_or_error
 
 LAYERS = [
@@ -20,6 +23,16 @@ LAYERS = [
     ("relu1", "ReLU", []),
     ("a/ip.1", "InnerProduct", [np.array([[np.nan, np.inf, -0.0]])]),
 ]
+
+
+def message_of(array: np.ndarray) -> object:
+    blob = proto.BlobProto(data=array.ravel().tolist())
+    blob.shape.dim.extend(array.shape)
+    return blob
+
+
+def parse(content: bytes) -> np.ndarray:
+    return read_blob(Reader(io.BytesIO(content), len(content)), len(content), "blob")
 
 
 def save(path: Path, net: object) -> Path:
@@ -60,7 +73,8 @@ def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
 @settings(max_examples=50, deadline=None)
 @given(hnp.arrays(np.float64, hnp.array_shapes(min_dims=0, min_side=0, max_side=4)))
 def test_any_array_survives(array: np.ndarray) -> None:
-    again = caffemodel.array_of(caffemodel.blob_of(array, np.float64), "blob")
+    _, pieces = blob_parts(array, np.float64)
+    again = parse(b"".join(pieces))
     np.testing.assert_array_equal(again, array)
     assert again.shape == array.shape
 
@@ -68,7 +82,11 @@ def test_any_array_survives(array: np.ndarray) -> None:
 @pytest.mark.parametrize("size", [0, 31, 32, 4095, 4096, 300_000])
 def test_lengths_around_the_varint_steps(size: int) -> None:
     values = np.arange(size, dtype=np.float32)
-    np.testing.assert_array_equal(caffemodel.array_of(caffemodel.blob_of(values), "blob"), values)
+    length, pieces = blob_parts(values)
+    content = b"".join(pieces)
+    assert len(content) == length
+    np.testing.assert_array_equal(parse(content), values)
+    assert content == message_of(values).SerializeToString()
 
 
 def test_old_shape_and_old_layers(tmp_path: Path) -> None:
@@ -101,10 +119,79 @@ def test_shape_that_does_not_fit_is_refused_before_allocation(
         read_caffemodel(save(tmp_path / "w.caffemodel", net))
 
 
+def test_oldest_layers_stand_inside_old_ones(tmp_path: Path) -> None:
+    net = proto.NetParameter()
+    net.input.append("x")
+    old = net.layers.add(bottom=["x"], top=["y"], name="not this").layer
+    old.name, old.type, old.num_output = "ip", "innerproduct", 3
+    old.blobs.add(num=1, channels=1, height=3, width=2, double_data=range(6))
+    path = save(tmp_path / "v0.caffemodel", net)
+    weights = read_caffemodel(path)
+    assert list(weights) == ["ip"] and weights["ip"][0].dtype == np.float64
+    np.testing.assert_array_equal(weights["ip"][0], np.arange(6).reshape(1, 1, 3, 2))
+    layer = read_caffemodel_net(path).layer[0]
+    assert (layer.type, layer.inner_product_param.num_output) == ("InnerProduct", 3)
+    assert (list(layer.bottom), list(layer.top), len(layer.blobs)) == (["x"], ["y"], 0)
+
+
+def test_gradients_and_fields_of_other_programs_are_passed_over(tmp_path: Path) -> None:
+    net = proto.NetParameter()
+    layer = net.layer.add(name="conv1")
+    layer.blobs.add(data=[1, 2], diff=[3, 4], double_diff=[5, 6]).shape.dim.append(2)
+    content = net.SerializeToString() + bytes.fromhex("fa3f0361626388400789400102030405060708")
+    (tmp_path / "w.caffemodel").write_bytes(content)
+    assert read_caffemodel(tmp_path / "w.caffemodel")["conv1"][0].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(("skimcaffe", "mode"), [(False, "LOWERED_CCNMM"), (True, "DIRECT_SCONV")])
+def test_net_of_a_caffemodel(tmp_path: Path, skimcaffe: bool, mode: str) -> None:
+    net = proto.NetParameter(name="n", input=["data"])
+    layer = net.layer.add(name="conv1", type="Convolution")
+    layer.convolution_param.conv_mode = 2
+    layer.blobs.append(message_of(np.ones(3)))
+    path = save(tmp_path / "w.caffemodel", net)
+    found = read_caffemodel_net(path, skimcaffe)
+    assert found.name == "n" and not found.input and not found.layer[0].blobs
+    conv = found.layer[0].convolution_param
+    assert conv.ConvMode.Name(conv.conv_mode) == mode
+
+
+def test_definitions_are_stored_beside_the_weights(tmp_path: Path) -> None:
+    layer = proto.LayerParameter(name="conv1", type="Convolution", bottom=["data"])
+    layer.blobs.append(message_of(np.ones(9)))
+    path = tmp_path / "w.caffemodel"
+    write_caffemodel(path, "net", LAYERS, definitions={"conv1": layer})
+    assert read_caffemodel(path)["conv1"][0].shape == (2, 1, 2, 2)
+    stored = read_caffemodel_net(path)
+    assert [one.name for one in stored.layer] == ["conv1", "relu1", "a/ip.1"]
+    assert list(stored.layer[0].bottom) == ["data"]
+
+
+BLOB = b"\x2d\0\0\x80\x3f\x2a\x08\0\0\0\x40\0\0\x40\x40\x3a\x03\x0a\x01\x03\x42\x08" + bytes(8)
+
+
+@settings(max_examples=300, deadline=None)
+@given(damaged(BLOB))
+def test_the_walker_and_the_library_agree(valid: bytes) -> None:
+    """What the protobuf library reads as a blob is read alike, or refused for its shape."""
+    from google.protobuf.message import DecodeError
+
+    try:
+        theirs = proto.BlobProto.FromString(valid)
+    except DecodeError:
+        return
+    try:
+        ours = parse(valid)
+    except (WeightsError, WireError):
+        return
+    expected = np.array(theirs.double_data or theirs.data, ours.dtype)
+    np.testing.assert_array_equal(ours.ravel(), expected)
+
+
 def test_two_layers_of_one_name_are_refused(tmp_path: Path) -> None:
     net = proto.NetParameter()
     for _ in range(2):
-        net.layer.add(name="conv1").blobs.append(caffemodel.blob_of(np.ones(1)))
+        net.layer.add(name="conv1").blobs.append(message_of(np.ones(1)))
     with pytest.raises(WeightsError, match="two layers named 'conv1'"):
         read_caffemodel(save(tmp_path / "w.caffemodel", net))
 
@@ -138,7 +225,7 @@ def test_damaged_gzip_and_gzip_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         with pytest.raises(WeightsError, match="not a complete gzip file"):
             read_caffemodel(path)
     monkeypatch.setattr(caffemodel, "MAX_UNPACKED_BYTES", 1000)
-    path.write_bytes(gzip.compress(bytes(1001)))
+    path.write_bytes(gzip.compress(b"\x0a\xe9\x07" + bytes(1001)))
     with pytest.raises(WeightsError, match="more than 1000 bytes"):
         read_caffemodel(path)
 
@@ -182,7 +269,7 @@ def test_original_file_survives_a_round_trip(original_runs: Path, tmp_path: Path
 
 VALID = proto.NetParameter()
 VALID.layer.add(name="conv1", type="Convolution").blobs.append(
-    caffemodel.blob_of(np.ones((2, 3), np.float32))
+    message_of(np.ones((2, 3), np.float32))
 )
 VALID.layers.add(name="ip").blobs.add(num=1, channels=1, height=1, width=2, data=[1, 2])
 

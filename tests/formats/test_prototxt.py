@@ -71,14 +71,6 @@ def test_layers_of_published_nets_parse(layer_parameters: str) -> None:
     assert net.layer[0].ByteSize() > 8
 
 
-def test_old_layers_parse() -> None:
-    net = parse_net(
-        'layers { name: "c" type: CONVOLUTION blobs_lr: 1 weight_decay: 0 '
-        "convolution_param { num_output: 1 } }"
-    )
-    assert net.layers[0].type == net.layers[0].CONVOLUTION
-
-
 # -------------------------------------------------------------------------------- bad text
 
 

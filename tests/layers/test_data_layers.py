@@ -201,6 +201,31 @@ def test_mean_file(tmp_path):
         build(Data, text.replace("mean.b", "other.b") + SMALL)
 
 
+def test_the_mean_of_a_data_set(monkeypatch, tmp_path):
+    text = 'transform_param { mean_file: "mnist-small" } ' + SMALL
+    layer, tops = build(Data, text, phase="TEST")
+    images, _ = forward(layer, tops)
+    mean = load("mnist-small", "train").images.mean(axis=0).astype(np.float32)
+    expected = load("mnist-small", "test").images[:64].astype(np.float32) - mean
+    np.testing.assert_array_equal(images, expected)
+    # nothing is read before it is needed, and a mean of another shape is refused at once
+    monkeypatch.setenv("MINISSL_DATA", str(tmp_path))
+    with pytest.raises(ShapeError, match="the mean is of shape"):
+        build(Data, text.replace('mean_file: "mnist-small"', 'mean_file: "cifar10"'))
+    cifar = text.replace("mnist-small", "cifar10")
+    assert build(Data, cifar)[1][0].shape == (64, 3, 32, 32)
+
+
+def test_padded_crops_only_while_training():
+    text = "transform_param { pad: 4 crop_size: 28 } " + SMALL
+    found = {}
+    for phase, split in (("TRAIN", "train"), ("TEST", "test")):
+        layer, tops = build(Data, text, phase=phase)
+        pixels = load("mnist-small", split).images[:64]
+        found[phase] = (forward(layer, tops)[0] == pixels).all(axis=(1, 2, 3)).mean()
+    assert found["TEST"] == 1.0 and found["TRAIN"] < 0.2
+
+
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
