@@ -26,7 +26,9 @@ from minissl.layers.embed import Embed
 from minissl.layers.euclidean_loss import EuclideanLoss
 from minissl.layers.exp import Exp
 from minissl.layers.flatten import Flatten
+from minissl.layers.hdf5_data import HDF5Data
 from minissl.layers.hinge_loss import HingeLoss
+from minissl.layers.image_data import ImageData
 from minissl.layers.inner_product import InnerProduct
 from minissl.layers.log import Log
 from minissl.layers.log_loss import InfogainLoss, MultinomialLogisticLoss
@@ -69,7 +71,9 @@ __all__ = [
     "EuclideanLoss",
     "Exp",
     "Flatten",
+    "HDF5Data",
     "HingeLoss",
+    "ImageData",
     "InfogainLoss",
     "InnerProduct",
     "Input",
