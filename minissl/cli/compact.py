@@ -108,12 +108,10 @@ def _show_layers(compacted: Compacted) -> None:
     total = ["total", "", "", *_sizes(report.layers)]
     options.show_table(options.table(headings, rows, total, names=3))
     if report.removed_layers:
-        click.echo(
-            f"{len(report.removed_layers)} layers leave: {', '.join(report.removed_layers)}"
-        )
-    for layer in report.layers:
-        for reason in layer.stays:
-            click.echo(f"{layer.name}: {reason}")
+        click.echo(f"{len(report.removed_layers)} layers leave: {', '.join(report.removed_layers)}")
+    for name, reasons in report.stays.items():
+        for reason in reasons:
+            click.echo(f"{name}: {reason}")
 
 
 def _sizes(layers: list[Any]) -> list[int]:

@@ -69,40 +69,45 @@ class Branches:
     ----------
     net : Net
         The network without them; the given one if there were none.
+    flow : Flow
+    constants : Constants
+    reading : Reading
+        What is known of it, and read.
     stays : dict
         Name of a sum -> why a branch of it stays that is known.
     """
 
     net: Net
+    flow: Flow
+    constants: Constants
+    reading: Reading
     stays: dict[str, list[str]] = field(default_factory=dict)
 
 
 def drop_branches(net: Net) -> Branches:
     """Drop all branches that add what is known, and the layers that only they need."""
-    done = Branches(net)
+    slim = net
     while True:
-        flow = follow(done.net, net.outputs)
-        constants = find_constants(done.net, flow)
-        reading = find_read(done.net, flow, constants)
-        done.stays = {}
-        dropped = _find_dropped(done.net, flow, constants, reading, done.stays)
+        flow = follow(slim, net.outputs)
+        constants = find_constants(slim, flow)
+        done = Branches(slim, flow, constants, find_read(slim, flow, constants))
+        dropped = _find_dropped(done)
         if not dropped:
             return done
-        done.net = _without(done.net, flow, dropped)
+        slim = _without(slim, flow, dropped)
 
 
 # ------------------------------------------------------------------------------- what leaves
 
 
-def _find_dropped(
-    net: Net, flow: Flow, constants: Constants, reading: Reading, stays: dict[str, list[str]]
-) -> dict[str, Dropped]:
-    """Return what each sum loses; say in ``stays`` why one does not."""
+def _find_dropped(done: Branches) -> dict[str, Dropped]:
+    """Return what each sum loses; note why one does not."""
     found: dict[str, Dropped] = {}
+    net, flow, stays = done.net, done.flow, done.stays
     for layer in net.layers:
         if layer.type_name != "Eltwise" or layer.param.eltwise_param.operation != SUM:
             continue
-        dropped = _of_sum(layer, flow, constants, reading)
+        dropped = _of_sum(layer, done)
         if dropped is None:
             continue
         if len(dropped.bottoms) == len(layer.param.bottom) - 1 and not _is_plain(layer, dropped):
@@ -121,10 +126,10 @@ def _find_dropped(
     return found
 
 
-def _of_sum(layer: Layer, flow: Flow, constants: Constants, reading: Reading) -> Dropped | None:
+def _of_sum(layer: Layer, done: Branches) -> Dropped | None:
     """Return what one sum loses: bottoms that are known wherever the sum is read."""
-    bottoms, (top,) = flow.bottoms[layer.name], flow.tops[layer.name]
-    read = reading.read[top]
+    bottoms, (top,) = done.flow.bottoms[layer.name], done.flow.tops[layer.name]
+    constants, read = done.constants, done.reading.read[top]
     known = [i for i, value in enumerate(bottoms) if constants.known[value][read].all()]
     if not read.any() or not known or len(known) == len(bottoms):
         return None

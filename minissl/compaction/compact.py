@@ -17,13 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from minissl.channels import Flow, follow
+from minissl.channels import Flow
 from minissl.compaction.batch_norm import fold_batch_norm
 from minissl.compaction.branches import drop_branches
-from minissl.compaction.constants import find_constants
 from minissl.compaction.draft import Draft
 from minissl.compaction.plan import Plan, keep_everything, make_plan
-from minissl.compaction.reading import find_read
 from minissl.compaction.reasons import find_reasons
 from minissl.compaction.report import Report, make_report
 from minissl.compaction.shrink import shrink, stored_bytes
@@ -92,10 +90,8 @@ def compact(net: Net, fold_norms: bool = False) -> Compacted:
     """
     folded = fold_batch_norm(net) if fold_norms else net
     branches = drop_branches(folded)
-    slim = branches.net
-    flow = follow(slim, net.outputs)
-    constants = find_constants(slim, flow)
-    reading = find_read(slim, flow, constants)
+    slim, flow = branches.net, branches.flow
+    constants, reading = branches.constants, branches.reading
     plan = make_plan(slim, flow, constants, reading)
     reasons = find_reasons(slim, flow, constants, reading, plan)
     draft, done = _apply(slim, flow, plan)

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from minissl import graph
 from minissl.blob import Blob
 from minissl.channels import (
     WITH_WEIGHTS,
@@ -145,9 +146,9 @@ def _known(
 def _single_image(net: Net) -> Net:
     """Return the same layers for a batch of one, in float64 on the reference kernels."""
     param = proto.NetParameter(name=net.name)
-    for layer in net.layers:
+    for layer in graph.select_layers(net.param, net.phase, net.level, net.stages):
         copy = param.layer.add()
-        copy.CopyFrom(layer.param)
+        copy.CopyFrom(layer)
         for name in ("include", "exclude", "connectivity_mode"):
             copy.ClearField(name)
     data = {**net.layers[0].context.data, "batch_size": 1}

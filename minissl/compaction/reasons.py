@@ -59,7 +59,7 @@ class _Tracer:
             why = "its weights are shared with another layer"
         else:
             why = "; ".join(dict.fromkeys(self._holders(self.flow.tops[name][0], constant)))
-        yield f"{int(constant.sum())} constant filters stay: {why}"
+        yield f"{_stay(constant, 'constant')}: {why}"
 
     def why_fillers_stay(self, name: str, mine: LayerPlan) -> Iterator[str]:
         """Say why filters stay although nothing reads what they put out."""
@@ -67,16 +67,13 @@ class _Tracer:
         if not fillers.any():
             return
         tied = fillers & self.plan.read[self.flow.tops[name][0].terms[0]]
-        others = int((fillers & ~tied).sum())
+        others = fillers & ~tied
         if tied.any():
-            yield (
-                f"{int(tied.sum())} unread filters stay: what they put out is added to channels "
-                "that are read elsewhere"
-            )
-        if others and not mine.needed.any():
-            yield f"{others} dead filters stay: a layer needs one in each conv group"
-        elif others:
-            yield f"{others} dead filters stay: conv groups need equal numbers"
+            yield f"{_stay(tied, 'unread')}, added to channels that are read elsewhere"
+        if others.any() and not mine.needed.any():
+            yield f"{_stay(others, 'dead')}: a layer needs one in each conv group"
+        elif others.any():
+            yield f"{_stay(others, 'dead')}: conv groups need equal numbers"
 
     def _holders(self, value: Value, channels: np.ndarray) -> Iterator[str]:
         """Say who needs some known channels (C,) of a value, and why."""
@@ -86,8 +83,8 @@ class _Tracer:
         readers = [layer.name for layer in behind if self._sees(layer, value, channels)]
         shared = [name for name in readers if self.plan.layers[name].untouched]
         if readers:
-            why = "which shares its weights," if shared else "which sees them unevenly (padding),"
-            yield f"{' and '.join(readers)}, {why} cannot take them into its bias"
+            why = "which shares its weights," if shared else "which sees its border (padding),"
+            yield f"{' and '.join(readers)}, {why} cannot take that into a bias"
         for layer in behind:
             bottoms, tops = self.flow.bottoms[layer.name], self.flow.tops[layer.name]
             if follows(layer, bottoms):
@@ -120,6 +117,12 @@ class _Tracer:
             first += top.channels
             there = np.repeat(there, top.channels // len(there)) & self.reading.read[top]
             if (there & ~self.constants.known[top]).any():
-                yield f"{layer.name} ({layer.type_name}) joins them with channels that live"
+                yield f"{layer.name} ({layer.type_name}) joins this with channels that live"
             if (there & self.constants.known[top]).any():
                 yield from self._holders(top, there & self.constants.known[top])
+
+
+def _stay(filters: np.ndarray, what: str) -> str:
+    """Count filters in words."""
+    count = int(filters.sum())
+    return f"{count} {what} filter{'s stay' if count > 1 else ' stays'}"

@@ -87,11 +87,14 @@ class Report:
         What is left when dead branches have gone.
     removed_layers : list of str
         All layers that left, also those without parameters.
+    stays : dict
+        {layer name: sentences} of everything that is dead and yet there, also of sums.
     """
 
     layers: list[LayerReport]
     groups: list[GroupReport] = field(default_factory=list)
     removed_layers: list[str] = field(default_factory=list)
+    stays: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def bytes_before(self) -> int:
@@ -115,6 +118,7 @@ class Report:
             "layers": layers,
             "groups": [asdict(group) for group in self.groups],
             "removed_layers": self.removed_layers,
+            "stays": self.stays,
         }
 
 
@@ -151,6 +155,7 @@ def make_report(
             for layer in net.layers
             if layer.type_name != "Split" and (layer.name, layer.type_name) not in left
         ],
+        {name: why for name, why in reasons.items() if why},
     )
 
 

@@ -72,7 +72,7 @@ def resnet(n=1, widths=(4, 6), size=8, classes=3, images=2) -> list[str]:
     """Return a small ResNet of n blocks for each width, as those for CIFAR."""
     text = [
         data(channels=3, height=size, width=size, batch=images),
-        conv("conv1", "data", widths[0], "kernel_size: 3 pad: 1"),
+        conv("conv1", "data", widths[0], "kernel_size: 3 pad: 1 bias_term: false"),
         norm("conv1", "conv1"),
         layer("ReLU", "conv1_relu", "conv1", "conv1"),
     ]
