@@ -22,18 +22,20 @@ from minissl.errors import DataError, DependencyError
 from minissl.formats.reading import read_bytes
 
 #: Pixels of the largest image that is decoded.
-MAX_PIXELS = 2**28
+MAX_PIXELS = 2**26
+#: Those of photographs; Pillow's readers of other formats are many, and some call programs.
+FORMATS = ("JPEG", "PNG", "BMP", "PPM", "WEBP", "GIF", "TIFF")
 
 
-def decode(content: bytes, color: bool = True, where: str = "the image") -> np.ndarray:
+def decode(content: bytes, color: bool | None = True, where: str = "the image") -> np.ndarray:
     """Decode an image file.
 
     Parameters
     ----------
     content : bytes
         Of a JPEG, PNG ... file.
-    color : bool
-        Whether three channels come out, or one of grey levels.
+    color : bool or None
+        Whether three channels come out, or one of grey levels; None leaves that to the file.
     where : str
         What to name in an error message.
 
@@ -54,12 +56,14 @@ def decode(content: bytes, color: bool = True, where: str = "the image") -> np.n
     except ImportError:
         raise DependencyError("images are decoded by Pillow; pip install pillow") from None
     try:
-        image: Any = Image.open(io.BytesIO(content))
+        image: Any = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise DataError(
                 f"{where} has {image.width} x {image.height} pixels; make it smaller, "
                 f"{MAX_PIXELS} are read at most"
             )
+        if color is None:
+            color = image.mode not in ("1", "L", "LA")
         pixels = np.asarray(image.convert("RGB" if color else "L"))  # (H, W, 3) or (H, W)
     except DataError:
         raise
@@ -138,23 +142,17 @@ class ImageList:
         if not self.paths:
             raise DataError(f"{source} lists no images; write a path and a label in each line")
         self.labels = np.array(labels)
-        self.images = _Decoded(self)
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def batch(self, chosen: slice | np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """Return the images and labels of some lines."""
+        numbers = np.arange(len(self))[chosen]
+        return [self.read(number) for number in numbers], self.labels[chosen]
 
     def read(self, number: int) -> np.ndarray:
         """Return an image, uint8 (C, H, W)."""
         path = Path(self.root + self.paths[number])
         image = decode(read_bytes(path, "image", DataError), self.color, str(path))
         return resize(image, *self.size) if self.size else image
-
-
-class _Decoded:
-    """Images by their numbers, decoded when they are asked for."""
-
-    def __init__(self, listed: ImageList):
-        self._listed = listed
-
-    def __getitem__(self, chosen: slice | np.ndarray) -> list[np.ndarray]:
-        return [self._listed.read(i) for i in np.arange(len(self._listed))[chosen]]
