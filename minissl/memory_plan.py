@@ -40,6 +40,8 @@ class Needs:
         One momentum buffer for each parameter, in phase TRAIN.
     scratch : int
         What layers keep for the backward pass or compute with.
+    backward_apart : int
+        What the gradients of blobs would need if each had memory of its own.
     """
 
     forward: int
@@ -47,11 +49,16 @@ class Needs:
     parameters: int
     history: int
     scratch: int
+    backward_apart: int
 
     @property
     def total(self) -> int:
-        """All of it."""
-        return sum(vars(self).values())
+        """All of it, as it is."""
+        return self.forward + self.backward + self.parameters + self.history + self.scratch
+
+    def to_json(self) -> dict[str, int]:
+        """Return the numbers as they are reported."""
+        return {**vars(self), "total": self.total}
 
 
 @dataclass(frozen=True)
@@ -148,19 +155,19 @@ class GradientPlan:
             blob.diff = arena[first : first + math.prod(blob.shape)].reshape(blob.shape)
 
     @property
-    def bytes_alone(self) -> int:
+    def bytes_apart(self) -> int:
         """Return what the gradients take where each has memory of its own."""
         return sum(blob.size * blob.dtype.itemsize for blob in self.blobs)
 
 
 def needs(
     steps: Sequence[Step],
-    gradients: GradientPlan | None,
+    gradients: GradientPlan,
     shares: bool,
     parameters: Sequence[Any],
     phase: str,
 ) -> Needs:
-    """Add up what a network needs; ``gradients`` is None where it has no backward pass."""
+    """Add up what a network needs; only one in phase TRAIN has gradients."""
     written: dict[int, int] = {}
     scratch = 0
     for step in steps:
@@ -173,13 +180,12 @@ def needs(
             scratch += sum(layer.workspace_bytes() for layer in step.layers)
     weights = sum(parameter.size * parameter.dtype.itemsize for parameter in parameters)
     trains = phase == "TRAIN"
-    backward = 0
-    if gradients and trains:
-        backward = gradients.bytes if shares else gradients.bytes_alone
+    apart = gradients.bytes_apart if trains else 0
     return Needs(
         forward=sum(written.values()),
-        backward=backward,
+        backward=gradients.bytes if shares and trains else apart,
         parameters=(2 if trains else 1) * weights,
         history=weights if trains else 0,
         scratch=scratch,
+        backward_apart=apart,
     )
