@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from minissl.formats import proto
+from minissl.formats.fused_types import plain_layers
 
 if TYPE_CHECKING:
     from minissl.formats.proto import LayerParameter, NetParameter, ParamSpec, SolverParameter
@@ -21,8 +22,9 @@ LONG_RUN = 10_000
 
 REGULARIZATION_TYPES = ("L1", "L2")
 GROUP_LASSO_METHODS = ("subgradient", "proximal")
+SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 _WITH_BIAS = ("Convolution", "Deconvolution", "InnerProduct", "Embed", "Winograd")
-_LEARNING = (*_WITH_BIAS, "Scale", "Bias")
+_LEARNING = (*_WITH_BIAS, "Scale", "Bias", "PReLU")
 
 Severity = Literal["error", "warning"]
 
@@ -60,9 +62,10 @@ def lint_net(
     """
     findings = list(_duplicate_names(net))
     trained = any(layer.type.endswith("Loss") for layer in net.layer)
-    for layer in net.layer:
+    for layer in (part for written in net.layer for part in plain_layers(written)):
         findings += _conv_mode(layer, trained)
         findings += _gemm_mode(layer, trained)
+        findings += _dumps(layer)
         for index, spec in enumerate(layer.param):
             where = f"layer '{layer.name}', param {index}"
             shape = (weight_shapes or {}).get(layer.name) if index == 0 else None
@@ -93,7 +96,7 @@ def lint_solver(
         Empty if nothing is wrong.
     """
     findings: list[Finding] = []
-    for check in (_testing, _steps, _snapshots, _solver_regularization):
+    for check in (_testing, _steps, _snapshots, _solver_regularization, _update_rule):
         findings += check(solver)
     if net is not None:
         findings += _lasso_in_both(solver, net)
@@ -168,6 +171,19 @@ def _gemm_mode(layer: LayerParameter, trained: bool) -> Iterator[Finding]:
             f"gemm_mode {product.GemmMode.Name(product.gemm_mode)} runs sparse weights forward "
             "only, but this net is trained.",
             "Train with GEMM and set the mode in the net that is deployed or timed.",
+        )
+
+
+def _dumps(layer: LayerParameter) -> Iterator[Finding]:
+    """SkimCaffe writes weights and activations while it runs; here a command does when asked."""
+    param = layer.inner_product_param if layer.type == "InnerProduct" else layer.convolution_param
+    asked = [name for name in ("dump_parameter", "dump_activation") if getattr(param, name)]
+    if asked:
+        yield Finding(
+            "warning",
+            f"layer '{layer.name}'",
+            f"{' and '.join(asked)} would make SkimCaffe write files; here nothing is written.",
+            "Use minissl convert to write weights as Matrix Market, and net.blobs for activations.",
         )
 
 
@@ -311,6 +327,23 @@ def _solver_regularization(solver: SolverParameter) -> Iterator[Finding]:
             "solver",
             f"group_lasso_method '{solver.group_lasso_method}' is unknown.",
             f"Write one of {', '.join(GROUP_LASSO_METHODS)}.",
+        )
+
+
+def _update_rule(solver: SolverParameter) -> Iterator[Finding]:
+    if solver.type in ("AdaGrad", "RMSProp") and solver.momentum:
+        yield Finding(
+            "error",
+            "solver",
+            f"Type {solver.type} has no momentum, but momentum is {solver.momentum:g}.",
+            'Remove momentum, or write type: "Adam".',
+        )
+    if solver.type not in SOLVER_TYPES:
+        yield Finding(
+            "error",
+            "solver",
+            f"Type '{solver.type}' is unknown.",
+            f"Write one of {', '.join(SOLVER_TYPES)}.",
         )
 
 

@@ -44,11 +44,13 @@ class Net:
         A network whose parameters this one uses, matched by layer name (as a test network uses
         those of the network being trained).
     fuse : bool
-        Run chains of layers as one step: :mod:`minissl.fusion` in phase TEST,
-        :mod:`minissl.fused_training` in phase TRAIN, there not by the plain backend.
-    share_gradients : bool
-        Let the gradients of blobs share memory (:mod:`minissl.memory_plan`), as a solver does; then
-        ``blobs[...].diff`` is right only while the backward pass needs it.
+        Run chains of layers as one step (:mod:`minissl.fusion`) in phase TEST, and in a lean
+        network in phase TRAIN too (:mod:`minissl.fused_training`), but there not by the plain
+        backend.
+    lean : bool
+        Train with less time and memory, as a solver does: the gradients of blobs share memory
+        (:mod:`minissl.memory_plan`), so that ``blobs[...].diff`` is right only while the backward
+        pass needs it.
 
     Attributes
     ----------
@@ -82,7 +84,7 @@ class Net:
         stages: Sequence[str] = (),
         share: Net | None = None,
         fuse: bool = True,
-        share_gradients: bool = False,
+        lean: bool = False,
     ):
         if isinstance(param, (str, Path)):
             from minissl.formats.prototxt import read_net
@@ -111,17 +113,17 @@ class Net:
         self.outputs = _unread(chosen)
         graph_of_layers = self.layers, self._bottoms, self._tops
         self._single_steps = fusion.plan(*graph_of_layers, fuse=False)
-        if fuse and phase == "TRAIN" and backends.name_of(self.kernels) != "numpy":
+        if lean and fuse and phase == "TRAIN" and backends.name_of(self.kernels) != "numpy":
             self.steps = fused_training.plan(*graph_of_layers, self._propagate, self._is_plain())
         else:
             self.steps = fusion.plan(*graph_of_layers, fuse=fuse and phase == "TEST")
         self._steps_run = self.steps
-        self._share_gradients = share_gradients
+        self._lean = lean
         self._gradients = self._plan_gradients()
         there = backends.device_bytes(self.kernels)
         memory.check(self.bytes_needed(), f"net '{self.name}'", there)
         self._fill(share)
-        if share_gradients:
+        if lean:
             self._gradients.share(self.kernels.xp)
         self._passed_over = [blob for step in self.steps for blob in step.hidden]
         self.watcher: Callable[[str, Layer], None] | None = None
@@ -189,6 +191,7 @@ class Net:
             self._runs_backward.append(learns or any(flags))
             if self._runs_backward[-1]:
                 wanted.update(id(blob) for blob in top)
+        self._wants_gradient = list(self._runs_backward)
         under_loss: set[int] = set()
         for number in reversed(range(len(self.layers))):
             top, weights = self._tops[number], self.loss_weights[number]
@@ -250,7 +253,7 @@ class Net:
     def needs(self) -> memory_plan.Needs:
         """Return what the network needs of memory, by what it is for."""
         return memory_plan.needs(
-            self.steps, self._gradients, self._share_gradients, self.parameters, self.phase
+            self.steps, self._gradients, self._lean, self.parameters, self.phase
         )
 
     def _plan_gradients(self) -> memory_plan.GradientPlan:
@@ -263,26 +266,58 @@ class Net:
 
     # --- running ---
 
-    def forward(self, inputs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Run all layers; return the outputs by name (arrays owned by the network).
+    def forward(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        start: str | None = None,
+        end: str | None = None,
+    ) -> dict[str, Any]:
+        """Run all layers, or those from ``start`` to ``end``, and return what comes out, by name.
 
-        Where somebody watches, each layer runs by itself.
+        Where somebody watches, or only a part runs, each layer runs by itself.
 
         Parameters
         ----------
         inputs : dict, optional
-            Values for blobs of Input layers.
+            Values for blobs: of Input layers, or of what the layer ``start`` reads.
+        start, end : str, optional
+            Names of the first and the last layer to run, both included.
+
+        Returns
+        -------
+        dict of str to array
+            The network's outputs, or the tops of ``end``; the arrays are the network's own.
+
+        Raises
+        ------
+        ConfigError
+            For a name that no layer or blob has, or an ``end`` before ``start``.
         """
-        self.forget()
+        first, last = self._span(start, end)
+        is_part = start is not None or end is not None
+        if not is_part:
+            self.forget()
         for name, value in (inputs or {}).items():
             backends.assign(self._blob(name).data, value)
-        self._steps_run = self._single_steps if self.watcher else self.steps
+        self._steps_run = self._single_steps if is_part or self.watcher else self.steps
+        steps = self._single_steps[first : last + 1] if is_part else self._steps_run
         with backends.single_threaded_blas():
-            for step in self._steps_run:
+            for step in steps:
                 step.forward()
                 if self.watcher:
                     self.watcher("Forward", step.layer)
-        return {name: self.blobs[name].data for name in self.outputs}
+        names = self.outputs if end is None else [blob.name for blob in self._tops[last]]
+        return {name: self.blobs[name].data for name in names}
+
+    def _span(self, first: str | None, last: str | None) -> tuple[int, int]:
+        """Return the numbers of the layers from one name to another, all layers for None."""
+        begin = 0 if first is None else self._number(self.layer(first))
+        end = len(self.layers) - 1 if last is None else self._number(self.layer(last))
+        if begin > end:
+            raise ConfigError(
+                f"layer '{last}' runs before layer '{first}'; name them in the order they run"
+            )
+        return begin, end
 
     def forget(self) -> None:
         """Drop what fused steps have left to be computed on demand."""
@@ -327,11 +362,38 @@ class Net:
         for layer in self.layers:
             layer.check()
 
-    def backward(self) -> None:
-        """Compute all gradients of :meth:`loss`; those of parameters are added to their diffs."""
+    def backward(self, start: str | None = None, end: str | None = None) -> None:
+        """Compute all gradients of :meth:`loss`, or go back from layer ``start`` to ``end``.
+
+        Those of parameters are added to their diffs. From ``start`` on, the gradient is what
+        stands in the diffs of its tops: write there what you want to differentiate.
+
+        Parameters
+        ----------
+        start, end : str, optional
+            Names of the first and the last layer to run, in the order of the backward pass.
+
+        Raises
+        ------
+        ConfigError
+            For a name that no layer has, or an ``end`` that comes behind ``start``.
+        """
+        first, last = self._span(end, start)
+        runs = self._runs_backward if start is None else self._under(last)
         with backends.single_threaded_blas():
-            for step in reversed(self._steps_run):
-                self.backward_step(step)
+            if start is None and end is None:
+                for step in reversed(self._steps_run):
+                    self.backward_step(step)
+                return
+            if any(isinstance(step, fused_training.TrainingStep) for step in self._steps_run):
+                raise ConfigError(
+                    f"net '{self.name}' ran fused and cannot go back layer by layer; build it "
+                    "with lean=False"
+                )
+            for number in reversed(range(first, last + 1)):
+                if runs[number]:
+                    is_start = start is not None and number == last
+                    self._backward_layer(number, set_weights=not is_start)
 
     def backward_step(self, step: fusion.Step) -> None:
         """Run the backward pass of one of the steps that the last forward pass has run."""
@@ -339,16 +401,32 @@ class Net:
             step.backward()
             return
         for layer in reversed(step.layers):
-            number = self._numbers[id(layer)]
-            if not self._runs_backward[number]:
+            number = self._number(layer)
+            if self._runs_backward[number]:
+                self._backward_layer(number)
+
+    def _backward_layer(self, number: int, set_weights: bool = True) -> None:
+        layer, top = self.layers[number], self._tops[number]
+        for blob, weight in zip(top, self.loss_weights[number], strict=True):
+            if weight and set_weights:
+                blob.diff[...] = weight
+        layer.backward(top, self._propagate[number], self._bottoms[number])
+        if self.watcher:
+            self.watcher("Backward", layer)
+
+    def _under(self, start: int) -> list[bool]:
+        """Tell for each layer whether the gradient of a layer's tops passes through it."""
+        runs = [False] * len(self.layers)
+        reached = {id(blob) for blob in self._tops[start]}
+        for number in reversed(range(start + 1)):
+            if not any(id(blob) in reached for blob in self._tops[number]):
                 continue
-            top = self._tops[number]
-            for blob, weight in zip(top, self.loss_weights[number], strict=True):
-                if weight:
-                    blob.diff[...] = weight
-            layer.backward(top, self._propagate[number], self._bottoms[number])
-            if self.watcher:
-                self.watcher("Backward", layer)
+            runs[number] = self._wants_gradient[number]
+            flags = self._propagate[number]
+            reached.update(
+                id(blob) for blob, flag in zip(self._bottoms[number], flags, strict=True) if flag
+            )
+        return runs
 
     def clear_gradients(self) -> None:
         """Set the gradients of all parameters to zero."""
@@ -377,6 +455,11 @@ class Net:
 
     def _number(self, layer: Layer) -> int:
         return self._numbers[id(layer)]
+
+    @property
+    def params(self) -> dict[str, list[Parameter]]:
+        """The learnable blobs of each layer that has some: ``net.params["conv1"][0].data``."""
+        return {layer.name: layer.parameters for layer in self.layers if layer.parameters}
 
     def layer(self, name: str) -> Layer:
         """Return the layer of this name."""

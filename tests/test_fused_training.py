@@ -7,6 +7,7 @@ import pytest
 from google.protobuf import text_format
 
 from minissl import Net, fused_training
+from minissl.errors import ConfigError
 from minissl.formats.prototxt import parse_net
 from tests.tiny_nets import make_solver
 
@@ -62,9 +63,11 @@ APART = HEAD + "\n".join([
 ]) + TAIL  # fmt: skip
 
 
-def run(text, backend="numba", watched=False, **options):
+def run(text, backend="numba", watched=False, lean=True, **options):
     """Two passes of one network; its values, gradients and statistics."""
-    net = Net(parse_net(text), "TRAIN", backend=backend, dtype="float64", seed=3, **options)
+    net = Net(
+        parse_net(text), "TRAIN", backend=backend, dtype="float64", seed=3, lean=lean, **options
+    )
     rng = np.random.default_rng(0)
     for parameter in net.parameters:
         if parameter.role in ("scale", "bias"):
@@ -94,11 +97,10 @@ def kinds(net):
 
 
 @pytest.mark.parametrize("text", [IN_PLACE, APART])
-@pytest.mark.parametrize("share", [False, True])
-def test_values_and_gradients_are_those_of_the_single_layers(text, share):
-    net, found = run(text, share_gradients=share)
+def test_values_and_gradients_are_those_of_the_single_layers(text):
+    net, found = run(text)
     assert kinds(net) == ["NormalizedStep", "NormalizedStep", "SummedStep"]
-    plain, expected = run(text, fuse=False)
+    plain, expected = run(text, lean=False)
     assert kinds(plain) == []
     assert_same(found, expected)
     for name, blob in plain.blobs.items():  # also those that lie between fused layers
@@ -107,15 +109,15 @@ def test_values_and_gradients_are_those_of_the_single_layers(text, share):
 
 @pytest.mark.parametrize("text", [IN_PLACE, APART])
 def test_who_watches_sees_single_layers(text):
-    _, found = run(text, watched=True, share_gradients=True)
+    _, found = run(text, watched=True)
     assert_same(found, run(text, fuse=False)[1], tolerance=0)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_shared_gradients_change_nothing(backend):
     for text in (IN_PLACE, APART):
-        _, found = run(text, backend, share_gradients=True)
-        assert_same(found, run(text, backend)[1], tolerance=0)
+        _, found = run(text, backend, fuse=False)
+        assert_same(found, run(text, backend, lean=False)[1], tolerance=0)
 
 
 def test_the_plain_backend_runs_layer_by_layer():
@@ -171,7 +173,8 @@ def test_frozen_layers_in_front_are_not_fused():
 
 def test_normalized_data_stay_where_the_caller_put_them():
     text = HEAD + layer("BatchNorm", "bn", "data", "data") + layer("Scale", "s", "data", "data")
-    net = Net(parse_net("force_backward: true " + text + TAIL.replace('"last"', '"data"')), "TRAIN")
+    text = "force_backward: true " + text + TAIL.replace('"last"', '"data"')
+    net = Net(parse_net(text), "TRAIN", lean=True)
     assert kinds(net) == []
     memory = net.blobs["data"].data
     net.forward({"data": np.ones((5, 3, 6, 6)), "label": np.zeros(5)})
@@ -186,16 +189,24 @@ def test_a_solver_shares_gradients_and_learns_the_same():
     )
     fields = "momentum: 0.9 weight_decay: 0.01"
     one = make_solver(fields, net=text, backend="numba", dtype="float64")
-    other = make_solver(fields, net=text, backend="numba", dtype="float64", share_gradients=False)
+    other = make_solver(fields, net=text, backend="numba", dtype="float64", lean=False)
     plain = make_solver(fields, net=text, backend="numpy", dtype="float64")
     for _ in range(4):
         loss = one.step()
-        assert loss == other.step()
+        assert loss == pytest.approx(other.step(), rel=1e-10)
         assert loss == pytest.approx(plain.step(), rel=1e-10)
     for a, b, c in zip(*(s.net.parameters for s in (one, other, plain)), strict=True):
-        assert np.array_equal(a.data, b.data)
+        assert np.allclose(a.data, b.data, rtol=1e-9, atol=1e-11)
         assert np.allclose(a.data, c.data, rtol=1e-9, atol=1e-11)
     assert one.net.needs().backward < other.net.needs().backward
+
+
+def test_going_back_layer_by_layer_needs_a_network_that_is_not_lean():
+    net, _ = run(IN_PLACE)
+    with pytest.raises(ConfigError, match="build it with lean=False"):
+        net.backward(start="loss", end="ip")
+    net.forward(start="ip")  # single layers from here on
+    net.backward(start="loss", end="ip")
 
 
 def test_the_plan_covers_every_layer_once():

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from minissl.formats.prototxt import parse_net, parse_solver
-from minissl.lint import Finding, lint_net, lint_solver
+from minissl.lint import SOLVER_TYPES, Finding, lint_net, lint_solver
+from minissl.solvers.update_rules import RULES
 
 # Written as the published nets are: a pair of Data layers, decays and blocks that agree.
 NET = """
@@ -267,3 +268,33 @@ def test_connectivity_without_weights() -> None:
 def test_finding_prints_as_one_line() -> None:
     finding = Finding("error", "layer 'a'", "It is wrong.", "Do this.")
     assert str(finding) == "error: layer 'a': It is wrong. Do this."
+
+
+def test_the_parts_of_a_fused_layer_are_checked() -> None:
+    found = net_findings('type: "Convolution"', 'type: "ConvolutionReLU"') + net_findings(
+        "kernel_size: 5", "kernel_size: 5 dump_parameter: true"
+    )
+    assert [one.where for one in found] == ["layer 'conv1'"]
+    assert "minissl convert" in found[0].advice
+    modes = NET.replace('type: "Convolution"', 'type: "ConvolutionReLU"')
+    modes = modes.replace("kernel_size: 5", "kernel_size: 5 conv_mode: DIRECT_SCONV")
+    assert "conv_mode DIRECT_SCONV runs sparse" in lint_net(parse_net(modes))[0].message
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ('type: "AdaGrad"', "AdaGrad has no momentum, but momentum is 0.9"),
+        ("solver_type: RMSPROP", "RMSProp has no momentum"),
+        ('type: "AdaDelta"', None),
+        ('type: "adam"', "Type 'adam' is unknown"),
+    ],
+)
+def test_update_rules(fields: str, message: str | None) -> None:
+    found = lint_solver(parse_solver(SOLVER + fields))
+    assert [one.severity for one in found] == ["error"] * (message is not None)
+    assert not message or message in found[0].message
+
+
+def test_the_solver_types_are_those_that_are_there() -> None:
+    assert set(SOLVER_TYPES) == set(RULES)

@@ -56,7 +56,7 @@ def command(
         phase,
         data=options.data_options(data, batch_size),
         fuse=fuse,
-        share_gradients=phase == "TRAIN",
+        lean=phase == "TRAIN",
     )
     if weights is not None:
         net.load(weights)
