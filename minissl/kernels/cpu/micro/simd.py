@@ -109,6 +109,10 @@ class Vectors:
             self.builder.icmp_signed("<", numbers, high),
         )
 
+    def lanes_below(self, count: int) -> Value:
+        """Mask of the first ``count`` lanes, known at compile time."""
+        return ir.Constant(ir.VectorType(I1, self.lanes), [i < count for i in range(self.lanes)])
+
     def _declare(self, name: str, result: Any, arguments: Sequence[Any]) -> Any:
         module = self.builder.module
         return module.globals.get(name) or ir.Function(
@@ -121,9 +125,7 @@ class Vectors:
         """Store lane i of all vectors side by side at ``line(i)``, for the lanes i < count."""
         for first in range(0, len(vectors), self.lanes):
             part = vectors[first : first + self.lanes]
-            mask = ir.Constant(
-                ir.VectorType(I1, self.lanes), [i < len(part) for i in range(self.lanes)]
-            )
+            mask = self.lanes_below(len(part))
             for lane, values in enumerate(self.transpose(part)):
                 with self.builder.if_then(
                     self.builder.icmp_signed("<", ir.Constant(I64, lane), count)
