@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from minissl.errors import ConfigError
+from minissl.formats.fused_types import plain_layers
 from minissl.formats.upgrade import upgraded
 
 PHASES = ("TRAIN", "TEST")
@@ -15,7 +16,8 @@ def select_layers(net: Any, phase: str, level: int = 0, stages: tuple[str, ...] 
     """Return the layers that belong to a phase, copies of those of ``net`` (NetParameter).
 
     A layer with ``include`` rules stays when any of them is met; one with ``exclude`` rules stays
-    when none is; a layer may not have both. Caffe's older forms are upgraded first.
+    when none is; a layer may not have both. Caffe's older forms are upgraded first, and SkimCaffe's
+    fused layers become their parts.
     """
     net = upgraded(net, f"net '{net.name}'")
     chosen = []
@@ -31,7 +33,7 @@ def select_layers(net: Any, phase: str, level: int = 0, stages: tuple[str, ...] 
         if stays:
             copy = type(layer)()
             copy.CopyFrom(layer)
-            chosen.append(copy)
+            chosen += plain_layers(copy)
     return chosen
 
 

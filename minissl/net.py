@@ -426,11 +426,11 @@ class Net:
         """Make the connectivity masks of layers whose weights were just loaded.
 
         Weights below the zero-out threshold become zero first, then zeros are frozen as the
-        layer's ``connectivity_mode`` says (Convolution and InnerProduct, weights only).
+        layer's ``connectivity_mode`` says (of layers that are ``FREEZABLE``, weights only).
         """
         for layer in self.layers:
             mode = connectivity.MODES[layer.param.connectivity_mode]
-            if layer.name not in names or layer.type_name not in ("Convolution", "InnerProduct"):
+            if layer.name not in names or layer.type_name not in connectivity.FREEZABLE:
                 continue
             weights = layer.parameters[0]
             if mode == "CONNECTED":

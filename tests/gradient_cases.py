@@ -147,6 +147,13 @@ POOLING = [
     ),
     _pooling("max, stride beyond kernel", (1, 2, 5, 5), "kernel_size: 1 stride: 3"),
     _pooling("max, kernel beyond input", (1, 2, 2, 2), "kernel_size: 4 stride: 1 pad: 1"),
+    _pooling("max, floor", (1, 2, 6, 5), "kernel_size: 3 stride: 2 round_mode: FLOOR"),
+    _pooling(
+        "ave, floor",
+        (1, 2, 6, 5),
+        "pool: AVE kernel_size: 3 stride: 2 pad: 1 round_mode: FLOOR",
+        linear=True,
+    ),
     _pooling("ave", (2, 2, 4, 4), "pool: AVE kernel_size: 2 stride: 2", linear=True),
     _pooling("ave, ceil", (1, 2, 6, 5), "pool: AVE kernel_size: 3 stride: 2", linear=True),
     _pooling(

@@ -36,6 +36,40 @@ def test_caffenet_has_its_published_size(name):
     assert sizes["norm2"] == (256, 13, 13) and sizes["pool5"] == (256, 6, 6)
 
 
+def test_convnet_has_its_published_size():
+    net = Net(models.path("convnet.prototxt"), "TRAIN", backend="numpy", data={"batch_size": 1})
+    layers = {one.name: one for one in summarize(net)}
+    # products of one image: pixels x filters x columns
+    assert {name: one.flop // 2 for name, one in layers.items() if one.flop} == {
+        "conv1": 1024 * 32 * 75,
+        "conv2": 256 * 32 * 800,
+        "conv3": 64 * 64 * 800,
+        "ip1": 10 * 1024,
+    }
+    assert sum(one.parameters for one in layers.values()) == 89_578
+
+
+def test_convnets_differ_only_in_what_ssl_needs():
+    """Multipliers of group lasso as published, or frozen zeros; nothing else."""
+    plain, lasso, frozen = (
+        read_net(models.path(f"convnet{kind}.prototxt")) for kind in ("", "_ssl", "_ft")
+    )
+    found = {}
+    for layer in lasso.layer:
+        for param in layer.param:
+            if param.breadth_decay_mult or param.kernel_shape_decay_mult:
+                found[layer.name] = (param.kernel_shape_decay_mult, param.breadth_decay_mult)
+            param.ClearField("breadth_decay_mult")
+            param.ClearField("kernel_shape_decay_mult")
+    expected = {"conv1": (0.2, 1), "conv2": (1, 1), "conv3": (1, 0.1), "ip1": (1, 1)}
+    assert {name: pytest.approx(pair) for name, pair in expected.items()} == found
+    modes = {layer.name: layer.connectivity_mode for layer in frozen.layer}
+    assert {name for name, mode in modes.items() if mode == 2} == set(expected)  # GRPWISE
+    for layer in frozen.layer:
+        layer.ClearField("connectivity_mode")
+    assert lasso == plain and frozen == plain
+
+
 def narrow_caffenet(pixels: int = 67):
     """CaffeNet with few filters and a small image: the same chains."""
     param = read_net(models.path("caffenet_deploy.prototxt"))

@@ -30,6 +30,7 @@ Examples:
   minissl data fetch mnist
   minissl reproduce table1
   minissl reproduce table1 --parallel 3
+  minissl reproduce table3 --parallel 2
   minissl reproduce variants --work runs/table1
   minissl reproduce table2 --seeds 1 --data mnist/validation --out runs/trial --work runs/trial-work
   minissl reproduce mlp --check
@@ -38,11 +39,11 @@ Examples:
   minissl reproduce table4 --matrices matrixmarket
   minissl reproduce fig1
 
-table1, table2 and mlp are the paper's; variants is LeNet 3 of table1 learned in other ways, with
-controls. table4, fig1 and fig8 train nothing: they measure how many times faster AlexNet's
-convolutions are with sparse weights. table4 and fig8 use those that the authors published, which
-are not part of minissl: copy the folder experiments/sparsity/matrixmarket of
-https://github.com/wenwei202/caffe (branch scnn) and name it with --matrices or MINISSL_MATRICES;
+table1, table2, mlp (MNIST) and table3 (CIFAR-10, hours) are the paper's; variants is LeNet 3 of
+table1 learned in other ways, with controls. table4, fig1 and fig8 train nothing: they measure how
+many times faster AlexNet's convolutions are with sparse weights. table4 and fig8 use those that the
+authors published, which are not part of minissl: copy the folder experiments/sparsity/matrixmarket
+of https://github.com/wenwei202/caffe (branch scnn) and name it with --matrices or MINISSL_MATRICES;
 fig1 adds them where they are given. FILE.toml is an experiment of your own: start from one that
 --show prints. Its solvers are found beside it, or among those that come with minissl.
 
@@ -155,9 +156,9 @@ def command(
 ) -> None:
     """Run an experiment: train its rows, compact them, and put them beside the paper's.
 
-    Each row is trained with every seed on the full MNIST: dense, SSL, fine-tuned, compacted. Prints
-    the paper's rows beside ours, and writes the result with the compacted networks, their solvers,
-    logs and pictures. Experiments of speed-ups train nothing, and time layers instead.
+    Each row is trained with every seed on all training images: dense, SSL, fine-tuned, compacted.
+    Prints the paper's rows beside ours, and writes the result with the compacted networks, their
+    solvers, logs and pictures. Experiments of speed-ups train nothing, and time layers instead.
     """
     if parallel and scheduler:
         raise click.UsageError("--parallel and --scheduler exclude each other.")

@@ -252,9 +252,11 @@ def _run(solver: Solver, run: Path, record: dict[str, Any], as_json: bool) -> di
 
 def _save_weights(solver: Solver) -> Path:
     """Write the final weights in Caffe's format, beside the snapshot of the same iteration."""
+    from minissl.solvers.caffe_snapshot import weights_path
+
     path = solver.snapshot_path()
     assert path is not None
-    weights = path.with_suffix(".caffemodel")
+    weights = weights_path(path)
     solver.net.save(weights)
     return weights
 

@@ -2,6 +2,7 @@
 
 =====================================  ====================================================
 ``.caffemodel``, ``.caffemodel.gz``    Caffe's own; layers keep their order and type
+``.caffemodel.h5``                     Caffe's own as HDF5 (needs h5py)
 ``.safetensors``                       tensors named ``layer.index``, such as ``conv1.0``
 ``.npz``                               the same names, NumPy's zip of arrays (no pickles)
 =====================================  ====================================================
@@ -24,7 +25,7 @@ from minissl.formats.caffemodel import read_caffemodel, write_caffemodel
 from minissl.formats.reading import explain
 from minissl.formats.safetensors_file import read_tensors, write_tensors
 
-SUFFIXES = (".caffemodel", ".caffemodel.gz", ".safetensors", ".npz")
+SUFFIXES = (".caffemodel", ".caffemodel.gz", ".caffemodel.h5", ".safetensors", ".npz")
 
 Weights = dict[str, list[np.ndarray]]
 
@@ -43,6 +44,10 @@ def read_weights(path: str | Path) -> Weights:
         If the suffix is unknown, or the file is missing, damaged or not what its suffix says.
     """
     suffix = _suffix_of(path)
+    if suffix.endswith(".h5"):
+        from minissl.formats import caffe_hdf5
+
+        return caffe_hdf5.read_weights(path)
     if suffix.startswith(".caffemodel"):
         return read_caffemodel(path)
     if suffix == ".npz":
@@ -86,7 +91,11 @@ def write_weights(
         If the file cannot be written.
     """
     suffix = _suffix_of(path)
-    if suffix.startswith(".caffemodel"):
+    if suffix.endswith(".h5"):
+        from minissl.formats import caffe_hdf5
+
+        caffe_hdf5.write_weights(path, weights)
+    elif suffix.startswith(".caffemodel"):
         types = layer_types or {}
         names = {**dict.fromkeys(definitions or ()), **dict.fromkeys(weights)}
         layers = [(name, types.get(name, ""), weights.get(name, ())) for name in names]

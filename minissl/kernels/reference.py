@@ -766,6 +766,37 @@ def adam_update(
     d_w[...] = d_w.dtype.type(rate) * m / (np.sqrt(v) + d_w.dtype.type(delta))
 
 
+def adagrad_update(d_w: Array, history: Array, rate: float, delta: float) -> None:
+    """H = h + d_w^2; the step is rate * d_w / (sqrt(h) + delta)."""
+    history += d_w * d_w
+    d_w[...] = d_w.dtype.type(rate) * d_w / (np.sqrt(history) + d_w.dtype.type(delta))
+
+
+def rmsprop_update(d_w: Array, history: Array, rate: float, decay: float, delta: float) -> None:
+    """h: running mean of d_w^2; the step is rate * d_w / (sqrt(h) + delta)."""
+    one, decay = d_w.dtype.type(1), d_w.dtype.type(decay)
+    history *= decay
+    history += (one - decay) * d_w * d_w
+    d_w[...] = d_w.dtype.type(rate) * d_w / (np.sqrt(history) + d_w.dtype.type(delta))
+
+
+def adadelta_update(
+    d_w: Array, squares: Array, steps: Array, rate: float, decay: float, delta: float
+) -> None:
+    """squares, steps: running means of d_w^2 and of u^2; the step is rate * u.
+
+    u = d_w * sqrt((steps + delta) / (squares + delta)), with the new ``squares`` and the old
+    ``steps``.
+    """
+    one, decay, delta = d_w.dtype.type(1), d_w.dtype.type(decay), d_w.dtype.type(delta)
+    squares *= decay
+    squares += (one - decay) * d_w * d_w
+    d_w *= np.sqrt((steps + delta) / (squares + delta))
+    steps *= decay
+    steps += (one - decay) * d_w * d_w
+    d_w *= d_w.dtype.type(rate)
+
+
 def apply_update(w: Array, d_w: Array, mask: Array | None) -> None:
     """``d_w *= mask`` (frozen weights do not move), then ``w -= d_w``."""
     if mask is not None:

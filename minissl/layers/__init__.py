@@ -9,42 +9,89 @@ import difflib
 from typing import Any
 
 from minissl.errors import ConfigError
+from minissl.layers.abs_val import AbsVal
 from minissl.layers.accuracy import Accuracy
+from minissl.layers.argmax import ArgMax
 from minissl.layers.base import LAYERS, Context, Layer, register
+from minissl.layers.bnll import BNLL
+from minissl.layers.contrastive_loss import ContrastiveLoss
 from minissl.layers.convolution import Convolution
+from minissl.layers.crop import Crop
 from minissl.layers.data_layers import Data, Input, MemoryData
+from minissl.layers.deconvolution import Deconvolution
 from minissl.layers.dropout import Dropout
+from minissl.layers.dummy_data import DummyData
+from minissl.layers.elu import ELU
+from minissl.layers.embed import Embed
+from minissl.layers.euclidean_loss import EuclideanLoss
+from minissl.layers.exp import Exp
 from minissl.layers.flatten import Flatten
+from minissl.layers.hinge_loss import HingeLoss
 from minissl.layers.inner_product import InnerProduct
+from minissl.layers.log import Log
+from minissl.layers.log_loss import InfogainLoss, MultinomialLogisticLoss
 from minissl.layers.lrn import LRN
+from minissl.layers.mvn import MVN
 from minissl.layers.pooling import Pooling
+from minissl.layers.power import Power
+from minissl.layers.prelu import PReLU
+from minissl.layers.reduction import Reduction
 from minissl.layers.relu import ReLU
+from minissl.layers.reshape import Reshape
 from minissl.layers.sigmoid import Sigmoid
+from minissl.layers.sigmoid_loss import SigmoidCrossEntropyLoss
+from minissl.layers.silence import Silence
 from minissl.layers.softmax import Softmax
 from minissl.layers.softmax_loss import SoftmaxWithLoss
 from minissl.layers.split import Split
 from minissl.layers.tanh import TanH
+from minissl.layers.threshold import Threshold
+from minissl.layers.tile import Tile
 
 __all__ = [
+    "BNLL",
+    "ELU",
     "LAYERS",
     "LRN",
+    "MVN",
+    "AbsVal",
     "Accuracy",
+    "ArgMax",
     "Context",
+    "ContrastiveLoss",
     "Convolution",
+    "Crop",
     "Data",
+    "Deconvolution",
     "Dropout",
+    "DummyData",
+    "Embed",
+    "EuclideanLoss",
+    "Exp",
     "Flatten",
+    "HingeLoss",
+    "InfogainLoss",
     "InnerProduct",
     "Input",
     "Layer",
+    "Log",
     "MemoryData",
+    "MultinomialLogisticLoss",
+    "PReLU",
     "Pooling",
+    "Power",
     "ReLU",
+    "Reduction",
+    "Reshape",
     "Sigmoid",
+    "SigmoidCrossEntropyLoss",
+    "Silence",
     "Softmax",
     "SoftmaxWithLoss",
     "Split",
     "TanH",
+    "Threshold",
+    "Tile",
     "create",
     "register",
 ]

@@ -56,10 +56,10 @@ class Convolution(Layer):
         if param.axis not in (1, -3):
             raise self.config_error(f"axis {param.axis} is not supported; channels are axis 1")
         N, C, H, W = shape
-        self.kernel = _pair(self, param, "kernel", "kernel_size", None)
-        self.stride = _pair(self, param, "stride", "stride", 1)
-        self.pad = _pair(self, param, "pad", "pad", 0)
-        self.dilation = _pair(self, param, "dilation", "dilation", 1)
+        self.kernel = read_pair(self, param, "kernel", "kernel_size", None)
+        self.stride = read_pair(self, param, "stride", "stride", 1)
+        self.pad = read_pair(self, param, "pad", "pad", 0)
+        self.dilation = read_pair(self, param, "dilation", "dilation", 1)
         self.groups = param.group
         self.filters = param.num_output
         if min(*self.kernel, *self.stride, *self.dilation, self.groups, self.filters) < 1:
@@ -233,7 +233,7 @@ class Convolution(Layer):
             self.trained.backward_input(d_y, weights.data, bottom[0].diff)
 
 
-def _pair(layer: Layer, param: Any, name: str, repeated: str, default: int | None):
+def read_pair(layer: Layer, param: Any, name: str, repeated: str, default: int | None):
     """Read a (height, width) setting: ``kernel_size: 5``, twice for h and w, or ``kernel_h/_w``."""
     values = list(getattr(param, repeated))
     axes = f"{name}_h", f"{name}_w"

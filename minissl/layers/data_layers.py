@@ -24,7 +24,7 @@ from minissl.layers.base import Layer, register
 SPLIT_OF_PHASE = {"TRAIN": "train", "TEST": "test"}
 
 
-class _Source(Layer):
+class Source(Layer):
     """A layer that only produces."""
 
     n_bottoms: ClassVar[tuple[int, int]] = (0, 0)
@@ -42,7 +42,7 @@ class _Source(Layer):
 
 
 @register("Data")
-class Data(_Source):
+class Data(Source):
     """Batches of a data set, in file order, transformed; top 0 the images, top 1 the labels.
 
     ``data_param.source`` names a data set that minissl knows (``mnist``, ``cifar10`` ...), unless
@@ -152,7 +152,7 @@ class Data(_Source):
 
 
 @register("MemoryData")
-class MemoryData(_Source):
+class MemoryData(Source):
     """Batches of arrays that a program hands over with :meth:`set_arrays`.
 
     Tops: (N, C, H, W) and, where there is a second one, (N,).
@@ -242,7 +242,7 @@ class MemoryData(_Source):
 
 
 @register("Input")
-class Input(_Source):
+class Input(Source):
     """Blobs that a program fills itself: ``net.blobs["data"].data[...] = images``.
 
     Tops: of the shapes in ``input_param``, one for each top, or one for all. A batch size of the

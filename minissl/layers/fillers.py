@@ -33,7 +33,8 @@ def fill(filler_param: Any, shape: Shape, rng: np.random.Generator, where: str =
           probability ``sparse`` / F and is zero otherwise, F = ``shape[0]``;
         * ``xavier``: U(-a, a) with a = sqrt(3 / n);
         * ``msra``: N(0, 2 / n);
-        * ``positive_unitball``: positive values, each row of the blob sums to 1.
+        * ``positive_unitball``: positive values, each row of the blob sums to 1;
+        * ``bilinear``: each kernel a pyramid, with which a Deconvolution interpolates.
 
         n follows ``variance_norm``: fan_in (default), fan_out or their mean.
     shape : tuple of int
@@ -125,6 +126,15 @@ def _positive_unitball(param: Any, shape: Shape, rng: np.random.Generator) -> np
     return rows.reshape(shape)
 
 
+def _bilinear(param: Any, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+    if len(shape) != 4 or shape[2] != shape[3]:
+        raise ConfigError(f"the bilinear filler is for square kernels, not for shape {shape}")
+    half = math.ceil(shape[3] / 2)
+    centre = (2 * half - 1 - half % 2) / (2 * half)
+    side = 1 - np.abs(np.arange(shape[3]) / half - centre)  # (k,)
+    return np.broadcast_to(side[:, None] * side, shape).copy()
+
+
 _FILLERS: dict[str, Callable[[Any, Shape, np.random.Generator], np.ndarray]] = {
     "constant": _constant,
     "uniform": _uniform,
@@ -132,4 +142,5 @@ _FILLERS: dict[str, Callable[[Any, Shape, np.random.Generator], np.ndarray]] = {
     "xavier": _xavier,
     "msra": _msra,
     "positive_unitball": _positive_unitball,
+    "bilinear": _bilinear,
 }

@@ -13,6 +13,8 @@ from minissl.layers.base import Layer, register
 
 # PoolingParameter.PoolMethod
 MAX, AVE, STOCHASTIC = 0, 1, 2
+# PoolingParameter.RoundMode
+CEIL, FLOOR = 0, 1
 
 
 @register("Pooling")
@@ -29,7 +31,7 @@ class Pooling(Layer):
       counts as zeros, what hangs over beyond it does not count.
 
     Bottom (N, C, H, W), top (N, C, oh, ow) with oh, ow from
-    :func:`minissl.kernels.geometry.pooling_output`.
+    :func:`minissl.kernels.geometry.pooling_output`: rounded up, or down with ``round_mode: FLOOR``.
     """
 
     n_tops = (1, 2)
@@ -43,9 +45,10 @@ class Pooling(Layer):
                 "pool before flattening"
             )
         self._read_geometry(shape)
+        p = self.param.pooling_param
         n, c = shape[:2]
         oh, ow = (
-            pooling_output(size, kernel, stride, pad)
+            pooling_output(size, kernel, stride, pad, p.round_mode == FLOOR)
             for size, kernel, stride, pad in zip(
                 shape[2:], self.kernel, self.stride, self.pad, strict=True
             )

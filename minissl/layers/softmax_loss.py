@@ -8,9 +8,7 @@ from minissl.blob import Blob, Shape
 from minissl.layers.axes import around_axis, resolve_axis
 from minissl.layers.base import Layer, register
 from minissl.layers.labels import Labels, check_label_count
-
-# LossParameter.NormalizationMode
-FULL, VALID, BATCH_SIZE, NONE = 0, 1, 2, 3
+from minissl.layers.normalizer import BATCH_SIZE, FULL, VALID, read_normalization
 
 # Smallest normal float32: Caffe's floor under a probability before its logarithm, in both types.
 SMALLEST_PROBABILITY = 2.0**-126
@@ -47,9 +45,7 @@ class SoftmaxWithLoss(Layer):
 
         loss_param = self.param.loss_param
         self.ignore_label = loss_param.ignore_label if loss_param.HasField("ignore_label") else None
-        self.normalization = loss_param.normalization
-        if loss_param.HasField("normalize") and not loss_param.HasField("normalization"):
-            self.normalization = VALID if loss_param.normalize else BATCH_SIZE
+        self.normalization = read_normalization(self, VALID)
 
         self._labels = Labels(self, outer, inner, scores[axis], self.ignore_label)
         self._probabilities: Any = None

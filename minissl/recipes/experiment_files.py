@@ -5,6 +5,9 @@ title        of the table
 layers       layers that the table tells about, by their names in the net
 data         the data set; ``mnist`` where it is left out
 about        for readers of the table, like the ``about`` of each row
+shown        what the table tells about its layers: ``structure``, the filters, channels and
+             columns that are left, where it is left out; or ``sparsity``, rows and columns that are
+             zero in per cent
 [baseline]   the dense network: ``solver``, ``name``, ``paper``
 [[rows]]     the other rows in order: ``key``, ``name``, ``ssl``, ``finetune``, ``start``,
              ``prune_like``, ``paper``, as :class:`minissl.recipes.experiments.Row` has them
@@ -28,7 +31,15 @@ from minissl.errors import ConfigError
 from minissl.formats.prototxt import read_solver, read_solver_net
 from minissl.formats.toml import read_toml
 from minissl.recipes import speed_files
-from minissl.recipes.experiments import BASELINE, NAMES, STARTS, Experiment, Row
+from minissl.recipes.experiments import (
+    BASELINE,
+    NAMES,
+    SPARSITY,
+    STARTS,
+    STRUCTURE,
+    Experiment,
+    Row,
+)
 from minissl.recipes.paper import DATA, TABLES
 from minissl.recipes.speed_experiments import NAMES as SPEED_NAMES
 from minissl.recipes.speed_experiments import SpeedExperiment
@@ -82,6 +93,7 @@ def read(file: Path) -> Experiment:
         layers=tuple(layers),
         data=table.one_of("data", SOURCES, "mnist"),
         about=table.take("about", str, ""),
+        shown=table.one_of("shown", (STRUCTURE, SPARSITY), STRUCTURE),
         file=file,
     )
     table.end()

@@ -17,11 +17,14 @@ from typing import Any
 from minissl import models
 
 #: the experiments that come with minissl
-NAMES = ("table1", "table2", "mlp", "variants")
+NAMES = ("table1", "table2", "table3", "mlp", "variants")
 #: key of the dense network, the table's first row
 BASELINE = "baseline"
 #: what a row starts from: the dense weights, or the random ones of the net's fillers
 STARTS = (BASELINE, "fillers")
+#: what a table tells about layers: how many filters, channels and columns are left, or how many
+#: per cent of the rows and columns of their weight matrices are zero
+STRUCTURE, SPARSITY = "structure", "sparsity"
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class Experiment:
         The data set.
     about : str
         For readers of the table.
+    shown : {"structure", "sparsity"}
+        What the table tells about its layers.
     """
 
     key: str
@@ -99,6 +104,7 @@ class Experiment:
     file: Path
     data: str = "mnist"
     about: str = ""
+    shown: str = STRUCTURE
 
     def path(self, name: str) -> Path:
         """Return a solver: beside the experiment's file, else among those that come with minissl.

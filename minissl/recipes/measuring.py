@@ -87,6 +87,14 @@ def dense_flop(net: Net) -> dict[str, int]:
     return {one.name: one.dense for one in flops.count(layer_shapes(net))}
 
 
+def sizes_of(net: Net) -> dict[str, dict[str, int]]:
+    """Return how many ``filters`` and ``columns`` every layer with weights has, by name."""
+    return {
+        shape.name: {"filters": shape.nonzero[:, :, 0].size, "columns": shape.nonzero[:, 0].size}
+        for shape in layer_shapes(net)
+    }
+
+
 def structure_of(net: Net, dense: Mapping[str, int]) -> list[dict[str, Any]]:
     """Describe every layer with weights as the tables of the SSL paper do.
 

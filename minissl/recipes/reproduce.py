@@ -35,7 +35,7 @@ from minissl.formats.prototxt import read_solver, write_prototxt
 from minissl.net import Net
 from minissl.recipes import parallel, stages
 from minissl.recipes.experiments import BASELINE, Experiment
-from minissl.recipes.measuring import COMPACT_WEIGHTS, NET, dense_flop
+from minissl.recipes.measuring import COMPACT_WEIGHTS, NET, dense_flop, sizes_of
 from minissl.recipes.row_stages import RowStages, stage_name
 from minissl.recipes.stages import Done, Finished, Only, Stage, Watcher
 from minissl.recipes.training import LOG
@@ -195,7 +195,7 @@ class Reproduction:
         rows = [self._row(key, done, medians[key]) for key in self._keys()]
         seconds = sum(one.seconds for of_seed in done.values() for one in of_seed.values())
         model = done[medians[BASELINE]][BASELINE].folder / NET
-        dense = dense_flop(Net(model, "TEST", **self._row_stages(self.seeds[0]).options))
+        dense = Net(model, "TEST", **self._row_stages(self.seeds[0]).options)
         return {
             "experiment": self.experiment.key,
             "title": self.experiment.title,
@@ -204,7 +204,9 @@ class Reproduction:
             "fast": self.fast,
             "seeds": list(self.seeds),
             "layers": list(self.experiment.layers),
-            "dense_flop": dense,
+            "shown": self.experiment.shown,
+            "dense_flop": dense_flop(dense),
+            "dense_sizes": sizes_of(dense),
             "rows": rows,
             "seconds": seconds,
             "command": command,

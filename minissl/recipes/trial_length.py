@@ -21,6 +21,7 @@ from minissl.backend import to_host
 from minissl.formats import proto
 from minissl.solvers import Solver, learning_rate
 from minissl.solvers.regularizer import lasso_by_decay
+from minissl.solvers.update_rules import Adaptive
 from minissl.sparsity.group_lasso import group_norms
 
 #: the solver trains so many times as long as the shortest trial that is made without being asked
@@ -50,9 +51,10 @@ class Need:
 def need_of(solver: Solver, decays: Mapping[str, float]) -> Need | None:
     """Return what a solver with some decays needs to remove the groups it starts from.
 
-    None where all groups are zero already, and for Adam, whose steps do not follow the decay.
+    None where all groups are zero already, and for adaptive rules such as Adam, whose steps do not
+    follow the decay.
     """
-    if solver.param.type == "Adam":
+    if isinstance(solver.rule, Adaptive):
         return None
     asked = proto.SolverParameter(**decays)
     total = sum(solver.rule.long_run_rate(rate) for rate in learning_rate.course(solver.param))

@@ -5,6 +5,7 @@ runs            read a run's folder: log, settings, weights
 demo            read the demo's folder
 pictures        draw it
 weight_pictures ... its weights
+log_pictures    ... beside a published log
 time_pictures   ... times by layer and mode
 speed_pictures  ... speed-ups
 plots           the pictures of a folder as files

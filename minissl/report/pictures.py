@@ -51,7 +51,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 @styled
 def losses(stages: Sequence[Run], title: str = "Loss while training") -> Figure:
     """Draw data loss and regularization over the iterations of stages that follow each other."""
-    figure, (axes,) = _figure(1, height=3.4)
+    figure, (axes,) = figure_of(1, height=3.4)
     for run, start in _in_sequence(stages):
         x = [start + line["iteration"] for line in run.displays]
         axes.plot(x, [line["loss"] for line in run.displays], color="C0", label="loss of the data")
@@ -83,7 +83,7 @@ def sparsity(
     """
     logged = _logged_layers(stages)
     names = [name for name in layers if name in logged] or logged or ["no layer"]
-    figure, all_axes = _figure(len(names), height=2.2 * len(names) + 0.8, share_x=True)
+    figure, all_axes = figure_of(len(names), height=2.2 * len(names) + 0.8, share_x=True)
     for axes, name in zip(all_axes, names, strict=True):
         for run, start in _in_sequence(stages):
             lines = [line for line in run.displays if name in line.get("sparsity", {})]
@@ -103,7 +103,7 @@ def sparsity(
 @styled
 def test_error(stages: Sequence[Run], title: str = "Error on the test images") -> Figure:
     """Draw the test error, 100 * (1 - accuracy), over the iterations of consecutive stages."""
-    figure, (axes,) = _figure(1, height=3.0)
+    figure, (axes,) = figure_of(1, height=3.0)
     highest = 1.0
     for run, start in _in_sequence(stages):
         lines = [line for line in run.tests if "accuracy" in line["test"]]
@@ -121,7 +121,7 @@ def test_error(stages: Sequence[Run], title: str = "Error on the test images") -
 @styled
 def overlaid_losses(runs: Sequence[Run]) -> Figure:
     """Draw the loss of several independent runs in one picture."""
-    figure, (axes,) = _figure(1, height=3.6)
+    figure, (axes,) = figure_of(1, height=3.6)
     for run in runs:
         x = [line["iteration"] for line in run.displays]
         axes.plot(x, [line["loss"] for line in run.displays], label=run.name)
@@ -138,7 +138,7 @@ def overlaid_tests(runs: Sequence[Run]) -> Figure:
         dict.fromkeys(name for run in runs for line in run.tests for name in line["test"])
     )
     outputs = outputs or ["no test"]
-    figure, all_axes = _figure(len(outputs), height=2.4 * len(outputs) + 0.6, share_x=True)
+    figure, all_axes = figure_of(len(outputs), height=2.4 * len(outputs) + 0.6, share_x=True)
     for axes, output in zip(all_axes, outputs, strict=True):
         for run in runs:
             lines = [line for line in run.tests if output in line["test"]]
@@ -156,7 +156,7 @@ def overlaid_tests(runs: Sequence[Run]) -> Figure:
 def overlaid_sparsity(runs: Sequence[Run], key: str = "column") -> Figure:
     """Draw one kind of sparsity of several independent runs, one panel for each layer."""
     names = _logged_layers(runs) or ["no layer"]
-    figure, all_axes = _figure(len(names), height=2.0 * len(names) + 0.8, share_x=True)
+    figure, all_axes = figure_of(len(names), height=2.0 * len(names) + 0.8, share_x=True)
     for axes, name in zip(all_axes, names, strict=True):
         for run in runs:
             lines = [line for line in run.displays if name in line.get("sparsity", {})]
@@ -186,7 +186,7 @@ def error_over_flops(ours: Sequence[Point], paper: Sequence[Point]) -> Figure:
     """
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    figure, (axes,) = _figure(1, height=3.8)
+    figure, (axes,) = figure_of(1, height=3.8)
     names = dict.fromkeys(name for name, _, _ in ours)
     colors = {name: f"C{number}" for number, name in enumerate(names)}
     for name, flop, error in paper:
@@ -220,7 +220,7 @@ def layer_times(times: Mapping[str, Mapping[str, Any]], batch_size: int) -> Figu
         For the title.
     """
     names = list(dict.fromkeys(name for one in times.values() for name in one["layers"]))
-    figure, (axes,) = _figure(1, height=0.34 * len(names) * len(times) / 2 + 1.6)
+    figure, (axes,) = figure_of(1, height=0.34 * len(names) * len(times) / 2 + 1.6)
     thickness = 0.8 / len(times)
     longest = max(one["total_ms"] for one in times.values())
     unit, factor = ("milliseconds", 1.0) if longest >= 1 else ("microseconds", 1e3)
@@ -293,7 +293,8 @@ def empty_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _figure(panels: int, height: float, share_x: bool = False) -> tuple[Figure, list[Axes]]:
+def figure_of(panels: int, height: float, share_x: bool = False) -> tuple[Figure, list[Axes]]:
+    """Return a figure of panels, one below the other, all of the usual width."""
     figure = empty_figure(7.2, height)
     axes = figure.subplots(panels, 1, sharex=share_x, squeeze=False)
     return figure, list(axes.ravel())

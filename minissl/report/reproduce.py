@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minissl.recipes.experiments import BASELINE
+from minissl.recipes.experiments import BASELINE, SPARSITY, STRUCTURE
+from minissl.recipes.paper import LOGS
 from minissl.recipes.row_stages import stage_name
-from minissl.report import pictures, weight_pictures
+from minissl.report import log_pictures, pictures, weight_pictures
 from minissl.report.results import (
     about_rows,
     check_command,
@@ -33,19 +34,30 @@ REVIVED = (
     "Came back: groups of weights that were zero and got weights again while SSL went on, of each "
     "layer; each group counts once."
 )
-#: what a layer's entry holds -> heading
+#: what a table shows -> {what a layer's entry holds: heading}
 COLUMNS = {
-    "filters": "filters",
-    "channels": "channels",
-    "columns": "columns",
-    "flops_percent": "FLOP %",
+    STRUCTURE: {
+        "filters": "filters",
+        "channels": "channels",
+        "columns": "columns",
+        "flops_percent": "FLOP %",
+    },
+    SPARSITY: {
+        "zero_filters": "zero rows %",
+        "zero_columns": "zero columns %",
+        "flops_percent": "FLOP %",
+    },
 }
 
 
 def headings(result: Mapping[str, Any]) -> list[str]:
     """Return the headings of :func:`rows`."""
     span = _span(result)
-    return ["network", "error %", *(f"{what} {span}" for what in COLUMNS.values())]
+    return ["network", "error %", *(f"{what} {span}" for what in _columns(result).values())]
+
+
+def _columns(result: Mapping[str, Any]) -> dict[str, str]:
+    return COLUMNS[result.get("shown", STRUCTURE)]
 
 
 def _span(result: Mapping[str, Any]) -> str:
@@ -63,24 +75,35 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
     for row in result["rows"]:
         if row["paper"]:
             name = row["paper"]["name"] or row["name"]
-            found.append(_cells(f"paper's {name}", row["paper"], result["layers"]))
+            found.append(_cells(f"paper's {name}", row["paper"], result))
         if "layers_before_compaction" in row:
             before = {**row, "layers": row["layers_before_compaction"]}
             trained = "fine-tuned" if "finetune" in row["trainings"] else "trained"
-            found.append(_cells(f"{our}{row['name']}, {trained}", before, result["layers"]))
-            found.append(_cells(f"{our}{row['name']}, compacted", row, result["layers"]))
+            found.append(_cells(f"{our}{row['name']}, {trained}", before, result))
+            found.append(_cells(f"{our}{row['name']}, compacted", row, result))
         else:
-            found.append(_cells(f"{our}{row['name']}", row, result["layers"]))
+            found.append(_cells(f"{our}{row['name']}", row, result))
     return found
 
 
-def _cells(name: str, row: Mapping[str, Any], layers: Sequence[str]) -> list[str]:
+def _cells(name: str, row: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     by_name = {layer["name"]: layer for layer in row["layers"]}
     cells = [name, f"{100 * row['error']:.2f}"]
-    for key in COLUMNS:
-        values = [by_name.get(layer, {}).get(key) for layer in layers]
-        cells.append("" if None in values else " - ".join(map(_number, values)))
+    for key in _columns(result):
+        values = [_value(by_name.get(layer, {}), key, result) for layer in result["layers"]]
+        known = [value for value in values if value is not None]
+        cells.append(" - ".join(map(_number, known)) if len(known) == len(values) else "")
     return cells
+
+
+def _value(layer: Mapping[str, Any], key: str, result: Mapping[str, Any]) -> float | None:
+    """Return what a layer's entry holds, or the part of its rows or columns that is zero, in %."""
+    counted = key.removeprefix("zero_")
+    value: float | None = layer.get(counted)
+    if counted == key or value is None:
+        return value
+    size = result["dense_sizes"][layer["name"]][counted]
+    return 100.0 * (size - value) / size
 
 
 def _number(value: float) -> str:
@@ -148,6 +171,10 @@ def speed_rows(result: Mapping[str, Any]) -> list[list[str]]:
     for row in result["rows"]:
         if "speed_ups" not in row:
             continue
+        published = (row["paper"] or {}).get("products")
+        if published:
+            products = _ratios(published, result["layers"])
+            found.append([f"paper's {row['paper']['name']}", products, "", "", "", ""])
         one, many = (row["speed_ups"][size] for size in ("1", "64"))
         found.append(
             [
@@ -242,6 +269,10 @@ def draw(result: Mapping[str, Any], work: Path) -> dict[str, Figure]:
         if row["key"] != BASELINE and row["trainings"]:
             figures[f"{row['key']}-sparsity"] = pictures.sparsity(runs, result["layers"])
             figures[f"{row['key']}-error"] = pictures.test_error(runs)
+        log = LOGS.get(row["paper"]["name"]) if row["paper"] else None
+        ssl = [run for run in runs if run.name.startswith(TRAININGS["ssl"])]
+        if log and len(ssl) == 1:
+            figures[f"{row['key']}-log"] = log_pictures.beside_log(ssl[0], log, result["layers"])
     return figures
 
 

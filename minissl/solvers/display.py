@@ -159,7 +159,8 @@ class CaffeLog(Silent):
 
     def saved(self, solver: Solver, path: Path) -> None:
         """Where the snapshot went."""
-        self.say(f"Snapshotting to safetensors file {path}")
+        kinds = {".safetensors": "safetensors", ".h5": "HDF5"}
+        self.say(f"Snapshotting to {kinds.get(path.suffix, 'binary proto')} file {path}")
 
     def end(self, solver: Solver) -> None:
         """How the run ended."""

@@ -3,7 +3,8 @@
 A GPU spends more time on starting a kernel than on the weights of a small network, and on a large
 one as much time as memory needs to be read. So its backend offers ``sgd_step``, which computes what
 the methods of :class:`minissl.solvers.solver.Solver` would compute one after the other; those stay
-the definition, and take what it cannot do: Adam, and group lasso by its proximal step.
+the definition, and take what it cannot do: Adam and other adaptive rules, and group lasso by its
+proximal step.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
 ``run.json``            command, versions, backend, threads, seed, machine; results at the end
 ``train.log``           the lines that Caffe writes
 ``log.jsonl``           the same for programs: one object for each display and each test
-``*_iter_N.*``          snapshots (``.safetensors``) and the final weights (``.caffemodel``)
+``*_iter_N.*``          snapshots (``.safetensors``, or as ``snapshot_format`` says) and the final
+                        weights (``.caffemodel``)
 ======================  =====================================================================
 """
 
@@ -26,7 +27,7 @@ from minissl.formats.atomic import atomic_write
 from minissl.formats.prototxt import read_net, read_solver_net, resolve_net_path, write_prototxt
 
 RECORD = "run.json"
-_ITERATION = re.compile(r"_iter_(\d+)\.safetensors$")
+_ITERATION = re.compile(r"_iter_(\d+)\.(?:safetensors|solverstate|solverstate\.h5)$")
 
 
 def default_path(solver_path: str | Path) -> Path:

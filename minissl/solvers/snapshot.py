@@ -10,12 +10,13 @@ loaded; what only the solver needs is named ``solver/...``:
 =============================  =====================================================
 
 The metadata hold the iteration, the random state, the position in the data, and which solver and
-network the snapshot belongs to.
+network the snapshot belongs to. Caffe's own formats: :mod:`minissl.solvers.caffe_snapshot`.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,14 @@ import numpy as np
 from minissl.backend import to_host
 from minissl.errors import WeightsError
 from minissl.formats.safetensors_file import read_tensors, write_tensors
+from minissl.formats.solverstate import is_solverstate
+from minissl.formats.weights import by_tensor
+from minissl.solvers import caffe_snapshot
 
 if TYPE_CHECKING:
     from minissl.solvers.solver import Solver
+
+log = logging.getLogger("minissl")
 
 #: version of the layout above
 VERSION = "1"
@@ -41,6 +47,9 @@ def save(solver: Solver, path: Path) -> None:
     MinisslError
         When the file cannot be written; an older one stays untouched.
     """
+    if is_solverstate(path):
+        caffe_snapshot.save(solver, path, _state_of(solver))
+        return
     tensors: dict[str, np.ndarray] = {}
     for parameter, history in zip(solver.net.parameters, solver.history, strict=True):
         tensors[parameter.name] = to_host(parameter.data)
@@ -48,7 +57,13 @@ def save(solver: Solver, path: Path) -> None:
             tensors[f"{PREFIX}history/{parameter.name}.{i}"] = to_host(buffer)
         if parameter.mask is not None:
             tensors[f"{PREFIX}mask/{parameter.name}"] = to_host(parameter.mask).astype(np.uint8)
-    state = {
+    metadata = {"minissl_snapshot": VERSION, "state": json.dumps(_state_of(solver))}
+    write_tensors(path, tensors, metadata)
+
+
+def _state_of(solver: Solver) -> dict[str, Any]:
+    """Return what training needs beyond weights, history and masks."""
+    return {
         "iteration": solver.iteration,
         "steps_passed": solver.steps_passed,
         "losses": [float(loss) for loss in solver.losses],
@@ -57,8 +72,6 @@ def save(solver: Solver, path: Path) -> None:
         "net": solver.net.state(),
         "test_nets": [net.state() for net in solver.test_nets],
     }
-    metadata = {"minissl_snapshot": VERSION, "state": json.dumps(state)}
-    write_tensors(path, tensors, metadata)
 
 
 def restore(solver: Solver, path: str | Path) -> None:
@@ -71,22 +84,57 @@ def restore(solver: Solver, path: str | Path) -> None:
     WeightsError
         When the file is damaged, is no snapshot, or belongs to another network or solver.
     """
+    if is_solverstate(path):
+        _restore_from_caffe(solver, path)
+        return
     tensors, metadata = read_tensors(path)
     if metadata.get("minissl_snapshot") != VERSION:
         raise WeightsError(
             f"{path} is not a snapshot of this version; start from it as weights instead"
         )
-    state = _read_state(metadata, path)
+    state = _read_state(metadata.get("state", ""), path)
+    _check_belongs(solver, state, path)
+    taken = [
+        _take_parameter(solver, tensors, parameter, len(history), path)
+        for parameter, history in zip(solver.net.parameters, solver.history, strict=True)
+    ]
+    _go_on(solver, state, taken, path)
+
+
+def _restore_from_caffe(solver: Solver, path: str | Path) -> None:
+    """Go on from a ``.solverstate``, of Caffe or of minissl."""
+    found, weights, source = caffe_snapshot.read(solver, path)
+    history = caffe_snapshot.history_of(solver, found)
+    if not found.own:
+        solver.net.load(weights)
+        solver.history = history
+        solver.iteration, solver.steps_passed = found.iteration, found.current_step
+        solver.losses.clear()
+        solver.last_snapshot = Path(path)
+        log.info("%s is of Caffe: data and random numbers begin anew", path)
+        return
+    state = _read_state(found.own, path)
+    _check_belongs(solver, state, path)
+    masks = caffe_snapshot.masks_of(solver, found, path)
+    tensors = by_tensor(weights)
+    values = [
+        _take(solver, tensors, parameter.name, parameter.shape, parameter.dtype, source)
+        for parameter in solver.net.parameters
+    ]
+    _go_on(solver, state, list(zip(values, history, masks, strict=True)), path)
+
+
+def _check_belongs(solver: Solver, state: dict[str, Any], path: str | Path) -> None:
     for key, own in (("type", solver.param.type), ("dtype", solver.net.dtype.name)):
         if state[key] != own:
             raise WeightsError(
                 f"{path} was saved with {key} {state[key]}, this solver has {own}; "
                 f"resume with the same {key}"
             )
-    taken = [
-        _take_parameter(solver, tensors, parameter, len(history), path)
-        for parameter, history in zip(solver.net.parameters, solver.history, strict=True)
-    ]
+
+
+def _go_on(solver: Solver, state: dict[str, Any], taken: list[Any], path: str | Path) -> None:
+    """Take weights, history and masks, and stand where the other solver stood."""
     try:
         solver.net.set_state(state["net"])
         for net, net_state in zip(solver.test_nets, state["test_nets"], strict=False):
@@ -116,10 +164,10 @@ STATE_FIELDS = {
 }
 
 
-def _read_state(metadata: dict[str, str], path: str | Path) -> dict[str, Any]:
+def _read_state(text: str, path: str | Path) -> dict[str, Any]:
     try:
-        state = json.loads(metadata["state"])
-    except (KeyError, ValueError) as error:
+        state = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise _damaged(path) from error
     whole = isinstance(state, dict) and all(
         isinstance(state.get(name), kind) for name, kind in STATE_FIELDS.items()

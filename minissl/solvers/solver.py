@@ -17,7 +17,14 @@ from minissl import backend as backends
 from minissl.blob import Parameter
 from minissl.errors import ConfigError, NonFiniteError
 from minissl.net import Net
-from minissl.solvers import learning_rate, one_pass, regularizer, snapshot, update_rules
+from minissl.solvers import (
+    caffe_snapshot,
+    learning_rate,
+    one_pass,
+    regularizer,
+    snapshot,
+    update_rules,
+)
 from minissl.solvers.collapse import Watch
 from minissl.solvers.display import Silent
 from minissl.solvers.nets import test_nets, train_net
@@ -122,6 +129,7 @@ class Solver:
         self.snapshot_requested = False
         self.reporter = reporter or Silent()
         self.run = Path(run) if run is not None else None
+        self.snapshot_suffix = ".safetensors" if run is None else caffe_snapshot.suffix_for(param)
         if weights is not None:
             self.net.load(weights)
         if resume is not None:
@@ -202,7 +210,7 @@ class Solver:
         regularizer.add_group_lasso(parameter, self.terms[number], self.kernels)
 
     def update(self, number: int, parameter: Parameter, rate: float) -> None:
-        """From gradient to step: momentum, Nesterov or Adam."""
+        """From gradient to step: momentum, Nesterov, Adam ... (:mod:`.update_rules`)."""
         local_rate = rate * parameter.spec.lr_mult
         self.rule.compute(parameter, self.history[number], local_rate, self.iteration)
 
@@ -341,7 +349,7 @@ class Solver:
         if self.run is None:
             return None
         stem = Path(self.param.snapshot_prefix or self.net.name or "net").name
-        return self.run / f"{stem}_iter_{self.iteration}.safetensors"
+        return self.run / f"{stem}_iter_{self.iteration}{self.snapshot_suffix}"
 
     def snapshot(self) -> Path:
         """Save everything that training needs to go on, bitwise."""

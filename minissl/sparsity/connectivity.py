@@ -27,6 +27,9 @@ from minissl.sparsity.zero_out import is_small
 #: the values of ``connectivity_mode``, in the order of their numbers in the prototxt's enum
 MODES = ("CONNECTED", "DISCONNECTED_ELTWISE", "DISCONNECTED_GRPWISE")
 
+#: layers whose weights can be frozen
+FREEZABLE = ("Convolution", "Deconvolution", "InnerProduct")
+
 
 def mask_of(w: np.ndarray, mode: str, conv_groups: int = 1) -> np.ndarray | None:
     """Return the mask of a weight blob, made when weights are loaded.

@@ -127,9 +127,9 @@ def test_side_by_side_needs_dask(run, tmp_path, monkeypatch):
 
 
 def test_bad_input_is_told_in_one_sentence(run, tmp_path):
-    told = run("reproduce", "table3", code=2).stderr
+    told = run("reproduce", "table9", code=2).stderr
     assert (
-        "'table3' is no experiment; use table1, table2, mlp, variants, table4, fig1, fig8, or"
+        "'table9' is no experiment; use table1, table2, table3, mlp, variants, table4, fig1, "
         in told
     )
     assert (

@@ -392,12 +392,15 @@ def test_regularization_agrees(gpu, ydim, xdim, bands, tiles, dtype, seed):
 @few(15)
 def test_updates_agree(gpu, size, dtype, seed):
     rng = np.random.default_rng(seed)
-    d_w, h, v, w = (rng.uniform(0.1, 1, size).astype(dtype) for _ in range(4))
+    d_w, h, v, s, w = (rng.uniform(0.1, 1, size).astype(dtype) for _ in range(5))
     mask = (rng.random(size) < 0.5).astype(dtype)
     calls = {
         "sgd_update": ([d_w, h], (0.1, 0.9)),
         "nesterov_update": ([d_w, h], (0.1, 0.9)),
         "adam_update": ([d_w, h, v], (0.1, 0.9, 0.999, 1e-8)),
+        "adagrad_update": ([d_w, v], (0.1, 1e-8)),
+        "rmsprop_update": ([d_w, v], (0.1, 0.99, 1e-8)),
+        "adadelta_update": ([d_w, v, s], (0.1, 0.95, 1e-6)),
         "apply_update": ([w, d_w], (mask,)),
         "zero_out": ([w], (0.5,)),
     }

@@ -19,14 +19,15 @@ SSL = net_text(
     "block_group_lasso { xdimen: 3 ydimen: 1 block_decay_mult: 1 } } param { lr_mult: 2 }",
     ip1='param { lr_mult: 1 breadth_decay_mult: 1 regularization_type: "L1" } param { lr_mult: 2 }',
 )
-DECAYS = (
-    "momentum: 0.9 weight_decay: 0.001 breadth_decay: 0.02 kernel_shape_decay: 0.02 "
-    "block_group_decay: 0.01 "
-)
+MOMENTUM = "momentum: 0.9 "
+DECAYS = "weight_decay: 0.001 breadth_decay: 0.02 kernel_shape_decay: 0.02 block_group_decay: 0.01 "
 
 
 def trained(backend, iterations, dtype="float64", fields="", net=SSL, start=None, **options):
-    solver = make_solver(DECAYS + fields, net=net, backend=backend, dtype=dtype, **options)
+    momentum = "" if "momentum:" in fields else MOMENTUM
+    solver = make_solver(
+        momentum + DECAYS + fields, net=net, backend=backend, dtype=dtype, **options
+    )
     if start:
         solver.restore(start)
     solver.solve(iterations)
@@ -48,6 +49,9 @@ def agree(one, other, tolerance=1e-9):
         "",
         'type: "Nesterov"',
         'type: "Adam" delta: 1e-8 momentum2: 0.999',
+        'type: "AdaGrad" momentum: 0',
+        'type: "RMSProp" momentum: 0 rms_decay: 0.9 base_lr: 0.001',
+        'type: "AdaDelta" base_lr: 1 delta: 1e-6',
         'group_lasso_method: "proximal"',
         "iter_size: 2",
         "clip_gradients: 0.1",
@@ -109,7 +113,9 @@ def test_the_log_is_the_same(gpu):
 def test_nobody_waits_between_displays(gpu, monkeypatch, tmp_path):
     if gpu.xp.ndarray is not double.Array:
         pytest.skip("only the stand-in counts")
-    solver = make_solver(DECAYS + "display: 10", net=SSL, backend="cupy", collapse_check=False)
+    solver = make_solver(
+        MOMENTUM + DECAYS + "display: 10", net=SSL, backend="cupy", collapse_check=False
+    )
     with open(tmp_path / "log", "w") as file:
         solver.reporter = Together(CaffeLog(lambda line: None), JsonLines(file))
         solver.step()

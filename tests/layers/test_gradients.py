@@ -1,4 +1,4 @@
-"""Generic tests of every layer in the registry (tests/gradient_cases.py)."""
+"""Generic tests of every layer in the registries (tests/gradient_cases*.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from minissl import backend
 from minissl.blob import Blob
 from minissl.gradient_check import check_layer
 from minissl.layers import LAYERS
-from tests.gradient_cases import CASES, WITHOUT_GRADIENT, Case, make_layer
+from tests import gradient_cases, gradient_cases_caffe
+from tests.gradient_cases import Case, make_layer
+
+CASES = [*gradient_cases.CASES, *gradient_cases_caffe.CASES]
+WITHOUT_GRADIENT = gradient_cases.WITHOUT_GRADIENT | gradient_cases_caffe.WITHOUT_GRADIENT
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 

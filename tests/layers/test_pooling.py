@@ -18,16 +18,18 @@ def text(options: str, tops: str = "") -> str:
     return f'name: "pool1" type: "Pooling" top: "y" {tops} pooling_param {{ {options} }}'
 
 
-def naive_windows(size: int, kernel: int, stride: int, pad: int) -> list[tuple[int, int]]:
+def naive_windows(
+    size: int, kernel: int, stride: int, pad: int, rounded=math.ceil
+) -> list[tuple[int, int]]:
     """First and last pixel + 1 of each window along one axis, padding included."""
-    count = math.ceil((size + 2 * pad - kernel) / stride) + 1
+    count = rounded((size + 2 * pad - kernel) / stride) + 1
     starts = [i * stride - pad for i in range(count)]
     return [(start, start + kernel) for start in starts if start < size]
 
 
-def naive_max(x, kernel, stride, pad):
-    rows = naive_windows(x.shape[2], kernel[0], stride[0], pad[0])
-    columns = naive_windows(x.shape[3], kernel[1], stride[1], pad[1])
+def naive_max(x, kernel, stride, pad, rounded=math.ceil):
+    rows = naive_windows(x.shape[2], kernel[0], stride[0], pad[0], rounded)
+    columns = naive_windows(x.shape[3], kernel[1], stride[1], pad[1], rounded)
     y = np.full((*x.shape[:2], len(rows), len(columns)), -np.inf)
     where = np.zeros(y.shape)
     for n, c, p, q in np.ndindex(y.shape):
@@ -39,9 +41,9 @@ def naive_max(x, kernel, stride, pad):
     return y, where
 
 
-def naive_ave(x, kernel, stride, pad):
-    rows = naive_windows(x.shape[2], kernel[0], stride[0], pad[0])
-    columns = naive_windows(x.shape[3], kernel[1], stride[1], pad[1])
+def naive_ave(x, kernel, stride, pad, rounded=math.ceil):
+    rows = naive_windows(x.shape[2], kernel[0], stride[0], pad[0], rounded)
+    columns = naive_windows(x.shape[3], kernel[1], stride[1], pad[1], rounded)
     y = np.zeros((*x.shape[:2], len(rows), len(columns)))
     for n, c, p, q in np.ndindex(y.shape):
         total, area = 0.0, 0
@@ -77,19 +79,27 @@ def test_number_of_windows(size, kernel, stride, pad, windows):
     assert pooling_output(size, kernel, stride, pad) == windows
 
 
+def test_number_of_windows_rounded_down():
+    assert pooling_output(112, 3, 2, 1, round_down=True) == 56  # ResNet as PyTorch pools; ceil: 57
+    assert pooling_output(2, 5, 3, 1, round_down=True) == 0
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     data=st.data(),
     h=st.integers(1, 7),
     w=st.integers(1, 7),
     name=st.sampled_from(["numpy", "numba"]),
+    mode=st.sampled_from(["CEIL", "FLOOR"]),
 )
-def test_pooling_equals_naive_loops(data, h, w, name):
+def test_pooling_equals_naive_loops(data, h, w, name, mode):
+    rounded = {"CEIL": math.ceil, "FLOOR": math.floor}[mode]
     kernel = tuple(data.draw(st.integers(1, 4), label=f"kernel_{a}") for a in "hw")
     stride = tuple(data.draw(st.integers(1, 4), label=f"stride_{a}") for a in "hw")
     pad = tuple(data.draw(st.integers(0, k - 1), label="pad") for k in kernel)
-    assume(all(naive_windows(s, *g) for s, *g in zip((h, w), kernel, stride, pad, strict=True)))
-    options = " ".join(
+    geometry = kernel, stride, pad
+    assume(all(naive_windows(s, *g, rounded) for s, *g in zip((h, w), *geometry, strict=True)))
+    options = f"round_mode: {mode} " + " ".join(
         f"{field}_h: {value[0]} {field}_w: {value[1]}"
         for field, value in (("kernel", kernel), ("stride", stride), ("pad", pad))
     )
@@ -98,7 +108,7 @@ def test_pooling_equals_naive_loops(data, h, w, name):
     kernels = backend.get(name)
 
     y, positions = forward(text(options, 'top: "m"'), kernels, x)
-    expected, expected_positions = naive_max(x, kernel, stride, pad)
+    expected, expected_positions = naive_max(x, *geometry, rounded)
     assert np.array_equal(y, expected)
     assert np.array_equal(positions, expected_positions)
 
@@ -107,7 +117,7 @@ def test_pooling_equals_naive_loops(data, h, w, name):
 
     (y,) = forward(text("pool: AVE " + options), kernels, x)
     assert y.shape == expected.shape
-    assert np.allclose(y, naive_ave(x, kernel, stride, pad), rtol=1e-12, atol=0)
+    assert np.allclose(y, naive_ave(x, *geometry, rounded), rtol=1e-12, atol=0)
 
 
 # --- values worth knowing by heart ---

@@ -55,6 +55,35 @@ def test_a_file_is_read(tmp_path):
     assert mine.data == "mnist-small" and read(written(tmp_path, BASE + ROW)).data == "mnist"
 
 
+def test_what_a_table_shows(tmp_path):
+    assert read(written(tmp_path, BASE + ROW)).shown == "structure"
+    assert read(written(tmp_path, 'shown = "sparsity"' + BASE + ROW)).shown == "sparsity"
+    with pytest.raises(ConfigError, match="'shown' is 'speed'; make it one of structure, sparsity"):
+        read(written(tmp_path, 'shown = "speed"' + BASE + ROW))
+
+
+def test_table_3_is_published_in_per_cent():
+    table = find("table3")
+    rows = [row.paper for row in (table.baseline, *table.rows)]
+    sizes = ((32, 75), (32, 800), (64, 800))
+    zero = [
+        [
+            (100 - 100 * one["filters"] / filters, 100 - 100 * one["columns"] / columns)
+            for one, (filters, columns) in zip(row["layers"], sizes, strict=True)
+        ]
+        for row in rows
+    ]
+    # rows and columns of conv1, conv2 and conv3
+    expected = [
+        [(12.5, 0), (0, 0), (0, 0)],
+        [(50.0, 0), (28.1, 59.3), (1.6, 35.1)],
+        [(31.3, 0), (0, 42.8), (1.6, 9.8)],
+    ]
+    assert zero == [[pytest.approx(pair, abs=0.06) for pair in row] for row in expected]
+    assert [row["error"] for row in rows] == [0.179, 0.179, 0.169]
+    assert table.data == "cifar10" and table.shown == "sparsity"
+
+
 def test_solvers_are_found_beside_the_file_first(tmp_path):
     own = (models.FOLDER / "lenet_solver.prototxt").read_text()
     (tmp_path / "lenet_solver.prototxt").write_text(own)
@@ -85,8 +114,8 @@ def test_published_figures_may_stand_in_the_file(tmp_path):
 
 
 def test_a_name_that_is_none():
-    with pytest.raises(ConfigError, match="unknown experiment 'table3'; use one of table1, table2"):
-        find("table3")
+    with pytest.raises(ConfigError, match="unknown experiment 'table9'; use one of table1, table2"):
+        find("table9")
     with pytest.raises(ConfigError, match=r"There is no experiment file nowhere\.toml"):
         find("nowhere.toml")
 

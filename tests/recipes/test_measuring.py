@@ -8,6 +8,7 @@ from minissl.recipes.measuring import (
     Network,
     dense_flop,
     error_of,
+    sizes_of,
     structure_of,
     structured_percent,
     time_side_by_side,
@@ -44,6 +45,13 @@ def test_a_dense_network_has_everything():
     assert (conv2["filters"], conv2["channels"], conv2["columns"]) == (50, 20, 500)
     assert all(row["flops_percent"] == 100 for row in rows.values())
     assert total_flops_percent(net, dense_flop(net)) == 100
+
+
+def test_sizes_are_those_of_the_dense_layers():
+    sizes = sizes_of(pruned(lenet()))
+    assert sizes["conv1"] == {"filters": 20, "columns": 25}
+    assert sizes["conv2"] == {"filters": 50, "columns": 500}
+    assert sizes["ip2"] == {"filters": 10, "columns": 500}
 
 
 def test_the_paper_s_lenet_2_is_counted_as_the_paper_does():

@@ -43,6 +43,42 @@ def test_rows_stand_below_the_paper_s(finished):
     assert compacted["filters conv1 - ip1"] == f"{row['layers'][0]['filters']} - 10"
 
 
+def test_a_table_of_sparsity_tells_which_part_is_zero(finished):
+    result = json.loads(json.dumps(finished[1]))
+    result["shown"] = "sparsity"
+    small = result["rows"][1]
+    assert result["dense_sizes"]["conv1"] == {"filters": 3, "columns": 25}
+    small["paper"]["layers"][0].update(filters=1, columns=5)
+    small["paper"]["products"] = {"conv1": 1.5, "ip1": 2.0}
+    headings = reproduce.headings(result)
+    assert headings[2:] == [
+        "zero rows % conv1 - ip1",
+        "zero columns % conv1 - ip1",
+        "FLOP % conv1 - ip1",
+    ]
+    cells = {row[0]: dict(zip(headings, row, strict=True)) for row in reproduce.rows(result)}
+    assert cells["our Digits 1"]["zero rows % conv1 - ip1"] == "0 - 0"
+    paper = cells["paper's Digits 2"]
+    # the paper's ip1 has 3 of 10 rows; of its columns nothing is known
+    assert paper["zero rows % conv1 - ip1"] == "66.7 - 70.0"
+    assert paper["zero columns % conv1 - ip1"] == ""
+    left = small["layers_before_compaction"][0]["filters"]
+    ours = cells["our Digits 2, fine-tuned"]["zero rows % conv1 - ip1"]
+    assert ours == f"{100 * (3 - left) / 3:.1f} - 0"
+    speeds = reproduce.speed_rows(result)
+    assert speeds[0][:2] == ["paper's Digits 2", "1.50 - 2.00"] and speeds[1][0] == "Digits 2"
+    assert "zero rows % conv1 - ip1" in reproduce.readme(result)
+
+
+def test_ssl_stands_beside_the_published_log(finished, tmp_path):
+    folder, result = finished
+    result = json.loads(json.dumps(result))
+    result["rows"][1]["paper"]["name"] = "ConvNet 3"
+    assert "digits2-log" not in reproduce.draw(result, folder / "work")  # SSL has two stages
+    result["rows"][1]["trainings"].remove("ssl2")
+    assert "digits2-log" in reproduce.draw(result, folder / "work")
+
+
 def test_the_page_tells_every_run_and_how_it_was_made(finished):
     text = reproduce.readme(finished[1], ["filters"])
     assert "`minissl reproduce digits --seeds 1,2`" in text and "2 seeds" in text

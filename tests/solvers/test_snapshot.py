@@ -32,12 +32,15 @@ LENGTH = 12
 
 MULTISTEP = """lr_policy: "multistep" gamma: 0.5 stepvalue: 3 stepvalue: 3 stepvalue: 8
     weight_decay: 0.01 block_group_decay: 0.05 average_loss: 4 display: 1 max_iter: 12
-    test_iter: 2 test_interval: 3 momentum: 0.9 iter_size: 2 """
+    test_iter: 2 test_interval: 3 iter_size: 2 """
 
 RULES = {
-    "SGD": 'type: "SGD"',
-    "Nesterov": 'type: "Nesterov"',
-    "Adam": 'type: "Adam" base_lr: 0.01 momentum2: 0.99',
+    "SGD": 'type: "SGD" momentum: 0.9',
+    "Nesterov": 'type: "Nesterov" momentum: 0.9',
+    "Adam": 'type: "Adam" momentum: 0.9 base_lr: 0.01 momentum2: 0.99',
+    "AdaGrad": 'type: "AdaGrad" base_lr: 0.01',
+    "RMSProp": 'type: "RMSProp" base_lr: 0.001 rms_decay: 0.9',
+    "AdaDelta": 'type: "AdaDelta" base_lr: 1 momentum: 0.95 delta: 1e-6',
 }
 
 

@@ -13,6 +13,7 @@ from minissl.errors import ConfigError, MinisslError, NonFiniteError
 from minissl.formats import proto
 from minissl.formats.prototxt import parse_net
 from minissl.solvers.display import Silent
+from minissl.solvers.update_rules import RULES
 from tests.tiny_nets import (
     give_arrays,
     make_solver,
@@ -28,6 +29,11 @@ THRESHOLD = 1e-4
 def f32(x):
     """A field of a prototxt: float32, widened."""
     return float(np.float32(x))
+
+
+def momentum_of(kind):
+    """The momentum of a solver; two rules have none."""
+    return "" if kind in ("AdaGrad", "RMSProp") else "momentum: 0.9"
 
 
 def data_gradients(solver):
@@ -276,9 +282,9 @@ def test_both_backends_take_the_same_steps():
         np.testing.assert_allclose(weights, weights_of(other)[name], rtol=1e-9, atol=1e-13)
 
 
-@pytest.mark.parametrize("kind", ["SGD", "Nesterov", "Adam"])
+@pytest.mark.parametrize("kind", RULES)
 def test_strength_zero_is_bitwise_plain(kind, backend):
-    rule = f'type: "{kind}" momentum: 0.9 '
+    rule = f'type: "{kind}" {momentum_of(kind)} '
     blocks = net_text(
         conv1=spec("block_group_lasso { xdimen: 9 ydimen: 1 block_decay_mult: 0 }"),
         ip1=spec("block_group_lasso { xdimen: 4 ydimen: 3 } breadth_decay_mult: 0"),
@@ -335,13 +341,13 @@ def test_zero_out(options, weights_zeroed, biases_zeroed, backend):
 FROZEN = "connectivity_mode: {mode} "
 
 
-@pytest.mark.parametrize("kind", ["SGD", "Nesterov", "Adam"])
+@pytest.mark.parametrize("kind", RULES)
 @pytest.mark.parametrize("mode", ["DISCONNECTED_ELTWISE", "DISCONNECTED_GRPWISE"])
 def test_frozen_zeros_stay(kind, mode, backend):
     """Loaded with momentum, decay and lasso at work; a lone zero is free under GRPWISE."""
     connectivity = f"connectivity_mode: {mode} "
     net = net_text(conv1=connectivity, ip1=connectivity)
-    fields = f'type: "{kind}" momentum: 0.9 weight_decay: 0.01'
+    fields = f'type: "{kind}" {momentum_of(kind)} weight_decay: 0.01'
     start = make_solver(fields, net, backend=backend)
     weights = {name: [np.array(b) for b in blobs] for name, blobs in start.net.weights().items()}
     weights["ip1"][0][2] = 0  # a row

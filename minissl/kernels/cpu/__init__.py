@@ -58,11 +58,14 @@ from minissl.kernels.cpu.regularization import (
 from minissl.kernels.cpu.sparse_convolution import conv_ccnmm, conv_csrmm, images_per_panel
 from minissl.kernels.cpu.sparse_product import csr_times_dense, inner_product_csr
 from minissl.kernels.cpu.update import (
+    adadelta_update,
+    adagrad_update,
     adam_update,
     all_finite,
     apply_update,
     are_finite,
     nesterov_update,
+    rmsprop_update,
     sgd_update,
     zero_out,
 )
@@ -79,6 +82,8 @@ from minissl.kernels.reference import (
 __all__ = [
     "WAITS",
     "Timer",
+    "adadelta_update",
+    "adagrad_update",
     "adam_update",
     "add_l1",
     "add_l2",
@@ -119,6 +124,7 @@ __all__ = [
     "read_labels",
     "relu_backward",
     "relu_forward",
+    "rmsprop_update",
     "sgd_update",
     "softmax_backward",
     "softmax_forward",

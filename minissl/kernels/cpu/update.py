@@ -31,6 +31,29 @@ def _adam(d_w, m, v, rate, beta1, beta2, delta, one):
 
 
 @parallel_kernel
+def _adagrad(d_w, history, rate, delta):
+    for i in prange(d_w.size):
+        history[i] += d_w[i] * d_w[i]
+        d_w[i] = rate * d_w[i] / (np.sqrt(history[i]) + delta)
+
+
+@parallel_kernel
+def _rmsprop(d_w, history, rate, decay, delta, one):
+    for i in prange(d_w.size):
+        history[i] = decay * history[i] + (one - decay) * d_w[i] * d_w[i]
+        d_w[i] = rate * d_w[i] / (np.sqrt(history[i]) + delta)
+
+
+@parallel_kernel
+def _adadelta(d_w, squares, steps, rate, decay, delta, one):
+    for i in prange(d_w.size):
+        squares[i] = decay * squares[i] + (one - decay) * d_w[i] * d_w[i]
+        u = d_w[i] * np.sqrt((steps[i] + delta) / (squares[i] + delta))
+        steps[i] = decay * steps[i] + (one - decay) * u * u
+        d_w[i] = rate * u
+
+
+@parallel_kernel
 def _subtract(w, d_w):
     for i in prange(w.size):
         w[i] -= d_w[i]
@@ -81,6 +104,24 @@ def adam_update(d_w, m, v, rate, beta1, beta2, delta) -> None:
     """Adam; see the reference."""
     constants = [d_w.dtype.type(value) for value in (rate, beta1, beta2, delta, 1)]
     _adam(d_w.reshape(-1), m.reshape(-1), v.reshape(-1), *constants)
+
+
+def adagrad_update(d_w, history, rate, delta) -> None:
+    """AdaGrad; see the reference."""
+    number = d_w.dtype.type
+    _adagrad(d_w.reshape(-1), history.reshape(-1), number(rate), number(delta))
+
+
+def rmsprop_update(d_w, history, rate, decay, delta) -> None:
+    """RMSProp; see the reference."""
+    constants = [d_w.dtype.type(value) for value in (rate, decay, delta, 1)]
+    _rmsprop(d_w.reshape(-1), history.reshape(-1), *constants)
+
+
+def adadelta_update(d_w, squares, steps, rate, decay, delta) -> None:
+    """AdaDelta; see the reference."""
+    constants = [d_w.dtype.type(value) for value in (rate, decay, delta, 1)]
+    _adadelta(d_w.reshape(-1), squares.reshape(-1), steps.reshape(-1), *constants)
 
 
 def apply_update(w, d_w, mask) -> None:

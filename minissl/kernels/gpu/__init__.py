@@ -65,11 +65,14 @@ from minissl.kernels.gpu.sparse_convolution import (
 from minissl.kernels.gpu.sparse_product import csr_times_dense, inner_product_csr
 from minissl.kernels.gpu.transfer import Timer, device_bytes, writing
 from minissl.kernels.gpu.update import (
+    adadelta_update,
+    adagrad_update,
     adam_update,
     all_finite,
     apply_update,
     are_finite,
     nesterov_update,
+    rmsprop_update,
     sgd_step,
     sgd_update,
     zero_out,
@@ -81,6 +84,8 @@ WAITS = False
 __all__ = [
     "WAITS",
     "Timer",
+    "adadelta_update",
+    "adagrad_update",
     "adam_update",
     "add_l1",
     "add_l2",
@@ -121,6 +126,7 @@ __all__ = [
     "read_labels",
     "relu_backward",
     "relu_forward",
+    "rmsprop_update",
     "sgd_step",
     "sgd_update",
     "softmax_backward",

@@ -30,6 +30,23 @@ def adam_update(d_w, m, v, rate, beta1, beta2, delta) -> None:
     each("update", "adam", d_w, d_w.size, *numbers, d_w.size, d_w, m, v)
 
 
+def adagrad_update(d_w, history, rate, delta) -> None:
+    """H = h + d_w^2; see the reference."""
+    each("update", "adagrad", d_w, d_w.size, float(rate), float(delta), d_w.size, d_w, history)
+
+
+def rmsprop_update(d_w, history, rate, decay, delta) -> None:
+    """h: running mean of d_w^2; see the reference."""
+    numbers = float(rate), float(decay), float(delta)
+    each("update", "rmsprop", d_w, d_w.size, *numbers, d_w.size, d_w, history)
+
+
+def adadelta_update(d_w, squares, steps, rate, decay, delta) -> None:
+    """squares, steps: running means of d_w^2 and of the steps; see the reference."""
+    numbers = float(rate), float(decay), float(delta)
+    each("update", "adadelta", d_w, d_w.size, *numbers, d_w.size, d_w, squares, steps)
+
+
 def apply_update(w, d_w, mask) -> None:
     """``d_w *= mask``, then ``w -= d_w``; see the reference."""
     each("update", "apply_step", w, w.size, mask, w.size, w, d_w)

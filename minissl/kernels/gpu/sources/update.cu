@@ -31,6 +31,37 @@ extern "C" __global__ void adam(
     d_w[i] = (real)rate * m[i] / (sqrt(v[i]) + (real)delta);
 }
 
+// h = h + d_w^2; the step is rate * d_w / (sqrt(h) + delta).
+extern "C" __global__ void adagrad(double rate, double delta, int size, real* d_w, real* history)
+{
+    OWN(i, size);
+    const real g = d_w[i];
+    history[i] += g * g;
+    d_w[i] = (real)rate * g / (sqrt(history[i]) + (real)delta);
+}
+
+// h: running mean of d_w^2; the step is rate * d_w / (sqrt(h) + delta).
+extern "C" __global__ void rmsprop(
+    double rate, double decay, double delta, int size, real* d_w, real* history)
+{
+    OWN(i, size);
+    const real g = d_w[i];
+    history[i] = (real)decay * history[i] + (1 - (real)decay) * g * g;
+    d_w[i] = (real)rate * g / (sqrt(history[i]) + (real)delta);
+}
+
+// squares, steps: running means of d_w^2 and of u^2; the step is rate * u.
+extern "C" __global__ void adadelta(
+    double rate, double decay, double delta, int size, real* d_w, real* squares, real* steps)
+{
+    OWN(i, size);
+    const real g = d_w[i];
+    squares[i] = (real)decay * squares[i] + (1 - (real)decay) * g * g;
+    const real u = g * sqrt((steps[i] + (real)delta) / (squares[i] + (real)delta));
+    steps[i] = (real)decay * steps[i] + (1 - (real)decay) * u * u;
+    d_w[i] = (real)rate * u;
+}
+
 // d_w *= mask (null for 1), then w -= d_w.
 extern "C" __global__ void apply_step(const real* mask, int size, real* w, real* d_w)
 {
