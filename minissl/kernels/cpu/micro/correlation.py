@@ -21,6 +21,8 @@ Every tile is computed as a whole, so results do not depend on the number of thr
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -28,12 +30,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minissl.kernels.cpu.jit import config, get_thread_id, kernel, parallel_kernel, prange, scratch
-from minissl.kernels.cpu.micro import pixel_tile, planes
+from minissl.kernels.cpu.micro import pixel_tile
 from minissl.kernels.cpu.micro.isa import Isa
-from minissl.kernels.cpu.micro.pixel_tile import PixelTile
-from minissl.kernels.cpu.micro.planes import PixelPlane, make_plane
+from minissl.kernels.cpu.micro.pixel_tile import JoinTile, PixelTile
+from minissl.kernels.cpu.micro.planes import make_plane
 from minissl.kernels.cpu.micro.tiles import address_of, call, ready
-from minissl.kernels.cpu.micro.windows import Source, forward_axis, gradient_axis
+from minissl.kernels.cpu.micro.windows import Source, Tap, forward_axis, gradient_axis
 
 FLOAT32 = np.dtype(np.float32)
 #: Fused multiply-adds that must be under way at once: latency times units, on common CPUs.
@@ -66,14 +68,28 @@ def pieces(length: int, most: int) -> list[int]:
     return [i * length // count for i in range(count + 1)]
 
 
+def lengths(cuts: list[int]) -> list[tuple[int, int]]:
+    """Return each length that occurs between cuts, and how often."""
+    found = [b - a for a, b in pairwise(cuts)]
+    return [(length, found.count(length)) for length in sorted(set(found))]
+
+
 def tile_cost(filters: int, vectors: int, columns: int) -> float:
     """Multiply-adds that take as long as a tile: its own, or loads where these are more."""
     column = max(filters * vectors, filters + CROSSING * vectors, CHAINS)
     return columns * column + BEGIN + WRITE * filters * vectors
 
 
-def best_cover(isa: Isa, lanes: int, filters: int, size: tuple[int, int], columns: int) -> Cover:
-    """Choose the tiles that compute an image in least time."""
+def best_cover(
+    isa: Isa, lanes: int, filters: int, size: tuple[int, int], columns: Callable[[int, int], int]
+) -> Cover:
+    """Choose the tiles that compute an image in least time.
+
+    Parameters
+    ----------
+    columns : callable
+        Gives how many columns are walked through for output rows first..last - 1.
+    """
     P, Q = size
     width = -(-Q // lanes)
     best = None
@@ -81,9 +97,10 @@ def best_cover(isa: Isa, lanes: int, filters: int, size: tuple[int, int], column
         for high in range(1, 4 // wide + 1):
             most = (isa.registers - 1 - wide * high) // (wide * high)
             rows, vectors, blocks = pieces(P, high), pieces(width, wide), pieces(filters, most)
+            bands = Counter((last - first, columns(first, last)) for first, last in pairwise(rows))
             cost = sum(
-                count_r * count_v * count_f * tile_cost(f, r * v, columns)
-                for r, count_r in lengths(rows)
+                count_r * count_v * count_f * tile_cost(f, r * v, K)
+                for (r, K), count_r in bands.items()
                 for v, count_v in lengths(vectors)
                 for f, count_f in lengths(blocks)
             )
@@ -91,12 +108,6 @@ def best_cover(isa: Isa, lanes: int, filters: int, size: tuple[int, int], column
                 best = Cover(rows, vectors, blocks, cost)
     assert best is not None
     return best
-
-
-def lengths(cuts: list[int]) -> list[tuple[int, int]]:
-    """Return each length that occurs between cuts, and how often."""
-    found = [b - a for a, b in pairwise(cuts)]
-    return [(length, found.count(length)) for length in sorted(set(found))]
 
 
 class Correlation:
@@ -140,16 +151,26 @@ class Correlation:
             if P > 0 and Q > 0
         ]
 
-    def _columns(self, phase: tuple[int, int]) -> int:
+    def _per_tap(self, phase: tuple[int, int]) -> int:
+        """Columns of the weights for one kernel row."""
         channels = self.shape.filters if self.gradient else self.shape.channels
-        taps = len(self.height.taps[phase[0]]) * len(self.width.taps[phase[1]])
-        return channels // self.shape.groups * taps
+        return channels // self.shape.groups * len(self.width.taps[phase[1]])
+
+    def _reached(self, phase: tuple[int, int], first: int, last: int) -> tuple[int, int]:
+        """Range of columns that read something but padding for output rows first..last - 1."""
+        begin, end = self.height.reached(phase[0], first, last)
+        return self._per_tap(phase) * begin, self._per_tap(phase) * end
 
     def cover(self, phase: tuple[int, int], lanes: int) -> Cover:
         """Return the tiles of one phase of the outputs."""
+
+        def columns(first: int, last: int) -> int:
+            begin, end = self._reached(phase, first, last)
+            return end - begin
+
         size = self.height.outputs[phase[0]], self.width.outputs[phase[1]]
         filters = self.filters // self.shape.groups
-        return best_cover(self.isa, lanes, filters, size, self._columns(phase))
+        return best_cover(self.isa, lanes, filters, size, columns)
 
     def cost_of(self, lanes: int) -> float:
         """Multiply-adds of vectors of some length that take as long as one image."""
@@ -160,32 +181,38 @@ class Correlation:
         """The same, of the vectors that were chosen."""
         return self.cost_of(self.lanes)
 
+    @cached_property
+    def joined(self) -> tuple[int, int]:
+        """Rows and pitch of a phase of the outputs that waits to be joined with the others."""
+        return max(self.height.outputs), max(self.width.outputs)
+
     def _plan(self, channels: int) -> None:
         """Set ``jobs``, ``places``, ``offsets`` and ``pick``; see :func:`_correlate`."""
         G = self.shape.groups
         own, filters = channels // G, self.filters // G
+        P, Q = self.joined
         jobs, offsets, pick = [], [], []
-        places: list[tuple[int, int, int]] = []
+        places: list[tuple[int, int, int, int, int]] = []
         tiles: list[PixelTile] = []
-        offset_at = pick_at = out = 0
+        offset_at = pick_at = 0
         for phase in self._phases():
-            P, Q = self.height.outputs[phase[0]], self.width.outputs[phase[1]]
+            out = (phase[0] * self.stride[1] + phase[1]) * self.filters * P * Q
             cover = self.cover(phase, self.lanes)
-            first_place = len(places)
-            kinds = []  # (rows, vectors, whole) of each place
+            first_place, kinds = len(places), []
+            width = self.width.outputs[phase[1]]
             for v, v_end in pairwise(cover.vectors):
-                last = min(self.lanes, Q - (v_end - 1) * self.lanes)
+                last = min(self.lanes, width - (v_end - 1) * self.lanes)
                 for r, r_end in pairwise(cover.rows):
                     x = r * self.source.planes.pitch + v * self.lanes
-                    places.append((4 * x, 4 * (r * Q + v * self.lanes), last))
+                    reached = self._reached(phase, r, r_end)
+                    places.append((4 * x, 4 * (r * Q + v * self.lanes), last, *reached))
                     kinds.append((r_end - r, v_end - v, last == self.lanes))
             for g in range(G):
-                rows, columns = self.height.taps[phase[0]], self.width.taps[phase[1]]
-                found = self.source.offsets(range(g * own, (g + 1) * own), rows, columns)
-                weights = self._weights(g, rows, columns)
+                taps = self.height.taps[phase[0]], self.width.taps[phase[1]]
+                found = self.source.offsets(range(g * own, (g + 1) * own), *taps).reshape(-1)
+                weights = self._weights(g, *taps)
                 for f, f_end in pairwise(cover.filters):
                     pick.append(weights[f:f_end].T.reshape(-1))
-                    first = g * filters + f
                     jobs.append(
                         (
                             len(tiles),
@@ -193,18 +220,15 @@ class Correlation:
                             len(places),
                             4 * offset_at,
                             4 * pick_at,
-                            len(found),
-                            4 * first,
-                            4 * (out + first * P * Q),
-                            4 * P * Q,
-                            4 * Q,
+                            4 * (f_end - f),
+                            4 * (g * filters + f),
+                            4 * (out + (g * filters + f) * P * Q),
                         )
                     )
                     tiles += [PixelTile(self.lanes, f_end - f, *kind) for kind in kinds]
                     pick_at += pick[-1].size
                 offsets.append(found)
                 offset_at += len(found)
-            out += self.filters * P * Q
         self.jobs = np.array(jobs, np.int64)
         self.places = np.array(places, np.int64)
         self.tiles = tiles
@@ -212,14 +236,15 @@ class Correlation:
         #: where each packed weight comes from in (F, C/G, kh, kw)
         self.pick = np.concatenate([*pick, np.zeros(0, np.int64)]).astype(np.int32)
 
-    def _weights(self, group: int, rows: Any, columns: Any) -> np.ndarray:
+    def _weights(self, group: int, rows: list[Tap], columns: list[Tap]) -> np.ndarray:
         """Return places in the weights (F, C/G, kh, kw): (filters of the group, columns)."""
         s = self.shape
         index = np.arange(s.filters * s.columns).reshape(s.groups, s.rows, -1, *s.kernel)[group]
         if self.gradient:
             index = index.swapaxes(0, 1)  # (C/G, F/G, kh, kw)
-        index = index[:, :, [tap.position for tap in rows]][..., [tap.position for tap in columns]]
-        return index.reshape(len(index), -1)
+        index = index[:, :, [tap.position for tap in rows]]
+        index = index[..., [tap.position for tap in columns]]
+        return index.swapaxes(1, 2).reshape(len(index), -1)  # by (row, channel, column)
 
     @cached_property
     def addresses(self) -> np.ndarray:
@@ -228,10 +253,11 @@ class Correlation:
         return np.array([tile.address for tile in found], np.int64)
 
     @cached_property
-    def copy(self) -> int:
-        """Address of what fills a plane."""
-        plane = PixelPlane(self.lanes, self.source.planes.pitch // self.lanes)
-        return planes.compiled(plane).address
+    def join(self) -> int:
+        """Address of what joins the phases of an output row."""
+        if not self.is_strided:
+            return 0
+        return pixel_tile.joining(JoinTile(self.lanes, self.stride[1])).address
 
     def run(self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
         """Compute y (N, F, P, Q) from x and w; from d_y, w and no bias, d_x."""
@@ -239,18 +265,19 @@ class Correlation:
         threads = config.NUMBA_NUM_THREADS
         source = self.source
         memory = scratch("planes", (threads, source.floats + source.slack), FLOAT32)
-        image = self.filters * self.size[0] * self.size[1]
-        phases = scratch("phases", (threads, image if self.is_strided else 1), FLOAT32)
+        P, Q = self.joined
+        size = self.stride[0] * self.stride[1] * self.filters * P * Q + self.lanes
+        phases = scratch("phases", (threads, size if self.is_strided else 1), FLOAT32)
         packed = scratch("packed weights", (self.pick.size + 1,), FLOAT32)
         bias = b if b is not None else _zeros(self.filters)
         _pack(w.reshape(-1), self.pick, packed)
         _correlate(
             x.reshape(-1),
             out.reshape(-1),
-            (len(x), self.filters, *self.size, *self.stride),
+            (len(x), self.filters, *self.size, *self.stride, P, Q),
             tuple(source.planes),
             source.slots,
-            self.copy,
+            (source.copy, self.join),
             (self.jobs, self.places, self.addresses),
             (self.offsets, packed, bias),
             memory,
@@ -266,11 +293,17 @@ def _zeros(count: int) -> np.ndarray:
     return zeros
 
 
-@kernel
+#: weights that are packed together by one thread
+PIECE = 4096
+
+
+@parallel_kernel
 def _pack(w, pick, packed):
     """Packed weights: those at the places ``pick``."""
-    for i in range(pick.size):
-        packed[i] = w[pick[i]]
+    for piece in prange(-(-pick.size // PIECE)):
+        first = np.int64(piece) * PIECE
+        for i in range(first, min(first + PIECE, pick.size)):
+            packed[i] = w[pick[i]]
 
 
 @kernel
@@ -282,64 +315,74 @@ def make_planes(x, image, geometry, slots, copy, memory, at):
 
 
 @kernel
-def _join(phases, y, at, sizes):
-    """Put the phases of the outputs of an image together in y[at:] (flat)."""
-    _, F, P, Q, sh, sw = sizes
-    begin = 0
+def _join(phases, join, sizes, out):
+    """Put the phases of the outputs of an image together, at an address."""
+    _, F, P, Q, sh, sw, rows, pitch = sizes
+    size = 4 * F * rows * pitch
     for a in range(sh):
-        rows = (P - a + sh - 1) // sh
-        for b in range(sw):
-            columns = (Q - b + sw - 1) // sw
-            for f in range(F):
-                for p in range(rows):
-                    target = at + (f * P + p * sh + a) * Q + b
-                    source = begin + (f * rows + p) * columns
-                    for q in range(columns):
-                        y[target + q * sw] = phases[source + q]
-            begin += F * rows * columns
+        for f in range(F):
+            call(
+                join,
+                (
+                    phases + a * sw * size + 4 * f * rows * pitch,
+                    size,
+                    4 * pitch,
+                    (P - a + sh - 1) // sh,
+                    out + 4 * (f * P + a) * Q,
+                    4 * sh * Q,
+                    Q,
+                ),
+            )
 
 
 @parallel_kernel
-def _correlate(x, y, sizes, geometry, slots, copy, work, numbers, memory, phases):
+def _correlate(x, y, sizes, geometry, slots, helpers, work, numbers, memory, phases):
     """Run all images; see the module's picture.
 
     Parameters
     ----------
+    sizes
+        N, F, P, Q of the outputs, their phases, and rows and pitch of a phase.
+    helpers
+        Addresses of what fills a plane and joins phases.
     work : (jobs, places, addresses)
         A job is a block of filters of one phase: its first tile, its places, then, in bytes, where
-        its offsets and weights begin, how many columns there are, and where bias and outputs are
-        with the distance of filters and of rows. A place is where a tile begins, in source and
-        outputs, and how many pixels of its last vector are put out.
+        its offsets and weights begin, the weights of a column, and where bias and outputs are. A
+        place is where a tile begins, in source and outputs, how many pixels of its last vector are
+        put out, and the columns that it walks through.
     """
     jobs, places, addresses = work
     offsets, weights, bias = numbers
-    N, F, P, Q, sh, sw = sizes
+    copy, join = helpers
+    N, F, P, Q, sh, sw, rows, pitch = sizes
     is_strided = sh * sw > 1
     for index in prange(N):
         n = np.int64(index)  # prange counts in unsigned numbers
         thread = get_thread_id()
         own = memory[thread]
         make_planes(x, n, geometry, slots, copy, own, 0)
-        out = address_of(y) + 4 * n * F * P * Q
+        image = address_of(y) + 4 * n * F * P * Q
+        out = image
         if is_strided:
             out = address_of(phases) + 4 * np.int64(thread) * phases.shape[1]
         for i in range(len(jobs)):
             tile = jobs[i, 0]
             for place in range(jobs[i, 1], jobs[i, 2]):
+                begin = places[place, 3]
                 call(
                     addresses[tile + place - jobs[i, 1]],
                     (
                         address_of(own) + places[place, 0],
                         4 * geometry[6],
-                        address_of(offsets) + jobs[i, 3],
-                        address_of(weights) + jobs[i, 4],
-                        jobs[i, 5],
+                        address_of(offsets) + jobs[i, 3] + 4 * begin,
+                        address_of(weights) + jobs[i, 4] + jobs[i, 5] * begin,
+                        places[place, 4] - begin,
                         address_of(bias) + jobs[i, 6],
                         out + jobs[i, 7] + places[place, 1],
-                        jobs[i, 8],
-                        jobs[i, 9],
+                        4 * rows * pitch,
+                        4 * pitch,
                         places[place, 2],
                     ),
                 )
         if is_strided:
-            _join(phases[thread], y, n * F * P * Q, sizes)
+            _join(out, join, sizes, image)

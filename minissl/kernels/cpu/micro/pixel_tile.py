@@ -127,6 +127,77 @@ class PixelTile(NamedTuple):
             out = v.builder.add(out, filter_bytes)
 
 
+class JoinTile(NamedTuple):
+    """Puts rows together whose pixels were computed in phases.
+
+    Attributes
+    ----------
+    lanes : int
+        float32 numbers in a vector.
+    phases : int
+        How many: output column ``phases * i + b`` is number i of phase b.
+    """
+
+    lanes: int
+    phases: int
+
+    def emit(
+        self,
+        v: Vectors,
+        source: Value,
+        phase_bytes: Value,
+        pitch: Value,
+        rows: Value,
+        out: Value,
+        row_bytes: Value,
+        pixels: Value,
+    ) -> None:
+        """Join some rows.
+
+        Parameters
+        ----------
+        source : address
+            Of the first row of the first phase; a vector behind each row may be read.
+        phase_bytes, pitch : int
+            Bytes from one phase to the next, and from one row of a phase to the next.
+        rows : int
+            How many there are.
+        out, row_bytes : address, int
+            Of the first row of the output, and bytes from there to the next that is written.
+        pixels : int
+            Of a row of the output.
+        """
+        b = v.builder
+        zero = ir.Constant(I64, 0)
+
+        def some(at: Value, state: list[Value]) -> list[Value]:
+            place, line = state
+            phases = [b.mul(phase_bytes, ir.Constant(I64, i)) for i in range(self.phases)]
+            vectors = [v.load(b.add(place, phase), aligned=False) for phase in phases]
+            left = b.sub(pixels, at)
+            for i, vector in enumerate(v.interleave(vectors)):
+                mask = v.between(zero, left, i * self.lanes)
+                v.store_some(vector, v.add(line, i * v.bytes), mask)
+            return [v.add(place, v.bytes), v.add(line, self.phases * v.bytes)]
+
+        def row(_: Value, state: list[Value]) -> list[Value]:
+            v.loop(zero, pixels, self.phases * self.lanes, state, some)
+            return [b.add(state[0], pitch), b.add(state[1], row_bytes)]
+
+        v.loop(zero, rows, 1, [source, out], row)
+
+
+@cache
+def joining(tile: JoinTile) -> Any:
+    """Compile the joining of phases; its ``address`` takes the arguments of ``emit``."""
+    constant = Constant(tile)
+
+    def join_tile(source, phase_bytes, pitch, rows, out, row_bytes, pixels):
+        emitted(constant, (source, phase_bytes, pitch, rows, out, row_bytes, pixels))
+
+    return c_function(join_tile, f"the joining of {tile.phases} phases")
+
+
 @cache
 def compiled(tile: PixelTile) -> Any:
     """Compile a tile; its ``address`` is to be called with the arguments of ``emit``."""

@@ -280,7 +280,9 @@ class Packed:
     def tile(self) -> tuple[int, int, int]:
         """Address of the copy of planes, address of the tile, bytes of its sums; compiled now."""
         tile = self.layout.tile
-        copy = ImagePlane(tile.lanes) if tile.images else PixelPlane(tile.lanes, tile.pitch)
+        copy: ImagePlane | PixelPlane = ImagePlane(tile.lanes)
+        if not tile.images:
+            copy = PixelPlane(tile.lanes, tile.pitch, self.geometry.stride_w)
         return planes.compiled(copy).address, sparse_tile.compiled(tile).address, tile.nbytes
 
 

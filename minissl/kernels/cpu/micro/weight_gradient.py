@@ -36,11 +36,10 @@ from minissl.kernels.cpu.jit import (
     prange,
     scratch,
 )
-from minissl.kernels.cpu.micro import gradient_tile, planes
+from minissl.kernels.cpu.micro import gradient_tile
 from minissl.kernels.cpu.micro.correlation import CHAINS, FLOAT32, lengths, make_planes, pieces
 from minissl.kernels.cpu.micro.gradient_tile import UNROLLED, GradientTile, PanelTile
 from minissl.kernels.cpu.micro.isa import Isa
-from minissl.kernels.cpu.micro.planes import PixelPlane
 from minissl.kernels.cpu.micro.tiles import address_of, call
 from minissl.kernels.cpu.micro.windows import Source, forward_axis
 
@@ -117,11 +116,12 @@ class WeightGradient:
         self.tiling = best_cover(isa, shape, self.images * self.rows * Q)
         self.lanes = self.tiling.lanes
         self.source = Source(shape.channels, shape.size, axes, self.lanes)
-        own = shape.channels // shape.groups
-        taps = axes[0].taps[0], axes[1].taps[0]
-        self.offsets = np.concatenate(
-            [self.source.offsets(range(g * own, (g + 1) * own), *taps) for g in range(shape.groups)]
-        )
+        own, taps = shape.channels // shape.groups, (axes[0].taps[0], axes[1].taps[0])
+        # by (channel, row, column), as the weights lie
+        found = [
+            self.source.offsets(range(g, g + own), *taps) for g in range(0, shape.channels, own)
+        ]
+        self.offsets = np.concatenate([one.swapaxes(0, 1).reshape(-1) for one in found])
         self._plan()
 
     def cost(self) -> float:
@@ -164,12 +164,6 @@ class WeightGradient:
             found[filters] = gradient_tile.compiled(PanelTile(self.lanes, filters)).address
         return found
 
-    @cached_property
-    def copy(self) -> int:
-        """Address of what fills a plane."""
-        plane = PixelPlane(self.lanes, self.source.planes.pitch // self.lanes)
-        return planes.compiled(plane).address
-
     def run(self, x: np.ndarray, d_y: np.ndarray, d_w: np.ndarray, d_b: np.ndarray | None) -> None:
         """Add to d_w (F, C/G, kh, kw) and, if given, to d_b (F,), from x and d_y."""
         x, d_y = np.ascontiguousarray(x), np.ascontiguousarray(d_y)
@@ -187,7 +181,7 @@ class WeightGradient:
             (N, self.shape.filters, P, Q, self.images, self.rows, self.lanes, source.floats),
             tuple(source.planes),
             source.slots,
-            self.copy,
+            source.copy,
             (self.blocks, self.jobs, self.addresses, self.turns, self.offsets),
             memory,
             panels,

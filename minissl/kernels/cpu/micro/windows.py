@@ -16,12 +16,14 @@ lists of *taps* (r, phase, move), one list for each phase of what is computed.
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from minissl.kernels.cpu.micro.planes import Planes
+from minissl.kernels.cpu.micro import planes
+from minissl.kernels.cpu.micro.planes import PixelPlane, Planes
 
 
 class Tap(NamedTuple):
@@ -43,11 +45,23 @@ class Axis(NamedTuple):
         How many outputs each phase has.
     stride : int
         Phases of the source.
+    size : int
+        Pixels of the source.
     """
 
     taps: tuple[list[Tap], ...]
     outputs: tuple[int, ...]
     stride: int
+    size: int
+
+    def reached(self, phase: int, first: int, last: int) -> tuple[int, int]:
+        """Return the range of taps that read something but padding for outputs first..last - 1."""
+        inside = [
+            i
+            for i, tap in enumerate(self.taps[phase])
+            if last - 1 + tap.move >= 0 and (first + tap.move) * self.stride + tap.phase < self.size
+        ]
+        return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
 
 def forward_axis(shape: Any, axis: int) -> Axis:
@@ -63,7 +77,7 @@ def forward_axis(shape: Any, axis: int) -> Axis:
     for r in range(kernel):
         move, phase = divmod(r * dilation - pad, stride)
         taps.append(Tap(r, phase, move))
-    return Axis((taps,), (shape.output[axis],), stride)
+    return Axis((taps,), (shape.output[axis],), stride, shape.size[axis])
 
 
 def gradient_axis(shape: Any, axis: int) -> Axis:
@@ -78,7 +92,8 @@ def gradient_axis(shape: Any, axis: int) -> Axis:
         for phase in range(stride)
     )
     size = shape.size[axis]
-    return Axis(taps, tuple(-(-(size - phase) // stride) for phase in range(stride)), 1)
+    outputs = tuple(-(-(size - phase) // stride) for phase in range(stride))
+    return Axis(taps, outputs, 1, shape.output[axis])
 
 
 class Source:
@@ -125,19 +140,26 @@ class Source:
         """Numbers behind the last plane that a vector may touch."""
         return self.planes.pitch + 4 * self.lanes
 
+    @cached_property
+    def copy(self) -> int:
+        """Address of what fills a plane."""
+        p = self.planes
+        plane = PixelPlane(self.lanes, p.pitch // self.lanes, p.stride_w)
+        return planes.compiled(plane).address
+
     def offsets(self, channels: range, rows: list[Tap], columns: list[Tap]) -> np.ndarray:
-        """Bytes from output (0, 0) to what each column (channel, row, column) reads."""
+        """Bytes from output (0, 0) to what every (row, channel, column) reads."""
         p = self.planes
         found = [
             (c * len(self.phases) + self.phases.index((row.phase, column.phase))) * self.plane
             + (row.move - p.top) * p.pitch
             + column.move
             + p.lead
-            for c in channels
             for row in rows
+            for c in channels
             for column in columns
         ]
-        return 4 * np.array(found, np.int32)
+        return 4 * np.array(found, np.int32).reshape(len(rows), len(channels), len(columns))
 
 
 def _reach(axis: Axis) -> tuple[int, int]:
