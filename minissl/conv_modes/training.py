@@ -29,6 +29,9 @@ log = logging.getLogger("minissl")
 
 DIRECT, LOWERED = "direct", "lowered"
 
+#: Numbers in the vectors of the machine that the constants of an uncalibrated one come from.
+DEFAULT_LANES = 16
+
 
 class TrainedConvolution:
     """The three passes of one layer.
@@ -70,9 +73,11 @@ class TrainedConvolution:
         """Return the predicted seconds of a pass, on one thread, for both ways."""
         machine = machines.current()
         work = dense(self.shape, self.images, self.dtype.itemsize)
+        # GEMM has the same vectors as the tiles; constants of another machine are of its vectors
+        share = 1.0 if machine.calibrated else kernel.lanes / DEFAULT_LANES
         return {
             LOWERED: machine.seconds(lowered_pass(name, work), 1),
-            DIRECT: machine.seconds(direct_pass(kernel, work), 1),
+            DIRECT: machine.seconds(direct_pass(kernel, work), 1) * share,
         }
 
     @cached_property
