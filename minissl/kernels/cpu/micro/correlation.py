@@ -35,7 +35,7 @@ from minissl.kernels.cpu.micro.isa import Isa
 from minissl.kernels.cpu.micro.pixel_tile import JoinTile, PixelTile
 from minissl.kernels.cpu.micro.planes import make_plane
 from minissl.kernels.cpu.micro.tiles import address_of, call, ready
-from minissl.kernels.cpu.micro.windows import Source, Tap, forward_axis, gradient_axis
+from minissl.kernels.cpu.micro.windows import Source, Tap, forward_axis, gradient_axis, is_flat
 
 FLOAT32 = np.dtype(np.float32)
 #: Fused multiply-adds that must be under way at once: latency times units, on common CPUs.
@@ -81,27 +81,31 @@ def tile_cost(filters: int, vectors: int, columns: int) -> float:
 
 
 def best_cover(
-    isa: Isa, lanes: int, filters: int, size: tuple[int, int], columns: Callable[[int, int], int]
+    isa: Isa, lanes: int, filters: int, size: tuple[int, int], columns: Callable[..., int]
 ) -> Cover:
     """Choose the tiles that compute an image in least time.
 
     Parameters
     ----------
     columns : callable
-        Gives how many columns are walked through for output rows first..last - 1.
+        Gives how many columns a tile walks through, from its first row, row behind the last, first
+        vector and vector behind the last.
     """
     P, Q = size
     width = -(-Q // lanes)
     best = None
     for wide in range(1, min(width, 4) + 1):
-        for high in range(1, 4 // wide + 1):
+        for high in range(1, min(P, 4 // wide) + 1):
             most = (isa.registers - 1 - wide * high) // (wide * high)
             rows, vectors, blocks = pieces(P, high), pieces(width, wide), pieces(filters, most)
-            bands = Counter((last - first, columns(first, last)) for first, last in pairwise(rows))
+            places = Counter(
+                ((r_end - r) * (v_end - v), columns(r, r_end, v, v_end))
+                for r, r_end in pairwise(rows)
+                for v, v_end in pairwise(vectors)
+            )
             cost = sum(
-                count_r * count_v * count_f * tile_cost(f, r * v, K)
-                for (r, K), count_r in bands.items()
-                for v, count_v in lengths(vectors)
+                count * count_f * tile_cost(f, size, K)
+                for (size, K), count in places.items()
                 for f, count_f in lengths(blocks)
             )
             if best is None or cost < best.cost:
@@ -132,6 +136,7 @@ class Correlation:
             (outputs, inputs) if gradient else (inputs, outputs)
         )
         self.stride = len(self.height.taps), len(self.width.taps)
+        self.is_flat = is_flat(axes)
         self.is_strided = self.stride != (1, 1)
         self.lanes = self._best_lanes()
         self.source = Source(channels, size, axes, self.lanes)
@@ -156,21 +161,30 @@ class Correlation:
         channels = self.shape.filters if self.gradient else self.shape.channels
         return channels // self.shape.groups * len(self.width.taps[phase[1]])
 
-    def _reached(self, phase: tuple[int, int], first: int, last: int) -> tuple[int, int]:
-        """Range of columns that read something but padding for output rows first..last - 1."""
-        begin, end = self.height.reached(phase[0], first, last)
-        return self._per_tap(phase) * begin, self._per_tap(phase) * end
+    def _size(self, phase: tuple[int, int]) -> tuple[int, int]:
+        """Rows and pixels of a phase of the outputs, as tiles see it."""
+        P, Q = self.height.outputs[phase[0]], self.width.outputs[phase[1]]
+        return (1, P * Q) if self.is_flat else (P, Q)
 
     def cover(self, phase: tuple[int, int], lanes: int) -> Cover:
         """Return the tiles of one phase of the outputs."""
 
-        def columns(first: int, last: int) -> int:
-            begin, end = self._reached(phase, first, last)
+        def columns(*place: int) -> int:
+            begin, end = self._reached(phase, lanes, *place)
             return end - begin
 
-        size = self.height.outputs[phase[0]], self.width.outputs[phase[1]]
         filters = self.filters // self.shape.groups
-        return best_cover(self.isa, lanes, filters, size, columns)
+        return best_cover(self.isa, lanes, filters, self._size(phase), columns)
+
+    def _reached(
+        self, phase: tuple[int, int], lanes: int, r: int, r_end: int, v: int, v_end: int
+    ) -> tuple[int, int]:
+        """Range of columns that read something but padding for the outputs of a tile."""
+        if self.is_flat:
+            Q = self.width.outputs[phase[1]]
+            r, r_end = v * lanes // Q, min(-(-v_end * lanes // Q), self.height.outputs[phase[0]])
+        begin, end = self.height.reached(phase[0], r, r_end)
+        return self._per_tap(phase) * begin, self._per_tap(phase) * end
 
     def cost_of(self, lanes: int) -> float:
         """Multiply-adds of vectors of some length that take as long as one image."""
@@ -199,12 +213,12 @@ class Correlation:
             out = (phase[0] * self.stride[1] + phase[1]) * self.filters * P * Q
             cover = self.cover(phase, self.lanes)
             first_place, kinds = len(places), []
-            width = self.width.outputs[phase[1]]
+            width = self._size(phase)[1]
             for v, v_end in pairwise(cover.vectors):
                 last = min(self.lanes, width - (v_end - 1) * self.lanes)
                 for r, r_end in pairwise(cover.rows):
                     x = r * self.source.planes.pitch + v * self.lanes
-                    reached = self._reached(phase, r, r_end)
+                    reached = self._reached(phase, self.lanes, r, r_end, v, v_end)
                     places.append((4 * x, 4 * (r * Q + v * self.lanes), last, *reached))
                     kinds.append((r_end - r, v_end - v, last == self.lanes))
             for g in range(G):

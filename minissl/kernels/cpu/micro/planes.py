@@ -91,7 +91,7 @@ class PixelPlane(NamedTuple):
         rows: Value,
         first: Value,
         last: Value,
-        _pitch: Value,
+        pitch: Value,
         lead: Value,
     ) -> None:
         """Fill a plane of ``rows`` rows, of which first..last - 1 come from the image.
@@ -107,7 +107,8 @@ class PixelPlane(NamedTuple):
         target : address
             The plane.
         pitch : int
-            Columns of the plane.
+            Columns of the plane. Where they are fewer than the vectors hold, the zeros behind a row
+            are overwritten by the row, or plane, that follows.
         """
         end = v.builder.add(lead, count)
         elements = range(self.vectors * self.lanes * self.step)
@@ -128,8 +129,8 @@ class PixelPlane(NamedTuple):
             for i in range(self.vectors):
                 v.store(v.zero, v.add(line, i * v.bytes))
 
-        pitch = ir.Constant(I64, self.vectors * v.bytes)
-        _fill_rows(v, target, pitch, rows, first, last, begin, row_bytes, copy, clear)
+        row_size = v.builder.mul(pitch, ir.Constant(I64, 4))
+        _fill_rows(v, target, row_size, rows, first, last, begin, row_bytes, copy, clear)
 
 
 class ImagePlane(NamedTuple):

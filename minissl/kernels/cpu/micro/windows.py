@@ -96,6 +96,19 @@ def gradient_axis(shape: Any, axis: int) -> Axis:
     return Axis(taps, outputs, 1, shape.output[axis])
 
 
+def is_flat(axes: tuple[Axis, Axis]) -> bool:
+    """Whether outputs may be seen as one long row, since rows of planes are as long as theirs.
+
+    So it is where nothing is read from the right, as by the gradient of a convolution without
+    padding: the zeros before the next row stand for those behind this one. Behind the last row
+    there is one more of zeros.
+    """
+    width = axes[1]
+    low, high = _reach(width)
+    fits = min(width.size, width.outputs[0]) - low <= width.outputs[0]
+    return len(width.outputs) == len(axes[0].outputs) == width.stride == 1 and fits and high <= 0
+
+
 class Source:
     """The planes that are made of a source, and where columns find their numbers in them.
 
@@ -112,6 +125,7 @@ class Source:
     def __init__(self, channels: int, size: tuple[int, int], axes: tuple[Axis, Axis], lanes: int):
         self.lanes = lanes
         height, width = axes
+        self.is_flat = is_flat(axes)
         used = [sorted({tap.phase for taps in axis.taps for tap in taps}) for axis in axes]
         #: (phase of rows, phase of columns) that some tap reads
         self.phases = list(product(*used))
@@ -119,6 +133,8 @@ class Source:
         left, right = _reach(width)
         pitch = -(-(max(width.outputs) + right - left) // lanes) * lanes
         rows = max(height.outputs) + high - low
+        if self.is_flat:
+            pitch, rows = width.outputs[0], rows + 1
         self.planes = Planes(channels, *size, height.stride, width.stride, rows, pitch, low, -left)
         #: (channel, phase of rows, phase of columns) of every plane, as they lie in memory
         self.slots = np.array(
@@ -144,7 +160,7 @@ class Source:
     def copy(self) -> int:
         """Address of what fills a plane."""
         p = self.planes
-        plane = PixelPlane(self.lanes, p.pitch // self.lanes, p.stride_w)
+        plane = PixelPlane(self.lanes, -(-p.pitch // self.lanes), p.stride_w)
         return planes.compiled(plane).address
 
     def offsets(self, channels: range, rows: list[Tap], columns: list[Tap]) -> np.ndarray:
