@@ -81,8 +81,8 @@ class Parameter(Blob):
     ----------
     layer_name, index : str, int
         ``conv1``, 0 for its weights, 1 for its bias; ``name`` joins them as ``conv1.0``.
-    role : {"weight", "bias", "statistic"}
-        Zero-out and lint treat weights and the rest differently.
+    role : {"weight", "bias", "scale", "statistic"}
+        Zero-out and group statistics are about weights; a statistic is measured, not learned.
     spec : ParamSpec
         The ``param { ... }`` block of the prototxt (multipliers, group lasso).
     conv_groups : int

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from minissl.backend import to_host
-from minissl.blob import Blob
+from minissl.blob import Blob, Parameter
 from minissl.errors import ConfigError
 from minissl.layers.base import Layer
 
@@ -52,7 +52,8 @@ def check_layer(
     ----------
     layer : Layer
         A float64 layer fresh from its constructor. It is set up here, and its parameters are given
-        normally distributed values instead of those of its fillers (which are often 0).
+        normally distributed values instead of those of its fillers (which are often 0). Statistics
+        are given their magnitudes, and have no gradient to check.
     bottoms : sequence of arrays or shapes
         One entry for each bottom: its values, or a tuple of lengths to be filled with normally
         distributed numbers. Keep them small, every element costs two forward passes.
@@ -105,7 +106,13 @@ def check_layer(
     d_bottoms, d_parameters = trial.gradients(weights, check_bottoms)
     largest = 0.0
     checks = [(inputs[i], d_bottoms[i]) for i in check_bottoms]
-    checks += list(zip(trial.parameters, d_parameters, strict=True))
+    checks += [
+        (array, gradient)
+        for parameter, array, gradient in zip(
+            layer.parameters, trial.parameters, d_parameters, strict=True
+        )
+        if parameter.role != "statistic"
+    ]
     for array, gradient in checks:
         quotient = _difference_quotient(trial.forward, array, weights, step)
         largest = max(largest, relative_error(gradient, quotient))
@@ -154,6 +161,12 @@ def adjoint_error(
     a_x, at_y = forward(x), adjoint(y)
     scale = float(np.linalg.norm(a_x.ravel()) * np.linalg.norm(y.ravel()))
     return abs(float((a_x * y).sum()) - float((x * at_y).sum())) / max(scale, 1e-300)
+
+
+def random_values(parameter: Parameter, rng: np.random.Generator) -> np.ndarray:
+    """Return normally distributed values for a parameter; of a statistic their magnitudes."""
+    values = np.asarray(rng.normal(size=parameter.shape))
+    return np.abs(values) if parameter.role == "statistic" else values
 
 
 def _values(entry: Any, rng: np.random.Generator) -> np.ndarray:
@@ -205,9 +218,7 @@ class _Trial:
         self.seed = seed
         top_shapes = layer.setup([x.shape for x in inputs])
         self.xp = layer.kernels.xp
-        self.parameters = [
-            np.asarray(rng.normal(size=parameter.shape)) for parameter in layer.parameters
-        ]
+        self.parameters = [random_values(parameter, rng) for parameter in layer.parameters]
         self.bottom = [self._blob(f"bottom{i}", x.shape) for i, x in enumerate(inputs)]
         self.top = [self._blob(f"top{i}", shape) for i, shape in enumerate(top_shapes)]
         if in_place:

@@ -22,6 +22,7 @@ LONG_RUN = 10_000
 REGULARIZATION_TYPES = ("L1", "L2")
 GROUP_LASSO_METHODS = ("subgradient", "proximal")
 _WITH_BIAS = ("Convolution", "Deconvolution", "InnerProduct", "Embed", "Winograd")
+_LEARNING = (*_WITH_BIAS, "Scale", "Bias")
 
 Severity = Literal["error", "warning"]
 
@@ -227,7 +228,7 @@ def _tiles(spec: ParamSpec, where: str, shape: tuple[int, ...] | None) -> Iterat
 def _nothing_trains(net: NetParameter) -> Iterator[Finding]:
     rates = [spec.lr_mult for layer in net.layer for spec in layer.param]
     silent = [
-        layer for layer in net.layer if layer.type in _WITH_BIAS and not layer.param
+        layer for layer in net.layer if layer.type in _LEARNING and not layer.param
     ]  # their lr_mult is 1
     if rates and not any(rates) and not silent:
         yield Finding(

@@ -27,7 +27,8 @@ class LayerSummary:
     weights : tuple of int or None
         Shape of the weights.
     parameters, nonzero : int
-        Numbers of all kinds that it learns, and how many of them are not 0.
+        Numbers of all kinds that it learns (not the statistics of a BatchNorm), and how many of
+        them are not 0.
     flop : int
         Per image, a multiply-add counted as 2; layers without weights count as 0.
     conv_mode : str or None
@@ -68,6 +69,7 @@ def summarize(net: Net) -> list[LayerSummary]:
         bottom, top = net.bottoms_and_tops(layer)
         own = [p for p in layer.parameters if id(p) not in seen]
         seen.update(map(id, own))
+        learned = [parameter for parameter in own if parameter.role != "statistic"]
         size = sum(parameter.size for parameter in own)
         of_tops = sum(blob.size for blob in top if blob not in bottom)
         rows.append(
@@ -76,8 +78,8 @@ def summarize(net: Net) -> list[LayerSummary]:
                 type=layer.type_name,
                 tops={blob.name: blob.shape for blob in top},
                 weights=layer.parameters[0].shape if layer.parameters else None,
-                parameters=size,
-                nonzero=sum(int(np.count_nonzero(parameter.data)) for parameter in own),
+                parameters=sum(parameter.size for parameter in learned),
+                nonzero=sum(int(np.count_nonzero(parameter.data)) for parameter in learned),
                 flop=flop_per_image(net, layer),
                 bytes=(size + of_tops) * net.dtype.itemsize,
                 conv_mode=getattr(layer, "conv_mode", None),
@@ -90,11 +92,14 @@ def summarize(net: Net) -> list[LayerSummary]:
 def flop_per_image(net: Net, layer: Layer) -> int:
     """Return 2 * (weights held) * (positions they are applied at) for a layer with weights, else 0.
 
-    A convolution applies its weights at P * Q positions, an inner product at one (or at as many as
-    lie between the batch and its ``axis``).
+    A convolution applies its weights at P * Q positions of its output, a deconvolution at those of
+    its input, an inner product at one (or at as many as lie between the batch and its ``axis``).
     """
-    if layer.type_name not in ("Convolution", "InnerProduct"):
+    if layer.type_name not in ("Convolution", "Deconvolution", "InnerProduct"):
         return 0
-    shape = net.bottoms_and_tops(layer)[1][0].shape
-    positions = prod(shape[2:]) if layer.type_name == "Convolution" else prod(shape[1:-1])
+    bottom, top = net.bottoms_and_tops(layer)
+    if layer.type_name == "InnerProduct":
+        positions = prod(top[0].shape[1:-1])
+    else:
+        positions = prod((bottom if layer.type_name == "Deconvolution" else top)[0].shape[2:])
     return 2 * layer.parameters[0].size * positions

@@ -191,6 +191,90 @@ NORMALIZATION = [
 ]
 
 
+def _per_channel(
+    kind: str, name: str, shape: tuple[int, ...], options: str = "", second: Any = None, **more: Any
+) -> Case:
+    """BatchNorm, Scale or Bias, of one bottom or two."""
+    top = "x" if more.get("in_place") else "y"
+    field = {"BatchNorm": "batch_norm", "Scale": "scale", "Bias": "bias"}[kind]
+    bottoms = 'bottom: "x" bottom: "s"' if second else 'bottom: "x"'
+    text = f'name: "b" type: "{kind}" {bottoms} top: "{top}" {field}_param {{ {options} }}'
+    values = (normal(shape), normal(second)) if second else (normal(shape),)
+    return Case(f"{kind}, {name}", text, values, linear=kind != "BatchNorm", **more)
+
+
+PER_CHANNEL = [
+    _per_channel("BatchNorm", "images", (3, 2, 2, 3)),
+    _per_channel("BatchNorm", "large eps", (2, 3, 2, 2), "eps: 0.7"),
+    _per_channel("BatchNorm", "in place", (3, 2, 2, 2), in_place=True),
+    _per_channel("BatchNorm", "vectors", (5, 3)),
+    _per_channel("BatchNorm", "one axis", (5,)),
+    _per_channel("BatchNorm", "global", (2, 3, 2, 2), "use_global_stats: true"),
+    _per_channel("BatchNorm", "global in place", (2, 3), "use_global_stats: true", in_place=True),
+    _per_channel("BatchNorm", "testing", (2, 3, 2, 2), phase="TEST"),
+    _per_channel(
+        "BatchNorm", "testing by the batch", (3, 2, 2), "use_global_stats: false", phase="TEST"
+    ),
+    _per_channel("Scale", "channels", (2, 3, 2, 2)),
+    _per_channel("Scale", "bias", (2, 3, 2, 2), "bias_term: true"),
+    _per_channel("Scale", "in place", (2, 3, 2, 2), "bias_term: true", in_place=True),
+    _per_channel("Scale", "vectors", (4, 3), "bias_term: true"),
+    _per_channel("Scale", "two axes", (2, 3, 2, 2), "axis: 1 num_axes: 2 bias_term: true"),
+    _per_channel("Scale", "all axes", (2, 3, 2), "axis: 0 num_axes: -1 bias_term: true"),
+    _per_channel("Scale", "last axis", (2, 3, 2), "axis: -1"),
+    _per_channel("Scale", "a single number", (2, 3, 2), "num_axes: 0 bias_term: true"),
+    _per_channel("Scale", "by a blob", (2, 3, 2), "axis: 0", second=(2, 3)),
+    _per_channel(
+        "Scale", "by a blob, in place", (2, 3, 2), "bias_term: true", second=(3,), in_place=True
+    ),
+    _per_channel("Bias", "channels", (2, 3, 2, 2)),
+    _per_channel("Bias", "in place", (2, 3, 2), in_place=True),
+    _per_channel("Bias", "two axes", (2, 3, 2, 2), "axis: 2 num_axes: 2"),
+    _per_channel("Bias", "a blob", (2, 3, 2), "axis: 0", second=(2,)),
+    _per_channel("Bias", "a blob, in place", (2, 3, 2), "axis: -2", second=(3, 2), in_place=True),
+]
+
+
+def _eltwise(name: str, count: int, options: str, values: Any = normal, **more: Any) -> Case:
+    bottoms = " ".join(f'bottom: "x{i}"' for i in range(count))
+    text = f'name: "e" type: "Eltwise" {bottoms} top: "y" eltwise_param {{ {options} }}'
+    drawn = tuple(values((2, 3, 2)) for _ in range(count))
+    return Case(f"eltwise, {name}", text, drawn, **more)
+
+
+def _apart(shape: tuple[int, ...]) -> Values:
+    """Values of which no two draws are equal: a random multiple of 0.1 and a random rest."""
+    return lambda rng: (
+        rng.permutation(math.prod(shape)).reshape(shape) * 0.1 + rng.uniform(0.01, 0.09)
+    )
+
+
+COMBINATIONS = [
+    _eltwise("sum", 2, "", linear=True),
+    _eltwise("sum of three, coefficients", 3, "coeff: 0.5 coeff: -2 coeff: 1", linear=True),
+    _eltwise("product", 2, "operation: PROD", linear=True),
+    _eltwise("product of three", 3, "operation: PROD", linear=True),
+    _eltwise("product of three, quotient", 3, "operation: PROD stable_prod_grad: false"),
+    _eltwise("maximum", 2, "operation: MAX", _apart),
+    _eltwise("maximum of three", 3, "operation: MAX", _apart),
+]
+
+
+def _concat(name: str, options: str, *shapes: tuple[int, ...]) -> Case:
+    bottoms = " ".join(f'bottom: "x{i}"' for i in range(len(shapes)))
+    text = f'name: "c" type: "Concat" {bottoms} top: "y" concat_param {{ {options} }}'
+    return Case(f"concat, {name}", text, tuple(map(normal, shapes)), linear=True)
+
+
+CONCATENATIONS = [
+    _concat("channels", "", (2, 1, 2, 2), (2, 3, 2, 2), (2, 2, 2, 2)),
+    _concat("one", "", (2, 3, 2)),
+    _concat("images", "axis: 0", (1, 3), (2, 3)),
+    _concat("last axis", "axis: -1", (2, 3, 1), (2, 3, 4)),
+    _concat("old name", "concat_dim: 2", (2, 2, 3), (2, 2, 1)),
+]
+
+
 def _softmax(name: str, shape: tuple[int, ...], options: str = "") -> Case:
     text = f'name: "s" type: "Softmax" bottom: "x" top: "y" {options}'
     return Case(f"softmax, {name}", text, (normal(shape),))
@@ -257,6 +341,19 @@ SHAPING = [
     _shaping(
         "flatten, from the end", (2, 3, 2), 'type: "Flatten" top: "y" flatten_param { axis: -2 }'
     ),
+    _shaping("slice, equal", (2, 4, 2), 'type: "Slice" top: "a" top: "b"'),
+    _shaping("slice, one", (2, 3), 'type: "Slice" top: "a"'),
+    _shaping(
+        "slice, points",
+        (2, 2, 6),
+        'type: "Slice" top: "a" top: "b" top: "c" '
+        "slice_param { axis: 2 slice_point: 1 slice_point: 4 }",
+    ),
+    _shaping(
+        "slice, old name",
+        (3, 2, 2),
+        'type: "Slice" top: "a" top: "b" slice_param { slice_dim: 0 slice_point: 2 }',
+    ),
     _shaping("split, one", (2, 3), 'type: "Split" top: "a"'),
     _shaping("split, two", (2, 3), 'type: "Split" top: "a" top: "b"'),
     _shaping("split, three", (2, 3), 'type: "Split" top: "a" top: "b" top: "c"'),
@@ -319,6 +416,9 @@ CASES = [
     *ACTIVATIONS,
     *POOLING,
     *NORMALIZATION,
+    *PER_CHANNEL,
+    *COMBINATIONS,
+    *CONCATENATIONS,
     *LOSSES,
     *SHAPING,
     *CONVOLUTIONS,

@@ -124,6 +124,20 @@ NORMALIZATION = [
 ]
 
 
+def _stochastic(name: str, shape: tuple[int, ...], options: str, **more: Any) -> Case:
+    fields = f"pooling_param {{ pool: STOCHASTIC {options} }}"
+    text = f'name: "p" type: "Pooling" bottom: "x" top: "y" {fields}'
+    return Case(f"pooling, stochastic, {name}", text, (positive(shape),), **more)
+
+
+POOLING = [
+    _stochastic("training", (2, 2, 4, 4), "kernel_size: 2 stride: 2"),
+    _stochastic("training, ceil", (1, 2, 6, 5), "kernel_size: 3 stride: 2"),
+    _stochastic("training, global", (2, 2, 3, 2), "global_pooling: true"),
+    _stochastic("testing", (2, 2, 4, 5), "kernel_size: 3 stride: 2", phase="TEST"),
+]
+
+
 def _loss(kind: str, name: str, values: tuple[Values, ...], options: str = "", **more: Any) -> Case:
     bottoms = " ".join(f'bottom: "x{i}"' for i in range(len(values)))
     text = f'name: "l" type: "{kind}" {bottoms} top: "loss" {options}'
@@ -219,9 +233,10 @@ CASES = [
     *ELEMENTWISE,
     *SHAPING,
     *NORMALIZATION,
+    *POOLING,
     *LOSSES,
     *WITH_WEIGHTS,
 ]
 
 #: layers without a gradient, or without a top to have one from
-WITHOUT_GRADIENT = {"ArgMax", "DummyData", "Silence"}
+WITHOUT_GRADIENT = {"ArgMax", "DummyData", "HDF5Data", "ImageData", "Silence"}

@@ -93,6 +93,12 @@ def test_images_are_augmented_only_while_training():
     ]
 
 
+def test_packaged_nets_of_the_depth_experiment_are_what_is_generated():
+    deep, frozen = (models.path(f"resnet20_{kind}.prototxt") for kind in ("depth", "ft"))
+    assert deep.read_text() == resnet(20, learn_depth=True)
+    assert frozen.read_text() == resnet(20, connectivity_mode="DISCONNECTED_GRPWISE")
+
+
 @pytest.mark.parametrize("depth", [20, 32, 56])
 def test_packaged_files_are_what_is_generated(depth):
     path = models.path(f"resnet{depth}.prototxt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,6 +16,8 @@ Examples:
   minissl data info
   minissl data fetch mnist
   minissl data verify mnist
+  minissl data lmdb cifar10 cifar10_train_lmdb --pad 4
+  minissl data mean cifar10_train_lmdb mean.binaryproto
 
 Data sets are kept in $MINISSL_DATA, else in the user's cache folder.
 """
@@ -24,7 +27,7 @@ dataset_argument = click.argument("name", type=options.DatasetName(), metavar="N
 
 @click.group(epilog=EPILOG)
 def command() -> None:
-    """Fetch, verify and describe data sets."""
+    """Fetch, verify and describe data sets; write them as Caffe's tools do."""
 
 
 @command.command(epilog="Example: minissl data fetch mnist")
@@ -86,6 +89,63 @@ def info(name: str | None, as_json: bool) -> None:
         row[2] = len(row[2])
     options.show_table(options.table(headings, rows, names=2))
     click.echo(f"folder: {data_folder()}")
+
+
+@command.command(epilog="Example: minissl data lmdb mnist mnist_train_lmdb")
+@click.argument("name", type=options.DatasetName(divided=True), metavar="NAME")
+@click.argument("target", type=options.FILE, metavar="OUT")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "test"]),
+    default="train",
+    show_default=True,
+    help="Which part of the data set.",
+)
+@click.option(
+    "--pad", type=click.IntRange(0, 64), default=0, help="Zeros on each side of each image."
+)
+@click.option(
+    "--encode", type=click.Choice(["png", "jpeg"]), help="Store each image as such a file."
+)
+def lmdb(name: str, target: Path, split: str, pad: int, encode: str | None) -> None:
+    """Write a data set as an LMDB database of Datum, as Caffe's tools do.
+
+    OUT is a folder that is not there yet. Caffe's padded CIFAR-10 is --pad 4.
+    """
+    from minissl.data.databases import write_lmdb
+    from minissl.data.datasets import load
+
+    dataset = load(name, split)
+    with options.progress(name, len(dataset)) as tick:
+        count = write_lmdb(target, dataset, pad, encode, tick)
+    click.echo(f"{target}: {count:,} records")
+
+
+@command.command(epilog="Example: minissl data mean cifar10_train_lmdb mean.binaryproto")
+@click.argument("source", metavar="SOURCE")
+@click.argument("target", type=options.FILE, metavar="OUT")
+@options.json_option
+def mean(source: str, target: Path, as_json: bool) -> None:
+    """Write the mean image of SOURCE to OUT, as Caffe's compute_image_mean does.
+
+    SOURCE is the folder of an LMDB database, or the name of a data set, whose training images are
+    taken.
+    """
+    from minissl.data.catalogue import SOURCES
+    from minissl.data.databases import DatumDataset, mean_of_records
+    from minissl.data.datasets import load
+    from minissl.formats.blobs import write_binaryproto
+
+    dataset = load(source, "train") if source in SOURCES else DatumDataset(source)
+    image = mean_of_records(dataset)
+    write_binaryproto(target, image)
+    values = [float(value) for value in image.mean(axis=(1, 2), dtype="float64")]
+    if as_json:
+        options.show_json({"mean": str(target), "shape": list(image.shape), "channels": values})
+        return
+    click.echo(f"{target}: {'x'.join(map(str, image.shape))}, the mean of {len(dataset):,} images")
+    for channel, value in enumerate(values):
+        click.echo(f"mean_value channel [{channel}]: {value:g}")
 
 
 def _describe(name: str) -> dict[str, Any]:

@@ -39,13 +39,14 @@ Examples:
   minissl reproduce table4 --matrices matrixmarket
   minissl reproduce fig1
 
-table1, table2, mlp (MNIST) and table3 (CIFAR-10, hours) are the paper's; variants is LeNet 3 of
-table1 learned in other ways, with controls. table4, fig1 and fig8 train nothing: they measure how
-many times faster AlexNet's convolutions are with sparse weights. table4 and fig8 use those that the
-authors published, which are not part of minissl: copy the folder experiments/sparsity/matrixmarket
-of https://github.com/wenwei202/caffe (branch scnn) and name it with --matrices or MINISSL_MATRICES;
-fig1 adds them where they are given. FILE.toml is an experiment of your own: start from one that
---show prints. Its solvers are found beside it, or among those that come with minissl.
+table1, table2 and mlp (MNIST), table3 and depth (CIFAR-10, hours to days) are the paper's. variants
+is LeNet 3 of table1 learned in other ways, with controls. table4, fig1 and fig8 train nothing: they
+measure how many times faster AlexNet's convolutions are with sparse weights. table4 and fig8 use
+those that the authors published, which are not part of minissl: copy the folder
+experiments/sparsity/matrixmarket of https://github.com/wenwei202/caffe (branch scnn) and name it
+with --matrices or MINISSL_MATRICES; fig1 adds them where they are given. FILE.toml is an experiment
+of your own: start from one that --show prints. Its solvers are found beside it, or among those that
+come with minissl.
 
 Ctrl-C finishes the iteration and saves; the same command goes on from there. Stages that are
 complete are not repeated, unless what they depend on has changed. --parallel and --scheduler need

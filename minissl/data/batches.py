@@ -5,9 +5,10 @@ N is the number of records, B the batch size.
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
 import numpy as np
 
-from minissl.data.datasets import Dataset
 from minissl.errors import ConfigError, DataError
 
 # Streams of random numbers that must not coincide are told apart by these.
@@ -16,6 +17,15 @@ TRANSFORM_STREAM = 2
 SKIP_STREAM = 3
 #: Record numbers are 64-bit integers.
 MAX_POSITION = 2**62
+
+
+class Records(Protocol):
+    """What a data set must offer."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, chosen: slice | np.ndarray) -> tuple[Any, np.ndarray]:
+        """Return the images and labels of some records."""
 
 
 class BatchReader:
@@ -28,7 +38,7 @@ class BatchReader:
 
     Parameters
     ----------
-    dataset : Dataset
+    dataset : Dataset or another with records
         What is read.
     batch_size : int
         B, at least 1.
@@ -38,7 +48,7 @@ class BatchReader:
         Not negative.
     """
 
-    def __init__(self, dataset: Dataset, batch_size: int, shuffle: bool = False, seed: int = 0):
+    def __init__(self, dataset: Records, batch_size: int, shuffle: bool = False, seed: int = 0):
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; use 1 or more")
         self.dataset = dataset
@@ -73,14 +83,15 @@ class BatchReader:
             )
         self._position = value
 
-    def next(self) -> tuple[np.ndarray, np.ndarray]:
+    def next(self) -> tuple[Any, np.ndarray]:
         """Return the next B images (uint8, (B, C, H, W)) and labels ((B,)), and move on.
 
-        The arrays may be views of the data set: they are not to be written to.
+        The arrays may be views of the data set: they are not to be written to. Images of different
+        sizes come as a list.
         """
         chosen = self._records(self._position)
         self._position += self.batch_size
-        return self.dataset.images[chosen], self.dataset.labels[chosen]
+        return self.dataset.batch(chosen)
 
     def transform_rng(self) -> np.random.Generator:
         """Return the random numbers for crop and mirror of the batch that ``next`` gives next."""

@@ -76,6 +76,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    def batch(self, chosen: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the images and labels of some records; views where they follow one another."""
+        return self.images[chosen], self.labels[chosen]
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Shape of one image, (C, H, W)."""

@@ -577,6 +577,59 @@ def _window_sums(v: Array, window: tuple[int, int, int]) -> Array:
     return v
 
 
+# --- batch normalization, and scales of channels ---
+
+
+def channel_moments(x: Array, mean: Array, variance: Array) -> None:
+    """Mean of every channel and the mean squared distance from it.
+
+    Parameters
+    ----------
+    x : (N, C, S)
+        Channels, with what comes before and behind them folded.
+    mean, variance : (C,), written
+    """
+    mean[...] = x.mean(axis=(0, 2), dtype=np.float64)
+    variance[...] = np.square(x - mean[:, None]).mean(axis=(0, 2), dtype=np.float64)
+
+
+def batch_norm_forward(x: Array, mean: Array, variance: Array, eps: float, y: Array) -> None:
+    """Y = (x - mean) / sqrt(variance + eps), channel by channel of (N, C, S); y may be x itself."""
+    inverse = 1 / np.sqrt(variance + variance.dtype.type(eps))
+    y[...] = (x - mean[:, None]) * inverse[:, None]
+
+
+def batch_norm_backward(
+    x: Array, mean: Array, variance: Array, eps: float, d_y: Array, d_x: Array
+) -> None:
+    """Gradient of :func:`batch_norm_forward` where mean and variance are those of x.
+
+    With m = N * S values in a channel and x^ = (x - mean) / sqrt(variance + eps),
+
+    d_x = (d_y - sum(d_y) / m - x^ * sum(d_y * x^) / m) / sqrt(variance + eps).
+
+    d_x may be d_y itself.
+    """
+    inverse = 1 / np.sqrt(variance + variance.dtype.type(eps))
+    normalized = (x - mean[:, None]) * inverse[:, None]
+    common = d_y.mean(axis=(0, 2), dtype=np.float64)
+    slope = (d_y * normalized).mean(axis=(0, 2), dtype=np.float64)
+    shared = common[:, None] + slope[:, None] * normalized
+    d_x[...] = (d_y - shared.astype(x.dtype)) * inverse[:, None]
+
+
+def channel_scale(x: Array, scale: Array, bias: Array | None, y: Array) -> None:
+    """Y = scale[c] * x + bias[c] for every channel c of (N, C, S); y may be x itself."""
+    y[...] = x * scale[:, None]
+    if bias is not None:
+        y += bias[:, None]
+
+
+def channel_scale_gradient(x: Array, d_y: Array, d_scale: Array) -> None:
+    """d_scale += sum of d_y * x over every channel of (N, C, S)."""
+    d_scale += (d_y * x).sum(axis=(0, 2), dtype=np.float64).astype(x.dtype)
+
+
 # --- activations ---
 
 
@@ -588,6 +641,12 @@ def relu_forward(x: Array, negative_slope: float, y: Array) -> None:
 def relu_backward(x: Array, d_y: Array, negative_slope: float, d_x: Array) -> None:
     """d_x = d_y where x > 0, negative_slope * d_y elsewhere; x may be the layer's own output."""
     d_x[...] = np.where(x > 0, d_y, d_y * d_y.dtype.type(negative_slope))
+
+
+def weighted_sum(a: Array, alpha: float, b: Array, beta: float, y: Array) -> None:
+    """Y = alpha * a + beta * b; y may be a or b itself."""
+    number = a.dtype.type
+    y[...] = number(alpha) * a + number(beta) * b
 
 
 def softmax_forward(x: Array, y: Array) -> None:

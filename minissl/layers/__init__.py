@@ -13,7 +13,10 @@ from minissl.layers.abs_val import AbsVal
 from minissl.layers.accuracy import Accuracy
 from minissl.layers.argmax import ArgMax
 from minissl.layers.base import LAYERS, Context, Layer, register
+from minissl.layers.batch_norm import BatchNorm
+from minissl.layers.bias import Bias
 from minissl.layers.bnll import BNLL
+from minissl.layers.concat import Concat
 from minissl.layers.contrastive_loss import ContrastiveLoss
 from minissl.layers.convolution import Convolution
 from minissl.layers.crop import Crop
@@ -21,12 +24,15 @@ from minissl.layers.data_layers import Data, Input, MemoryData
 from minissl.layers.deconvolution import Deconvolution
 from minissl.layers.dropout import Dropout
 from minissl.layers.dummy_data import DummyData
+from minissl.layers.eltwise import Eltwise
 from minissl.layers.elu import ELU
 from minissl.layers.embed import Embed
 from minissl.layers.euclidean_loss import EuclideanLoss
 from minissl.layers.exp import Exp
 from minissl.layers.flatten import Flatten
+from minissl.layers.hdf5_data import HDF5Data
 from minissl.layers.hinge_loss import HingeLoss
+from minissl.layers.image_data import ImageData
 from minissl.layers.inner_product import InnerProduct
 from minissl.layers.log import Log
 from minissl.layers.log_loss import InfogainLoss, MultinomialLogisticLoss
@@ -38,9 +44,11 @@ from minissl.layers.prelu import PReLU
 from minissl.layers.reduction import Reduction
 from minissl.layers.relu import ReLU
 from minissl.layers.reshape import Reshape
+from minissl.layers.scale import Scale
 from minissl.layers.sigmoid import Sigmoid
 from minissl.layers.sigmoid_loss import SigmoidCrossEntropyLoss
 from minissl.layers.silence import Silence
+from minissl.layers.slice import Slice
 from minissl.layers.softmax import Softmax
 from minissl.layers.softmax_loss import SoftmaxWithLoss
 from minissl.layers.split import Split
@@ -57,6 +65,9 @@ __all__ = [
     "AbsVal",
     "Accuracy",
     "ArgMax",
+    "BatchNorm",
+    "Bias",
+    "Concat",
     "Context",
     "ContrastiveLoss",
     "Convolution",
@@ -65,11 +76,14 @@ __all__ = [
     "Deconvolution",
     "Dropout",
     "DummyData",
+    "Eltwise",
     "Embed",
     "EuclideanLoss",
     "Exp",
     "Flatten",
+    "HDF5Data",
     "HingeLoss",
+    "ImageData",
     "InfogainLoss",
     "InnerProduct",
     "Input",
@@ -83,9 +97,11 @@ __all__ = [
     "ReLU",
     "Reduction",
     "Reshape",
+    "Scale",
     "Sigmoid",
     "SigmoidCrossEntropyLoss",
     "Silence",
+    "Slice",
     "Softmax",
     "SoftmaxWithLoss",
     "Split",

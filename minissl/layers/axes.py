@@ -34,3 +34,46 @@ def around_axis(shape: Shape, axis: int) -> tuple[int, int, int]:
     (2, 10, 16)
     """
     return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
+
+
+def fold_operand(
+    layer: Layer, axis: int, num_axes: int, bottom_shapes: list[Shape]
+) -> tuple[Shape, tuple[int, int, int]]:
+    """Find along which axes a Scale or Bias layer applies its second operand.
+
+    That is the second bottom, or without one a parameter over ``num_axes`` axes from ``axis`` on
+    (-1: all of them, 0: a single number).
+
+    Returns
+    -------
+    tuple
+        The operand's shape, and the bottom's shape folded around it as (outer, size, inner).
+
+    Raises
+    ------
+    ConfigError, ShapeError
+        When the bottom has no such axes, or the second bottom other lengths; when the second bottom
+        is the top.
+    """
+    shape = bottom_shapes[0]
+    if len(bottom_shapes) == 2:
+        if layer.param.bottom[1] in layer.param.top:
+            raise layer.config_error("cannot be computed in place of its second bottom")
+        operand = bottom_shapes[1]
+        num_axes = len(operand)
+    if num_axes < -1:
+        raise layer.config_error(f"num_axes is {num_axes}; use -1 for all axes, or 0 and more")
+    first = resolve_axis(layer, axis, shape) if num_axes else 0
+    last = len(shape) if num_axes == -1 else first + num_axes
+    if last > len(shape):
+        raise layer.config_error(
+            f"{num_axes} axes from axis {first} on are more than the bottom of shape {shape} has"
+        )
+    if len(bottom_shapes) == 1:
+        operand = shape[first:last]
+    elif operand != shape[first:last]:
+        raise layer.shape_error(
+            f"the second bottom has shape {operand} where the first, of shape {shape}, has "
+            f"{shape[first:last]} from axis {first} on"
+        )
+    return operand, (math.prod(shape[:first]), math.prod(operand), math.prod(shape[last:]))

@@ -15,10 +15,12 @@ from minissl.backend import assign, writing
 from minissl.blob import Blob, Shape
 from minissl.data.batches import BatchReader
 from minissl.data.catalogue import CATALOGUE, SOURCES, find_source
+from minissl.data.databases import DatumDataset
 from minissl.data.datasets import load
 from minissl.data.mean import mean_of, read_mean
 from minissl.data.transform import Transform
 from minissl.errors import DataError, ShapeError
+from minissl.formats.lmdb_file import is_leveldb, is_lmdb
 from minissl.layers.base import Layer, register
 
 SPLIT_OF_PHASE = {"TRAIN": "train", "TEST": "test"}
@@ -45,12 +47,13 @@ class Source(Layer):
 class Data(Source):
     """Batches of a data set, in file order, transformed; top 0 the images, top 1 the labels.
 
-    ``data_param.source`` names a data set that minissl knows (``mnist``, ``cifar10`` ...), unless
-    the context names one, which then replaces it. The TRAIN phase reads the training part, TEST the
-    test part; with ``/validation`` behind the name both read the training part, divided in two
-    (:func:`minissl.data.datasets.load`). The data are loaded by the first ``forward``: a network
-    can be looked at without. ``transform_param.mean_file`` is a file, or names a data set whose
-    training images the mean is taken of.
+    ``data_param.source`` names a data set that minissl knows (``mnist``, ``cifar10`` ...), or the
+    folder of an LMDB database, unless the context names a data set, which then replaces it. The
+    TRAIN phase reads the training part, TEST the test part; with ``/validation`` behind the name
+    both read the training part, divided in two (:func:`minissl.data.datasets.load`). They are
+    loaded by the first ``forward``: a network can be looked at without. Of a database the first
+    record is read at once, for its shape. ``transform_param.mean_file`` is a file, or names a data
+    set whose training images the mean is taken of.
 
     Tops: (N, C, H, W) and, where there is a second one, (N,); labels are numbers of the network's
     type, as in Caffe.
@@ -70,19 +73,28 @@ class Data(Source):
         self._reader: BatchReader | None = None
         self._batch_size = self.batch_size(param.batch_size)
         self._transform = self._read_transform()
+        self._database = self._open_database()
+        stored = (self._database or find_source(self._source)[0]).image_shape
         try:
-            image_shape = self._transform.output_shape(find_source(self._source)[0].image_shape)
+            self._image_shape = self._transform.output_shape(stored)
         except ShapeError as error:
             raise self.shape_error(str(error)) from error
-        tops: list[Shape] = [(self._batch_size, *image_shape), (self._batch_size,)]
+        tops: list[Shape] = [(self._batch_size, *self._image_shape), (self._batch_size,)]
         return tops[: len(self.param.top)]
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Write the next batch."""
         rng = self.reader.transform_rng()
         images, labels = self.reader.next()
+        training = self.phase == "TRAIN"
         with writing(top[0].data) as out:
-            self._transform.apply(images, self.phase == "TRAIN", rng, out=out)
+            if isinstance(images, list):  # of different sizes
+                for i, image in enumerate(images):
+                    self._check_shape(image)
+                    self._transform.apply(image[None], training, rng, out=out[i : i + 1])
+            else:
+                self._check_shape(images[0])
+                self._transform.apply(images, training, rng, out=out)
         if len(top) > 1:
             assign(top[1].data, labels)
 
@@ -91,7 +103,7 @@ class Data(Source):
         """The reader; the first use loads the data set."""
         if self._reader is None:
             options = self.context.data
-            dataset = load(self._source, SPLIT_OF_PHASE[self.phase])
+            dataset = self._database or load(self._source, SPLIT_OF_PHASE[self.phase])
             if self._mean_source:
                 self._transform = replace(self._transform, mean=mean_of(self._mean_source))
             self._reader = BatchReader(
@@ -130,11 +142,45 @@ class Data(Source):
         known = ", ".join(CATALOGUE)
         if override:
             raise self.config_error(f"unknown data set '{override}'; use one of {known}")
+        if is_lmdb(source):
+            return source
         guess = "cifar10" if "cifar" in source.lower() else "mnist"
-        raise self.config_error(
-            f"the source '{source}' is a database that is not read here; add --data {guess} to "
-            f"read the official files instead, or name one of {known} as the source"
+        instead = (
+            f"add --data {guess} to read the official files instead, or name one of {known} "
+            "as the source"
         )
+        if is_leveldb(source):
+            raise self.config_error(
+                f"the source '{source}' is a LevelDB database, and only LMDB is read; make it "
+                f"again as LMDB, {instead}"
+            )
+        raise self.config_error(
+            f"there is no LMDB database '{source}', its source; make it with minissl data lmdb, "
+            f"{instead}"
+        )
+
+    def _open_database(self) -> DatumDataset | None:
+        """Open the source where it is a database."""
+        if self._source in SOURCES:
+            return None
+        param = self.param.transform_param
+        if param.force_color and param.force_gray:
+            raise self.config_error("has both force_color and force_gray; keep one of them")
+        color = True if param.force_color else False if param.force_gray else None
+        return DatumDataset(self._source, color)
+
+    def _check_shape(self, image: np.ndarray) -> None:
+        """Refuse an image that does not come out as the first one did."""
+        try:
+            shape = self._transform.output_shape(image.shape)  # type: ignore[arg-type]
+        except ShapeError as error:
+            raise DataError(f"layer '{self.name}' (Data): {error}") from None
+        if shape != self._image_shape:
+            raise DataError(
+                f"layer '{self.name}' (Data): an image of shape {image.shape} follows others that "
+                f"come out as {self._image_shape}; set crop_size, or make the database again with "
+                "images of one size"
+            )
 
     def _read_transform(self) -> Transform:
         param = self.param.transform_param

@@ -10,6 +10,7 @@ from typing import Any
 from minissl.blob import Blob, Shape
 from minissl.kernels.geometry import pooling_output
 from minissl.layers.base import Layer, register
+from minissl.layers.stochastic_pooling import StochasticPooling
 
 # PoolingParameter.PoolMethod
 MAX, AVE, STOCHASTIC = 0, 1, 2
@@ -28,7 +29,8 @@ class Pooling(Layer):
       each maximum, as floating-point numbers. Without one, a network that only tests looks for no
       positions, which is faster.
     * AVE: ``y = sum / area``, where the area is that of the window clipped at ``H + pad``: padding
-      counts as zeros, what hangs over beyond it does not count.
+      counts as zeros, what hangs over beyond it does not count;
+    * STOCHASTIC: a value of the window by chance, see :mod:`.stochastic_pooling`; without padding.
 
     Bottom (N, C, H, W), top (N, C, oh, ow) with oh, ow from
     :func:`minissl.kernels.geometry.pooling_output`: rounded up, or down with ``round_mode: FLOOR``.
@@ -60,16 +62,23 @@ class Pooling(Layer):
             )
         self.top_shape = (n, c, oh, ow)
         self._argmax: Any = None
+        self._stochastic = StochasticPooling(self, self.kernel, self.stride, shape, self.top_shape)
         return [self.top_shape] * max(1, len(self.param.top))
 
     def workspace_bytes(self) -> int:
-        """Positions of the maxima, int32."""
+        """Positions of the maxima, int32; for STOCHASTIC the values of all windows."""
         n, c, oh, ow = self.top_shape
+        if self.method == STOCHASTIC:
+            size = n * c * oh * ow * self.kernel[0] * self.kernel[1]
+            return 2 * size * self.dtype.itemsize
         return 4 * n * c * oh * ow if self.keeps_positions else 0
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Pool every window."""
         x, y = bottom[0].data, top[0].data
+        if self.method == STOCHASTIC:
+            self._stochastic.forward(x, y)
+            return
         if self.method == AVE:
             self.kernels.ave_pool_forward(x, self.kernel, self.stride, self.pad, y)
             return
@@ -90,6 +99,9 @@ class Pooling(Layer):
         if not propagate_down[0]:
             return
         d_y, d_x = top[0].diff, bottom[0].diff
+        if self.method == STOCHASTIC:
+            self._stochastic.backward(bottom[0].data, top[0].data, d_y, d_x)
+            return
         if self.method == AVE:
             self.kernels.ave_pool_backward(d_y, self.kernel, self.stride, self.pad, d_x)
             return
@@ -105,9 +117,7 @@ class Pooling(Layer):
     def _read_geometry(self, shape: Shape) -> None:
         p = self.param.pooling_param
         self.method = p.pool
-        if self.method == STOCHASTIC:
-            raise self.config_error("pool: STOCHASTIC is not supported; use MAX or AVE")
-        if self.method == AVE and len(self.param.top) > 1:
+        if self.method != MAX and len(self.param.top) > 1:
             raise self.config_error("only pool: MAX has a second top; remove one top")
         self.stride = self._pair("stride", "stride_h", "stride_w", default=1)
         self.pad = self._pair("pad", "pad_h", "pad_w", default=0)
@@ -130,6 +140,8 @@ class Pooling(Layer):
                 f"pad {self.pad} must be smaller than the kernel {self.kernel}, "
                 "or windows would lie in the padding alone"
             )
+        if self.method == STOCHASTIC and self.pad != (0, 0):
+            raise self.config_error("pool: STOCHASTIC has no padding; remove pad")
 
     def _pair(self, both: str, h: str, w: str, default: int | None) -> tuple[int, int]:
         """Read ``pad: 1`` or ``pad_h: 1 pad_w: 2``."""

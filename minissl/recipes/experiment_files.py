@@ -6,8 +6,8 @@ layers       layers that the table tells about, by their names in the net
 data         the data set; ``mnist`` where it is left out
 about        for readers of the table, like the ``about`` of each row
 shown        what the table tells about its layers: ``structure``, the filters, channels and
-             columns that are left, where it is left out; or ``sparsity``, rows and columns that are
-             zero in per cent
+             columns that are left, where it is left out; ``sparsity``, rows and columns that are
+             zero in per cent; or ``depth``, how many of the layers are left
 [baseline]   the dense network: ``solver``, ``name``, ``paper``
 [[rows]]     the other rows in order: ``key``, ``name``, ``ssl``, ``finetune``, ``start``,
              ``prune_like``, ``paper``, as :class:`minissl.recipes.experiments.Row` has them
@@ -34,7 +34,7 @@ from minissl.recipes import speed_files
 from minissl.recipes.experiments import (
     BASELINE,
     NAMES,
-    SPARSITY,
+    SHOWN,
     STARTS,
     STRUCTURE,
     Experiment,
@@ -93,7 +93,7 @@ def read(file: Path) -> Experiment:
         layers=tuple(layers),
         data=table.one_of("data", SOURCES, "mnist"),
         about=table.take("about", str, ""),
-        shown=table.one_of("shown", (STRUCTURE, SPARSITY), STRUCTURE),
+        shown=table.one_of("shown", SHOWN, STRUCTURE),
         file=file,
     )
     table.end()

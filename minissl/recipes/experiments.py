@@ -17,14 +17,14 @@ from typing import Any
 from minissl import models
 
 #: the experiments that come with minissl
-NAMES = ("table1", "table2", "table3", "mlp", "variants")
+NAMES = ("table1", "table2", "table3", "mlp", "depth", "variants")
 #: key of the dense network, the table's first row
 BASELINE = "baseline"
 #: what a row starts from: the dense weights, or the random ones of the net's fillers
 STARTS = (BASELINE, "fillers")
 #: what a table tells about layers: how many filters, channels and columns are left, or how many
-#: per cent of the rows and columns of their weight matrices are zero
-STRUCTURE, SPARSITY = "structure", "sparsity"
+#: per cent of the rows and columns of their weight matrices are zero; or how many layers are left
+STRUCTURE, SPARSITY, DEPTH = SHOWN = ("structure", "sparsity", "depth")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Experiment:
         The data set.
     about : str
         For readers of the table.
-    shown : {"structure", "sparsity"}
+    shown : {"structure", "sparsity", "depth"}
         What the table tells about its layers.
     """
 

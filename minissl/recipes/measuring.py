@@ -88,9 +88,13 @@ def dense_flop(net: Net) -> dict[str, int]:
 
 
 def sizes_of(net: Net) -> dict[str, dict[str, int]]:
-    """Return how many ``filters`` and ``columns`` every layer with weights has, by name."""
+    """Return the ``filters``, ``columns`` and output ``pixels`` of every layer with weights."""
     return {
-        shape.name: {"filters": shape.nonzero[:, :, 0].size, "columns": shape.nonzero[:, 0].size}
+        shape.name: {
+            "filters": shape.nonzero[:, :, 0].size,
+            "columns": shape.nonzero[:, 0].size,
+            "pixels": shape.pixels,
+        }
         for shape in layer_shapes(net)
     }
 

@@ -12,6 +12,9 @@ zero, in per cent, and how many times faster the product of each layer is. The a
 logs of SSL (``LOGS``) whose networks come near: that beside ConvNet 3 has one filter of conv1 less,
 that beside ConvNet 2 fewer columns of conv3.
 
+Figure 6 is ResNet-20 on CIFAR-10 that loses whole layers; it gives how many are left, the inner
+product included and shortcuts not, and how many convolutions there are at each image size.
+
 The MLP's table (in Figure 4) gives the neurons that are left of 784-500-300-10; the FLOP of a layer
 is the product of what is left at its two ends.
 """
@@ -92,11 +95,27 @@ CONVNET_TABLE = [
     _convnet(3, 0.169, (22, 32, 63), (75, 458, 722), (1.25, 2.01, 1.18)),
 ]
 
+
+def _resnet(name: str, error: float, depth: int, by_size: tuple) -> dict[str, Any]:
+    return {**_row(name, error), "data": CIFAR, "depth": depth, "convolutions": list(by_size)}
+
+
+#: layers that are left, and convolutions at 32x32, 16x16 and 8x8 pixels
+DEPTH_TABLE = [
+    _resnet("ResNet-20", 0.0882, 20, (7, 6, 6)),
+    _resnet("SSL-ResNet-12", 0.0986, 12, (5, 0, 6)),
+    _resnet("SSL-ResNet-14", 0.0854, 14, (5, 2, 6)),
+    _resnet("SSL-ResNet-16", 0.0824, 16, (5, 4, 6)),
+    _resnet("SSL-ResNet-18", 0.0740, 18, (5, 6, 6)),
+    _resnet("SSL-ResNet-20", 0.0764, 20, (7, 6, 6)),
+]
+
 #: how an experiment's file refers to the tables
 TABLES = {
     "table1": LENET_TABLE_1,
     "table2": LENET_TABLE_2,
     "table3": CONVNET_TABLE,
+    "depth": DEPTH_TABLE,
     "mlp": MLP_TABLE,
 }
 

@@ -12,6 +12,7 @@ plots           the pictures of a folder as files
 tables          put results in rows of text
 page            everything on one HTML page
 reproduce       an experiment that was trained: README.md and pictures
+depth           ... one that removes layers
 speed           an experiment of speed-ups
 results         what the README.md of both share
 index           README.md of all results

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minissl.recipes.experiments import BASELINE, SPARSITY, STRUCTURE
+from minissl.recipes.experiments import BASELINE, DEPTH, SPARSITY, STRUCTURE
 from minissl.recipes.paper import LOGS
 from minissl.recipes.row_stages import stage_name
-from minissl.report import log_pictures, pictures, weight_pictures
+from minissl.report import depth, log_pictures, pictures, weight_pictures
 from minissl.report.results import (
     about_rows,
     check_command,
@@ -52,8 +52,14 @@ COLUMNS = {
 
 def headings(result: Mapping[str, Any]) -> list[str]:
     """Return the headings of :func:`rows`."""
+    if _tells_depth(result):
+        return depth.headings(result)
     span = _span(result)
     return ["network", "error %", *(f"{what} {span}" for what in _columns(result).values())]
+
+
+def _tells_depth(result: Mapping[str, Any]) -> bool:
+    return bool(result.get("shown") == DEPTH)
 
 
 def _columns(result: Mapping[str, Any]) -> dict[str, str]:
@@ -87,6 +93,8 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _cells(name: str, row: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
+    if _tells_depth(result):
+        return depth.cells(name, row, result)
     by_name = {layer["name"]: layer for layer in row["layers"]}
     cells = [name, f"{100 * row['error']:.2f}"]
     for key in _columns(result):
@@ -120,7 +128,7 @@ def seed_headings(result: Mapping[str, Any]) -> list[str]:
         "seed",
         "error % after SSL",
         "error %",
-        "FLOP % by layer",
+        "FLOP %" if _tells_depth(result) else "FLOP % by layer",
         "weights, kB",
         *revived,
         "minutes",
@@ -141,7 +149,9 @@ def seed_rows(result: Mapping[str, Any]) -> list[list[str]]:
                     f"{run['seed']}{kept}",
                     "" if after_ssl is None else f"{100 * after_ssl:.2f}",
                     f"{100 * run['error']:.2f}",
-                    " - ".join(_number(one["flops_percent"]) for one in run["layers"]),
+                    _number(run["flops_percent"])
+                    if _tells_depth(result)
+                    else " - ".join(_number(one["flops_percent"]) for one in run["layers"]),
                     f"{run['bytes'] / 1e3:,.0f}",
                     *revived,
                     f"{run['seconds'] / 60:.1f}",
@@ -175,12 +185,13 @@ def speed_rows(result: Mapping[str, Any]) -> list[list[str]]:
         if published:
             products = _ratios(published, result["layers"])
             found.append([f"paper's {row['paper']['name']}", products, "", "", "", ""])
+        layers = [] if _tells_depth(result) else result["layers"]
         one, many = (row["speed_ups"][size] for size in ("1", "64"))
         found.append(
             [
                 row["name"],
-                _ratios(one["products"], result["layers"]),
-                _ratios(one["layers"], result["layers"]),
+                _ratios(one["products"], layers),
+                _ratios(one["layers"], layers),
                 f"{one['all']:.2f}",
                 f"{many['all']:.2f}",
                 f"{row['bytes_dense'] / 1e3:,.0f} -> {row['bytes'] / 1e3:,.0f}",
@@ -249,6 +260,8 @@ def draw(result: Mapping[str, Any], work: Path) -> dict[str, Figure]:
     """Return the pictures by name, of the median runs."""
     courses = {row["name"]: _course(row, work) for row in result["rows"]}
     last = {name: runs[-1] for name, runs in courses.items()}
+    if _tells_depth(result):
+        return depth.draw(result, {row["key"]: courses[row["name"]] for row in result["rows"]})
     figures = {"error-and-flop": pictures.error_over_flops(*_points(result))}
     layer = result["layers"][0]
     first = {name: run.weights()[layer][0] for name, run in last.items()}  # (F, C, kh, kw), (F, K)

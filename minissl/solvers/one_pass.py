@@ -30,7 +30,8 @@ def update(solver: Solver, rate: float) -> list[tuple[int, Parameter]]:
     left = []
     for number, parameter in every:
         terms = solver.terms[number]
-        if len(terms.lasso) > MOST_TERMS or (terms.proximal and terms.lasso):
+        fixed = parameter.spec.lr_mult == 0
+        if fixed or len(terms.lasso) > MOST_TERMS or (terms.proximal and terms.lasso):
             left.append((number, parameter))
             continue
         zeroed = zeroing.applies_to(

@@ -38,8 +38,13 @@ class ParameterTerms:
     proximal: bool = False
 
 
-def terms_of(parameter: Parameter, solver: Any, kernels: Any) -> ParameterTerms:
+def terms_of(
+    parameter: Parameter, solver: Any, kernels: Any, original: bool = False
+) -> ParameterTerms:
     """Read the terms of a parameter from its ``param { }`` block and the solver's decays.
+
+    Statistics have none: nothing shrinks them, so they only hid R among much larger numbers. With
+    ``original`` they count, as in the published program.
 
     Raises
     ------
@@ -47,6 +52,8 @@ def terms_of(parameter: Parameter, solver: Any, kernels: Any) -> ParameterTerms:
         For an unknown type of decay or method of group lasso, a tile that does not divide the
         matrix, or a missing ``decay_proto`` file.
     """
+    if parameter.role == "statistic" and not original:
+        return ParameterTerms(None, None, [], [])
     spec, where = parameter.spec, f"layer '{parameter.layer_name}', blob {parameter.index}"
     return ParameterTerms(
         decay=weight_decay.term_of(spec, solver, where),

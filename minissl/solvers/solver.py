@@ -109,7 +109,7 @@ class Solver:
         self.collapse = Watch() if collapse_check and not original else None
         self.rule = update_rules.create(param, self.kernels)
         self.terms = [
-            regularizer.terms_of(parameter, param, self.kernels)
+            regularizer.terms_of(parameter, param, self.kernels, original)
             for parameter in self.net.parameters
         ]
         self.history: list[list[Any]] = [
@@ -150,14 +150,16 @@ class Solver:
             self.reporter.before_update(self, rate)
             self.clip_gradients()
             left = one_pass.update(self, rate)  # what the backend has not done in one pass
-            for number, parameter in left:
+            learning = [(number, p) for number, p in left if p.spec.lr_mult != 0]
+            for number, parameter in learning:
                 self.normalize(parameter)
                 self.weight_decay(number, parameter)
                 self.group_lasso(number, parameter)
                 self.update(number, parameter, rate)
-            for number, parameter in left:
+            for number, parameter in learning:
                 self.freeze(parameter)
                 self.proximal_step(number, parameter, rate)
+            for _, parameter in left:
                 self.zero_out(parameter)
             if self.kernels.WAITS:
                 self.check_weights()

@@ -35,8 +35,9 @@ def applies_to(role: str, *, enabled: bool = True, original: bool = False) -> bo
 
     Parameters
     ----------
-    role : {"weight", "bias", "statistic"}
-        Of the parameter. Small biases and batch statistics are not sparsity: they are left alone.
+    role : {"weight", "bias", "scale", "statistic"}
+        Of the parameter. Small biases, scales of channels and batch statistics are not sparsity:
+        they are left alone.
     enabled : bool
         The switch; False leaves every parameter alone.
     original : bool

@@ -241,3 +241,23 @@ def test_doctor_fails_when_something_needed_is_broken(run, run_json, monkeypatch
     assert run_json("doctor", code=1)["ok"] is False
     table = run("doctor", code=1).stdout
     assert "BROKEN" in table and "advice" in table
+
+
+def test_data_as_caffes_tools_write_it(run, run_json, tmp_path):
+    pytest.importorskip("lmdb", reason="lmdb is not installed")
+    from minissl.data.databases import DatumDataset
+    from minissl.data.datasets import load
+    from minissl.data.mean import read_mean
+
+    database = tmp_path / "mnist_test_lmdb"
+    stdout = run("data", "lmdb", "mnist-small", database, "--split", "test", "--pad", "2").stdout
+    assert stdout == f"{database}: 1,000 records\n"
+    assert DatumDataset(database).image_shape == (1, 32, 32)
+    mean = tmp_path / "mean.binaryproto"
+    result = run_json("data", "mean", database, mean)
+    images = load("mnist-small", "test").images
+    assert result["shape"] == [1, 32, 32]
+    assert result["channels"] == pytest.approx([images.mean() * 28**2 / 32**2], rel=1e-6)
+    assert "mean_value channel [0]: " in run("data", "mean", "mnist-small", mean).stdout
+    assert read_mean(mean).shape == (1, 28, 28)
+    assert "is there already" in run("data", "lmdb", "mnist-small", database, code=1).stderr

@@ -26,6 +26,6 @@ def test_a_source_compiles(name, real, architecture):
 
 def test_a_mistake_does_not_compile():
     """The test above could fail."""
-    text = raw.source("relu", "float32").replace("d_x[i] =", "d_z[i] =")
+    text = raw.source("elements", "float32").replace("d_x[i] =", "d_z[i] =")
     with pytest.raises(Exception, match="d_z"):
-        _NVRTCProgram(text, "relu.cu").compile(("-std=c++14", "-arch=sm_80"))
+        _NVRTCProgram(text, "elements.cu").compile(("-std=c++14", "-arch=sm_80"))

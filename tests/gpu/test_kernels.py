@@ -298,6 +298,26 @@ def test_local_response_normalization(gpu, window):
 
 
 @given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 5), st.sampled_from([1, 2, 9, 100])),
+    dtype=DTYPES,
+    seed=SEEDS,
+)
+@few(20)
+def test_what_is_done_to_channels_agrees(gpu, shape, dtype, seed):
+    rng = np.random.default_rng(seed)
+    x, d_y = rng.uniform(-2, 2, (2, *shape)).astype(dtype)
+    mean, variance, scale = rng.uniform(0.5, 2, (3, shape[1])).astype(dtype)
+    nothing, no_sums = np.full_like(x, np.nan), np.full_like(mean, np.nan)
+    assert_agree(gpu, "channel_moments", (x,), no_sums, no_sums)
+    assert_agree(gpu, "batch_norm_forward", (x, mean, variance, 0.1), nothing)
+    assert_agree(gpu, "batch_norm_backward", (x, mean, variance, 0.1, d_y), nothing)
+    assert_agree(gpu, "channel_scale", (x, scale, mean), nothing)
+    assert_agree(gpu, "channel_scale", (x, scale, None), nothing)
+    assert_agree(gpu, "channel_scale_gradient", (x, d_y), np.ones_like(mean))
+    assert_agree(gpu, "weighted_sum", (x, 0.3, d_y, -2.0), nothing)
+
+
+@given(
     outer=st.integers(1, 4),
     classes=st.integers(1, 70),
     inner=st.integers(1, 3),

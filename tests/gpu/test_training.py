@@ -43,6 +43,39 @@ def agree(one, other, tolerance=1e-9):
         assert np.allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
+RESIDUAL = """
+layer { name: "data" type: "MemoryData" top: "data" top: "label"
+  memory_data_param { batch_size: 4 channels: 2 height: 6 width: 6 } }
+layer { name: "a" type: "Convolution" bottom: "data" top: "a" convolution_param {
+  num_output: 4 kernel_size: 3 pad: 1 bias_term: false weight_filler { type: "msra" } } }
+layer { name: "bn" type: "BatchNorm" bottom: "a" top: "a" }
+layer { name: "scale" type: "Scale" bottom: "a" top: "a" scale_param { bias_term: true } }
+layer { name: "b" type: "Convolution" bottom: "a" top: "b" convolution_param {
+  num_output: 4 kernel_size: 1 weight_filler { type: "msra" } } }
+layer { name: "most" type: "Eltwise" bottom: "a" bottom: "b" top: "most"
+  eltwise_param { operation: MAX } }
+layer { name: "times" type: "Eltwise" bottom: "a" bottom: "b" top: "times"
+  eltwise_param { operation: PROD } }
+layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "most" bottom: "times" top: "sum"
+  eltwise_param { coeff: 1 coeff: 0.5 coeff: -1 } }
+layer { name: "cut" type: "Slice" bottom: "sum" top: "one" top: "three"
+  slice_param { slice_point: 1 } }
+layer { name: "bias" type: "Bias" bottom: "one" top: "one" }
+layer { name: "join" type: "Concat" bottom: "three" bottom: "one" top: "join" }
+layer { name: "ip" type: "InnerProduct" bottom: "join" top: "ip"
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+
+
+@pytest.mark.parametrize("rule", ["SGD", "Adam"])
+def test_a_residual_network_follows_the_definition(gpu, rule):
+    fields = f'type: "{rule}" base_lr: 0.01'
+    one, other = (trained(name, 6, fields=fields, net=RESIDUAL) for name in ("numpy", "cupy"))
+    agree(one, other)
+    assert other.loss == pytest.approx(one.loss, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -225,7 +225,28 @@ def test_results_are_bitwise_equal_for_any_number_of_threads():
                 cpu.lrn_forward(y, (5, 1, 1), 1.0, 0.75, 1.0, normal[0], normal[1])
                 cpu.lrn_backward(y, normal[1], normal[0], y, (5, 1, 1), 1.0, 0.75, normal[2])
                 cpu.lrn_forward(y, (1, 3, 3), 1.0, 0.75, 1.0, None, normal[3])
-            arrays = (y, bands, d_w, d_x, d_b, z, d_v, argmax, *pooled, *normal)
+                channels = [np.zeros(6, "float32") for _ in range(4)]
+                folded, by_channel = y.reshape(33, 6, -1), np.empty((3, 33, 6, 144), "float32")
+                cpu.channel_moments(folded, *channels[:2])
+                cpu.batch_norm_forward(folded, *channels[:2], 0.1, by_channel[0])
+                cpu.batch_norm_backward(folded, *channels[:2], 0.1, folded, by_channel[1])
+                cpu.channel_scale_gradient(folded, by_channel[0], channels[2])
+                cpu.channel_scale_gradient(flat[:, :6, None], flat[:, 6:12, None], channels[3])
+                cpu.weighted_sum(by_channel[0], 0.5, by_channel[1], 2.0, by_channel[2])
+            arrays = (
+                y,
+                bands,
+                d_w,
+                d_x,
+                d_b,
+                z,
+                d_v,
+                argmax,
+                *pooled,
+                *normal,
+                *channels,
+                by_channel,
+            )
             results[threads] = [a.tobytes() for a in arrays]
     finally:
         numba.set_num_threads(before)
@@ -288,6 +309,37 @@ def test_normalizations_agree(shape, window, beta, dtype, seed):
     expected = naive.normalize(x.astype("float64"), window, *constants)
     assert np.allclose(y, expected, rtol=TOLERANCE[dtype], atol=0)
     assert_agree("lrn_backward", (x, y, scale, d_y, window, *constants[:2]), nothing)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 40), st.sampled_from([1, 2, 9, 33, 100])),
+    dtype=st.sampled_from(["float64", "float32"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_is_done_to_channels_agrees(shape, dtype, seed):
+    rng = np.random.default_rng(seed)
+    x, d_y = rng.uniform(-2, 2, (2, *shape)).astype(dtype)
+    mean, variance, scale = rng.uniform(0.5, 2, (3, shape[1])).astype(dtype)
+    nothing, no_sums = np.full_like(x, np.nan), np.full_like(mean, np.nan)
+    assert_agree("channel_moments", (x,), no_sums, no_sums)
+    assert_agree("batch_norm_forward", (x, mean, variance, 0.1), nothing)
+    assert_agree("batch_norm_backward", (x, mean, variance, 0.1, d_y), nothing)
+    assert_agree("channel_scale", (x, scale, mean), nothing)
+    assert_agree("channel_scale", (x, scale, None), nothing)
+    assert_agree("channel_scale_gradient", (x, d_y), np.ones_like(mean))
+    assert_agree("weighted_sum", (x, 0.3, d_y, -2.0), nothing)
+    for module in (reference, cpu):  # in place
+        y, d_x = x.copy(), d_y.copy()
+        module.batch_norm_forward(y, mean, variance, 0.1, y)
+        module.batch_norm_backward(x, mean, variance, 0.1, d_x, d_x)
+        module.channel_scale(y, scale, mean, y)
+        module.weighted_sum(y, 0.3, d_x, -2.0, y)
+        if module is reference:
+            expected = y, d_x
+    tolerance = 10 * TOLERANCE[dtype]
+    for found, other in zip((y, d_x), expected, strict=True):
+        assert np.allclose(found, other, rtol=tolerance, atol=tolerance)
 
 
 @given(convolutions(), st.sampled_from(["float64", "float32"]))

@@ -197,7 +197,7 @@ def test_mean_file(tmp_path):
 
     with pytest.raises(ConfigError, match="both mean_file and mean_value"):
         build(Data, text.replace("scale", "mean_value: 3 scale") + SMALL)
-    with pytest.raises(DataError, match="no mean file"):
+    with pytest.raises(DataError, match="no mean image"):
         build(Data, text.replace("mean.b", "other.b") + SMALL)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from minissl import backend
 from minissl.blob import Blob
-from minissl.gradient_check import check_layer
+from minissl.gradient_check import check_layer, random_values
 from minissl.layers import LAYERS
 from tests import gradient_cases, gradient_cases_caffe
 from tests.gradient_cases import Case, make_layer
@@ -25,7 +25,7 @@ def run(case: Case, kernels, dtype=np.float64, change=lambda array: array) -> li
     values = [change(v.astype(dtype)) for v in case.values()]
     top_shapes = layer.setup([v.shape for v in values])
     for parameter in layer.parameters:
-        parameter.data = xp.asarray(rng.normal(size=parameter.shape).astype(dtype))
+        parameter.data = xp.asarray(random_values(parameter, rng).astype(dtype))
     bottom = [Blob(f"x{i}", v.shape, dtype, xp) for i, v in enumerate(values)]
     for blob, array in zip(bottom, values, strict=True):
         blob.data = xp.asarray(array)

@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from minissl import backend
+from minissl.backend import to_host
 from minissl.errors import ConfigError, ShapeError
 from minissl.kernels.geometry import pooling_output
 from tests.gradient_cases import make_layer
@@ -183,7 +184,6 @@ def test_backward_leaves_the_bottom_alone_unless_asked(kernels):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("pool: STOCHASTIC kernel_size: 2", "STOCHASTIC is not supported"),
         ("", "either kernel_size or both kernel_h and kernel_w; found neither"),
         ("kernel_h: 2", "found kernel_h"),
         ("kernel_size: 2 kernel_h: 2", "found kernel_size and kernel_h"),
@@ -248,3 +248,40 @@ def test_workspace_of_max_pooling_are_the_positions(kernels):
     layer = make_layer(text("kernel_size: 2 stride: 2"), kernels)
     layer.setup([(2, 3, 4, 4)])
     assert layer.workspace_bytes() == 4 * 2 * 3 * 2 * 2
+
+
+# --- stochastic ---
+
+
+STOCHASTIC = "pool: STOCHASTIC kernel_size: 2 stride: 2"
+
+
+def test_stochastic_pooling_draws_in_proportion(every_kernels):
+    """Of (1, 3; 0, 6) a tenth, three tenths, never, six tenths."""
+    x = np.broadcast_to(np.array([[1.0, 3.0], [0.0, 6.0]]), (1, 1, 2, 2))
+    layer_text = f'type: "Pooling" pooling_param {{ {STOCHASTIC} }}'
+    many = np.tile(x, (1, 1, 60, 60))
+    layer, bottom, top = set_up(layer_text, every_kernels, many)
+    layer.forward(bottom, top)
+    y = to_host(top[0].data)
+    shares = [np.mean(y == value) for value in (1, 3, 0, 6)]
+    np.testing.assert_allclose(shares, [0.1, 0.3, 0, 0.6], atol=0.05)
+    backend.assign(top[0].diff, y)
+    layer.backward(top, [True], bottom)
+    d_x = to_host(bottom[0].diff)
+    assert d_x.sum() == y.sum()
+    np.testing.assert_array_equal(d_x[d_x > 0], many[d_x > 0])  # each to where it was drawn
+
+
+def test_stochastic_pooling_averages_in_phase_test(every_kernels):
+    x = [[[[1, 3, 0], [0, 6, 0], [2, 2, 5]]]]
+    layer_text = f'type: "Pooling" pooling_param {{ {STOCHASTIC} }}'
+    layer, bottom, top = set_up(layer_text, every_kernels, x, phase="TEST")
+    layer.forward(bottom, top)
+    np.testing.assert_allclose(to_host(top[0].data), [[[[46 / 10, 0], [2, 5]]]])
+
+
+def test_stochastic_pooling_has_no_padding(kernels):
+    with pytest.raises(ConfigError, match="no padding; remove pad"):
+        set_up('type: "Pooling" pooling_param { pool: STOCHASTIC kernel_size: 2 pad: 1 }', kernels,
+               np.ones((1, 1, 4, 4)))  # fmt: skip

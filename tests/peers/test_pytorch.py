@@ -261,6 +261,129 @@ def test_normalization_across_channels(data):
 
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
+def test_batch_normalization(data):
+    """By the batch, and by statistics that several batches have left behind."""
+    n, c = data.draw(st.integers(2, 5)), data.draw(st.integers(1, 4))
+    shape = (n, c, *data.draw(st.sampled_from([(), (3,), (4, 4)])))
+    eps = data.draw(st.sampled_from([1e-5, 0.1]))
+    seed = data.draw(st.integers(0, 99))
+    options = f"eps: {eps} moving_average_fraction: 0"
+    net = layer_net(shape, f'type: "BatchNorm" batch_norm_param {{ {options} }}')
+    eps = float(np.float32(eps))
+    layer, x, y = net.layer("l"), net.blobs["x"], net.blobs["y"]
+    peer = torch.nn.BatchNorm1d if len(shape) < 4 else torch.nn.BatchNorm2d
+    module = peer(c, eps=eps, momentum=1, affine=False, dtype=torch.float64)
+    rng = np.random.default_rng(seed)
+    x.data[...] = rng.normal(loc=3, scale=2, size=shape)
+    images = as_torch(x.data).requires_grad_(True)
+    expected = module(images)
+    net.forward()
+    close(y.data, expected, "float64", "forward")
+    y.diff[...] = rng.normal(size=shape)
+    layer.backward([y], [True], [x])
+    (gradient,) = torch.autograd.grad(expected, [images], as_torch(y.diff))
+    assert np.abs(x.diff - gradient.numpy()).max() < 1e-9
+    # with fraction 0 the statistics are those of the last batch, as with PyTorch's momentum 1
+    close(layer.parameters[0].data, module.running_mean, "float64", "mean")
+    close(layer.parameters[1].data, module.running_var, "float64", "variance")
+    options += " use_global_stats: true"
+    tested = layer_net(shape, f'type: "BatchNorm" batch_norm_param {{ {options} }}')
+    for one, other in zip(tested.parameters, net.parameters, strict=True):
+        one.data = other.data
+    tested.blobs["x"].data[...] = x.data[::-1]
+    tested.forward()
+    module.eval()
+    close(tested.blobs["y"].data, module(as_torch(x.data[::-1])), "float64", "testing")
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_scale(data):
+    shape = tuple(data.draw(st.integers(1, 4)) for _ in range(4))
+    axis = data.draw(st.integers(0, 3))
+    count = data.draw(st.integers(1, 4 - axis))
+    net = layer_net(
+        shape,
+        f"""type: "Scale" scale_param {{ axis: {axis} num_axes: {count} bias_term: true }}""",
+    )
+    back = (..., *[None] * (4 - axis - count))
+    check_layer(net, lambda x, w, b: x * w[back] + b[back], data.draw(st.integers(0, 99)))
+
+
+def test_residual_training_follows_pytorch():
+    """Ten updates of a network with a residual block, BatchNorm and Scale, and its test outputs."""
+    text = """
+    layer { name: "data" type: "MemoryData" top: "data" top: "label"
+      memory_data_param { batch_size: 8 channels: 3 height: 6 width: 6 } }
+    layer { name: "a" type: "Convolution" bottom: "data" top: "a" convolution_param {
+      num_output: 4 kernel_size: 3 pad: 1 bias_term: false weight_filler { type: "msra" } } }
+    layer { name: "a_bn" type: "BatchNorm" bottom: "a" top: "a"
+      batch_norm_param { moving_average_fraction: 0.9 } }
+    layer { name: "a_s" type: "Scale" bottom: "a" top: "a" scale_param { bias_term: true } }
+    layer { name: "a_relu" type: "ReLU" bottom: "a" top: "a" }
+    layer { name: "b" type: "Convolution" bottom: "a" top: "b" convolution_param {
+      num_output: 4 kernel_size: 3 pad: 1 bias_term: false weight_filler { type: "msra" } } }
+    layer { name: "b_bn" type: "BatchNorm" bottom: "b" top: "b_bn"
+      batch_norm_param { moving_average_fraction: 0.9 } }
+    layer { name: "b_s" type: "Scale" bottom: "b_bn" top: "b_s" scale_param { bias_term: true } }
+    layer { name: "sum" type: "Eltwise" bottom: "a" bottom: "b_s" top: "sum" }
+    layer { name: "sum_relu" type: "ReLU" bottom: "sum" top: "sum" }
+    layer { name: "pool" type: "Pooling" bottom: "sum" top: "pool"
+      pooling_param { pool: AVE global_pooling: true } }
+    layer { name: "ip" type: "InnerProduct" bottom: "pool" top: "ip" inner_product_param {
+      num_output: 3 weight_filler { type: "xavier" } } }
+    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+    """
+    param = parse_solver(
+        'base_lr: 0.1 momentum: 0.9 weight_decay: 0.01 lr_policy: "fixed" max_iter: 10'
+    )
+    param.net_param.CopyFrom(parse_net(text))
+    solver = Solver(param, backend="numba", dtype="float64", zero_out=False)
+    nn = torch.nn
+    conv = [nn.Conv2d(c, 4, 3, padding=1, bias=False, dtype=torch.float64) for c in (3, 4)]
+    # the numbers of a prototxt are float32
+    eps, lr, momentum, decay = (float(np.float32(value)) for value in (1e-5, 0.1, 0.9, 0.01))
+    norm = [nn.BatchNorm2d(4, eps, 1 - momentum, dtype=torch.float64) for _ in range(2)]
+    last = nn.Linear(4, 3, dtype=torch.float64)
+
+    def run(x):
+        a = F.relu(norm[0](conv[0](x)))
+        return last(F.relu(a + norm[1](conv[1](a))).mean(dim=(2, 3)))
+
+    p = {q.name: q for q in solver.net.parameters}
+    learned = {
+        "a.0": conv[0].weight, "a_s.0": norm[0].weight, "a_s.1": norm[0].bias,
+        "b.0": conv[1].weight, "b_s.0": norm[1].weight, "b_s.1": norm[1].bias,
+        "ip.0": last.weight, "ip.1": last.bias,
+    }  # fmt: skip
+    for name, tensor in learned.items():
+        tensor.data = as_torch(p[name].data)
+    rng = np.random.default_rng(0)
+    images, labels = rng.normal(size=(8, 3, 6, 6)), rng.integers(0, 3, 8)
+    solver.net.layer("data").set_arrays(images, labels)
+    sgd = torch.optim.SGD(learned.values(), lr, momentum, weight_decay=decay)
+    for _ in range(10):
+        found = solver.step()
+        loss = F.cross_entropy(run(as_torch(images)), as_torch(labels))
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        assert abs(found - loss.item()) < 1e-9
+    for name, tensor in learned.items():
+        close(p[name].data, tensor, "float64", name)
+    for i, name in enumerate(("a_bn", "b_bn")):
+        # Caffe's sums begin at 0 and are divided by their factor, PyTorch's means begin at 0 and 1
+        begun = 1 - momentum**10
+        factor = p[f"{name}.2"].data
+        assert np.allclose(factor, begun / (1 - momentum), rtol=1e-12)
+        close(p[f"{name}.0"].data / factor * begun, norm[i].running_mean, "float64", "mean")
+        variance = norm[i].running_var - momentum**10
+        found = p[f"{name}.1"].data / factor * begun
+        close(found, variance, "float64", "variance")
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
 def test_inner_product(data):
     n, c, h, outputs = (data.draw(st.integers(1, 5)) for _ in range(4))
     bias = data.draw(st.booleans())

@@ -6,6 +6,7 @@ import pytest
 
 from minissl import models
 from minissl.errors import ConfigError
+from minissl.formats.prototxt import read_solver
 from minissl.recipes.experiment_files import find, read
 from minissl.recipes.paper import LENET_TABLE_1
 
@@ -58,7 +59,9 @@ def test_a_file_is_read(tmp_path):
 def test_what_a_table_shows(tmp_path):
     assert read(written(tmp_path, BASE + ROW)).shown == "structure"
     assert read(written(tmp_path, 'shown = "sparsity"' + BASE + ROW)).shown == "sparsity"
-    with pytest.raises(ConfigError, match="'shown' is 'speed'; make it one of structure, sparsity"):
+    with pytest.raises(
+        ConfigError, match="'shown' is 'speed'; make it one of structure, sparsity, depth"
+    ):
         read(written(tmp_path, 'shown = "speed"' + BASE + ROW))
 
 
@@ -82,6 +85,14 @@ def test_table_3_is_published_in_per_cent():
     assert zero == [[pytest.approx(pair, abs=0.06) for pair in row] for row in expected]
     assert [row["error"] for row in rows] == [0.179, 0.179, 0.169]
     assert table.data == "cifar10" and table.shown == "sparsity"
+
+
+def test_depth_counts_the_main_path():
+    depth = find("depth")
+    assert len(depth.layers) == 20 and not any("shortcut" in name for name in depth.layers)
+    assert depth.baseline.paper["depth"] == 20 and depth.baseline.paper["error"] == 0.0882
+    decays = [read_solver(depth.path(row.ssl[0])).block_group_decay for row in depth.rows]
+    assert decays == sorted(decays) and len(set(decays)) == len(decays) == 3
 
 
 def test_solvers_are_found_beside_the_file_first(tmp_path):

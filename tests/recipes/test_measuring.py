@@ -49,9 +49,9 @@ def test_a_dense_network_has_everything():
 
 def test_sizes_are_those_of_the_dense_layers():
     sizes = sizes_of(pruned(lenet()))
-    assert sizes["conv1"] == {"filters": 20, "columns": 25}
-    assert sizes["conv2"] == {"filters": 50, "columns": 500}
-    assert sizes["ip2"] == {"filters": 10, "columns": 500}
+    assert sizes["conv1"] == {"filters": 20, "columns": 25, "pixels": 24 * 24}
+    assert sizes["conv2"] == {"filters": 50, "columns": 500, "pixels": 8 * 8}
+    assert sizes["ip2"] == {"filters": 10, "columns": 500, "pixels": 1}
 
 
 def test_the_paper_s_lenet_2_is_counted_as_the_paper_does():

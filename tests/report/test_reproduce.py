@@ -47,7 +47,7 @@ def test_a_table_of_sparsity_tells_which_part_is_zero(finished):
     result = json.loads(json.dumps(finished[1]))
     result["shown"] = "sparsity"
     small = result["rows"][1]
-    assert result["dense_sizes"]["conv1"] == {"filters": 3, "columns": 25}
+    assert result["dense_sizes"]["conv1"] == {"filters": 3, "columns": 25, "pixels": 25}
     small["paper"]["layers"][0].update(filters=1, columns=5)
     small["paper"]["products"] = {"conv1": 1.5, "ip1": 2.0}
     headings = reproduce.headings(result)

@@ -19,6 +19,14 @@ from minissl.kernels.cpu.activations import (
     relu_forward,
     softmax_backward,
     softmax_forward,
+    weighted_sum,
+)
+from minissl.kernels.cpu.batch_normalization import (
+    batch_norm_backward,
+    batch_norm_forward,
+    channel_moments,
+    channel_scale,
+    channel_scale_gradient,
 )
 from minissl.kernels.cpu.convolution import (
     conv_backward_bias,
@@ -93,6 +101,11 @@ __all__ = [
     "at_once",
     "ave_pool_backward",
     "ave_pool_forward",
+    "batch_norm_backward",
+    "batch_norm_forward",
+    "channel_moments",
+    "channel_scale",
+    "channel_scale_gradient",
     "col2im",
     "conv_backward_bias",
     "conv_backward_input",
@@ -133,6 +146,7 @@ __all__ = [
     "tile_add_scaled",
     "tile_scale",
     "tile_square_sums",
+    "weighted_sum",
     "xp",
     "zero_out",
 ]

@@ -1,4 +1,4 @@
-"""Element-wise activations and softmax."""
+"""Element-wise activations and sums, and softmax."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ def _relu_forward(x, slope, y):
 def _relu_backward(x, d_y, slope, d_x):
     for i in prange(x.size):
         d_x[i] = d_y[i] if x[i] > 0 else d_y[i] * slope
+
+
+@parallel_kernel
+def _weighted_sum(a, alpha, b, beta, y):
+    for i in prange(y.size):
+        y[i] = alpha * a[i] + beta * b[i]
 
 
 @parallel_kernel
@@ -64,6 +70,12 @@ def relu_forward(x, negative_slope, y) -> None:
 def relu_backward(x, d_y, negative_slope, d_x) -> None:
     """Gradient of ReLU; see the reference."""
     _relu_backward(x.reshape(-1), d_y.reshape(-1), x.dtype.type(negative_slope), d_x.reshape(-1))
+
+
+def weighted_sum(a, alpha, b, beta, y) -> None:
+    """Y = alpha * a + beta * b; see the reference."""
+    number = a.dtype.type
+    _weighted_sum(a.reshape(-1), number(alpha), b.reshape(-1), number(beta), y.reshape(-1))
 
 
 def softmax_forward(x, y) -> None:

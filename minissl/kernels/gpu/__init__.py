@@ -22,6 +22,14 @@ from minissl.kernels.gpu.activations import (
     relu_forward,
     softmax_backward,
     softmax_forward,
+    weighted_sum,
+)
+from minissl.kernels.gpu.batch_normalization import (
+    batch_norm_backward,
+    batch_norm_forward,
+    channel_moments,
+    channel_scale,
+    channel_scale_gradient,
 )
 from minissl.kernels.gpu.convolution import (
     conv_backward_bias,
@@ -95,6 +103,11 @@ __all__ = [
     "at_once",
     "ave_pool_backward",
     "ave_pool_forward",
+    "batch_norm_backward",
+    "batch_norm_forward",
+    "channel_moments",
+    "channel_scale",
+    "channel_scale_gradient",
     "col2im",
     "conv_backward_bias",
     "conv_backward_input",
@@ -138,6 +151,7 @@ __all__ = [
     "tile_square_sums",
     "use_tf32",
     "uses_tf32",
+    "weighted_sum",
     "writing",
     "xp",
     "zero_out",

@@ -1,4 +1,4 @@
-"""ReLU, softmax, and the loss of labels."""
+"""ReLU, sums, softmax, and the loss of labels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from minissl.kernels.gpu.raw import blocks, each, threads_for
 def relu_forward(x, negative_slope, y) -> None:
     """Y = x where x > 0, negative_slope * x elsewhere; see the reference."""
     x = cupy.ascontiguousarray(x)
-    each("relu", "relu", x, x.size, x, float(negative_slope), x.size, y)
+    each("elements", "relu", x, x.size, x, float(negative_slope), x.size, y)
 
 
 def relu_backward(x, d_y, negative_slope, d_x) -> None:
     """d_x = d_y where x > 0, negative_slope * d_y elsewhere; see the reference."""
     x, d_y = cupy.ascontiguousarray(x), cupy.ascontiguousarray(d_y)
-    each("relu", "relu_gradient", x, x.size, x, d_y, float(negative_slope), x.size, d_x)
+    each("elements", "relu_gradient", x, x.size, x, d_y, float(negative_slope), x.size, d_x)
+
+
+def weighted_sum(a, alpha, b, beta, y) -> None:
+    """Y = alpha * a + beta * b; see the reference."""
+    a, b = cupy.ascontiguousarray(a), cupy.ascontiguousarray(b)
+    each("elements", "weighted_sum", a, a.size, a, float(alpha), b, float(beta), a.size, y)
 
 
 def softmax_forward(x, y) -> None:

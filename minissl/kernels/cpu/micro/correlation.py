@@ -206,7 +206,7 @@ class Correlation:
         own, filters = channels // G, self.filters // G
         P, Q = self.joined
         jobs, offsets, pick = [], [], []
-        places: list[tuple[int, int, int, int, int]] = []
+        places: list[tuple[int, int, int, int]] = []
         tiles: list[PixelTile] = []
         offset_at = pick_at = 0
         for phase in self._phases():
@@ -219,8 +219,8 @@ class Correlation:
                 for r, r_end in pairwise(cover.rows):
                     x = r * self.source.planes.pitch + v * self.lanes
                     reached = self._reached(phase, self.lanes, r, r_end, v, v_end)
-                    places.append((4 * x, 4 * (r * Q + v * self.lanes), last, *reached))
-                    kinds.append((r_end - r, v_end - v, last == self.lanes))
+                    places.append((4 * x, 4 * (r * Q + v * self.lanes), *reached))
+                    kinds.append((r_end - r, v_end - v, last))
             for g in range(G):
                 taps = self.height.taps[phase[0]], self.width.taps[phase[1]]
                 found = self.source.offsets(range(g * own, (g + 1) * own), *taps).reshape(-1)
@@ -362,8 +362,7 @@ def _correlate(x, y, sizes, geometry, slots, helpers, work, numbers, memory, pha
     work : (jobs, places, addresses)
         A job is a block of filters of one phase: its first tile, its places, then, in bytes, where
         its offsets and weights begin, the weights of a column, and where bias and outputs are. A
-        place is where a tile begins, in source and outputs, how many pixels of its last vector are
-        put out, and the columns that it walks through.
+        place is where a tile begins, in source and outputs, and the columns that it walks through.
     """
     jobs, places, addresses = work
     offsets, weights, bias = numbers
@@ -382,7 +381,7 @@ def _correlate(x, y, sizes, geometry, slots, helpers, work, numbers, memory, pha
         for i in range(len(jobs)):
             tile = jobs[i, 0]
             for place in range(jobs[i, 1], jobs[i, 2]):
-                begin = places[place, 3]
+                begin = places[place, 2]
                 call(
                     addresses[tile + place - jobs[i, 1]],
                     (
@@ -390,12 +389,11 @@ def _correlate(x, y, sizes, geometry, slots, helpers, work, numbers, memory, pha
                         4 * geometry[6],
                         address_of(offsets) + jobs[i, 3] + 4 * begin,
                         address_of(weights) + jobs[i, 4] + jobs[i, 5] * begin,
-                        places[place, 4] - begin,
+                        places[place, 3] - begin,
                         address_of(bias) + jobs[i, 6],
                         out + jobs[i, 7] + places[place, 1],
                         4 * rows * pitch,
                         4 * pitch,
-                        places[place, 2],
                     ),
                 )
         if is_strided:

@@ -21,7 +21,7 @@ that convolutions of few columns are fast as well. The input lies in planes with
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -40,15 +40,15 @@ class PixelTile(NamedTuple):
         float32 numbers in a vector.
     filters, rows, vectors : int
         F, R, and vectors in each row.
-    whole : bool
-        Whether all pixels of the last vector of a row are put out.
+    last : int
+        Pixels of the last vector of a row that are put out.
     """
 
     lanes: int
     filters: int
     rows: int
     vectors: int
-    whole: bool
+    last: int
 
     def emit(
         self,
@@ -62,7 +62,6 @@ class PixelTile(NamedTuple):
         out: Value,
         filter_bytes: Value,
         row_bytes: Value,
-        last: Value,
     ) -> None:
         """Compute one tile.
 
@@ -84,8 +83,6 @@ class PixelTile(NamedTuple):
             Of the first pixel of the first filter.
         filter_bytes, row_bytes : int
             Bytes from the output of one filter, and one row, to the next.
-        last : int
-            Pixels of the last vector of a row that are put out.
         """
         size = self.rows * self.vectors
 
@@ -111,17 +108,13 @@ class PixelTile(NamedTuple):
         four = ir.Constant(I64, 4)
         end = v.builder.mul(columns, four)
         sums = v.loop(ir.Constant(I64, 0), end, 4, sums, one)
-        mask = v.between(ir.Constant(I64, 0), last)
         at = 0
         for _ in range(self.filters):
             line = out
             for _ in range(self.rows):
                 for number in range(self.vectors):
-                    address = v.add(line, number * v.bytes)
-                    if number == self.vectors - 1 and not self.whole:
-                        v.store_some(sums[at], address, mask)
-                    else:
-                        v.store(sums[at], address, aligned=False)
+                    count = self.last if number == self.vectors - 1 else self.lanes
+                    v.store_first(sums[at], count, v.add(line, number * v.bytes))
                     at += 1
                 line = v.builder.add(line, row_bytes)
             out = v.builder.add(out, filter_bytes)
@@ -170,18 +163,25 @@ class JoinTile(NamedTuple):
         b = v.builder
         zero = ir.Constant(I64, 0)
 
-        def some(at: Value, state: list[Value]) -> list[Value]:
+        size = self.phases * self.lanes
+        rest = b.srem(pixels, ir.Constant(I64, size))
+        whole = b.sub(pixels, rest)
+        starts = [b.mul(phase_bytes, ir.Constant(I64, i)) for i in range(self.phases)]
+
+        def some(left: Value | None, _: Value, state: list[Value]) -> list[Value]:
             place, line = state
-            phases = [b.mul(phase_bytes, ir.Constant(I64, i)) for i in range(self.phases)]
-            vectors = [v.load(b.add(place, phase), aligned=False) for phase in phases]
-            left = b.sub(pixels, at)
+            vectors = [v.load(b.add(place, start), aligned=False) for start in starts]
             for i, vector in enumerate(v.interleave(vectors)):
-                mask = v.between(zero, left, i * self.lanes)
-                v.store_some(vector, v.add(line, i * v.bytes), mask)
+                if left is None:
+                    v.store(vector, v.add(line, i * v.bytes), aligned=False)
+                else:
+                    mask = v.between(zero, left, i * self.lanes)
+                    v.store_some(vector, v.add(line, i * v.bytes), mask)
             return [v.add(place, v.bytes), v.add(line, self.phases * v.bytes)]
 
         def row(_: Value, state: list[Value]) -> list[Value]:
-            v.loop(zero, pixels, self.phases * self.lanes, state, some)
+            inner = v.loop(zero, whole, size, state, partial(some, None))
+            v.loop(zero, rest, size, inner, partial(some, rest))  # one pass, or none
             return [b.add(state[0], pitch), b.add(state[1], row_bytes)]
 
         v.loop(zero, rows, 1, [source, out], row)
@@ -208,7 +208,7 @@ def compiled(tile: PixelTile) -> Any:
     ):
         emitted(
             constant,
-            (source, pitch, offsets, weights, columns, bias, out, filter_bytes, row_bytes, last),
+            (source, pitch, offsets, weights, columns, bias, out, filter_bytes, row_bytes),
         )
 
     size = f"{tile.filters} filters by {tile.rows} x {tile.vectors} x {tile.lanes} pixels"

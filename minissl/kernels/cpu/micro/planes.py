@@ -123,11 +123,11 @@ class PixelPlane(NamedTuple):
             for i in range(self.vectors):
                 own = range(i * self.step, (i + 1) * self.step)
                 found = [v.load_some(v.add(source, k * v.bytes), masks[k]) for k in own]
-                v.store(v.every(found, self.step), v.add(line, i * v.bytes))
+                v.store(v.every(found, self.step), v.add(line, i * v.bytes), aligned=False)
 
         def clear(line: Value) -> None:
             for i in range(self.vectors):
-                v.store(v.zero, v.add(line, i * v.bytes))
+                v.store(v.zero, v.add(line, i * v.bytes), aligned=False)
 
         row_size = v.builder.mul(pitch, ir.Constant(I64, 4))
         _fill_rows(v, target, row_size, rows, first, last, begin, row_bytes, copy, clear)

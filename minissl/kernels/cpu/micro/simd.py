@@ -113,10 +113,6 @@ class Vectors:
             self.builder.icmp_signed("<", given, high),
         )
 
-    def lanes_below(self, count: int) -> Value:
-        """Mask of the first ``count`` lanes, known at compile time."""
-        return ir.Constant(ir.VectorType(I1, self.lanes), [i < count for i in range(self.lanes)])
-
     def _declare(self, name: str, result: Any, arguments: Sequence[Any]) -> Any:
         module = self.builder.module
         return module.globals.get(name) or ir.Function(
@@ -129,16 +125,34 @@ class Vectors:
         """Store lane i of all vectors side by side at ``line(i)``, for the lanes i < count."""
         for first in range(0, len(vectors), self.lanes):
             part = vectors[first : first + self.lanes]
-            mask = self.lanes_below(len(part))
             for lane, values in enumerate(self.transpose(part)):
                 with self.builder.if_then(
                     self.builder.icmp_signed("<", ir.Constant(I64, lane), count)
                 ):
-                    address = self.add(line(lane), first * FLOAT)
-                    if len(part) == self.lanes:
-                        self.store(values, address, aligned=False)
-                    else:
-                        self.store_some(values, address, mask)
+                    self.store_first(values, len(part), self.add(line(lane), first * FLOAT))
+
+    def store_first(self, value: Value, count: int, address: Value) -> None:
+        """Store the first lanes of a vector; nothing else is touched.
+
+        Short vectors go in pieces of 4, 2 and 1 numbers: CPUs without masks of their own take many
+        cycles for a masked store.
+        """
+        if count == self.lanes:
+            self.store(value, address, aligned=False)
+        elif self.lanes > 8:
+            kept = [lane < count for lane in range(self.lanes)]
+            self.store_some(value, address, ir.Constant(ir.VectorType(I1, self.lanes), kept))
+        else:
+            first = 0
+            while count:
+                length = 1 << (count.bit_length() - 1)
+                piece = self.builder.shuffle_vector(
+                    value, self._unset, self._lanes(range(first, first + length))
+                )
+                place = self.add(address, first * FLOAT)
+                pointer = self.builder.inttoptr(place, piece.type.as_pointer())
+                self.builder.store(piece, pointer).align = FLOAT
+                first, count = first + length, count - length
 
     # --- arithmetic ---
 

@@ -38,6 +38,8 @@ from minissl.kernels.cpu.micro.tiles import address_of, call, one_row, ready
 #: Bytes of the planes of a channel block that a tile reads. A first-level cache has 32 or 48 KB; a
 #: block half as large again costs some loads from the second level, and saves passes over the sums.
 PLANE_BYTES = 48 * 1024
+#: The same for vectors of half a cache line, of which two a cycle come from the first level.
+SHORT_PLANE_BYTES = 24 * 1024
 #: Bytes of the sums of all filters between two channel blocks: a quarter of a common second level.
 SUM_BYTES = 256 * 1024
 #: Bytes of all planes that offsets of 32 bits reach.
@@ -46,9 +48,15 @@ MOST_BYTES = 2**31 - 2**20
 WORTHWHILE_BYTES = 2**26
 #: What beginning a filter costs, in non-zeros.
 FILTER_COST = 4
+#: What a non-zero costs beside its multiply-adds, in these.
+ENTRY_COST = 1.5
+#: Bytes that a cache moves at once.
+CACHE_LINE = 64
 #: Cycles for each vector of a tile, block of channels and filter: its sums are loaded, moved and
 #: stored, and the planes made. With images in the lanes blocks hold fewer channels.
 BLOCK_COST = 8
+#: The same where columns are moved by address.
+MOVED_BLOCK_COST = 4
 
 
 class Layout(NamedTuple):
@@ -127,8 +135,37 @@ def over_pixels(isa: Isa, shape: Any) -> Layout | None:
         first = 0 if i == 0 or one_sided else -low
         last = Q - begin if i == len(begins) - 1 else width * lanes - shifts[-1]
         columns[i] = begin, begin, first, min(last, Q - begin)
-    tile = SparseTile(lanes, rows, width, pitch, shifts, fill=not one_sided)
+    at = tuple(range(0, width * lanes, lanes))
+    tile = SparseTile(lanes, rows, at, pitch * lanes, shifts, fill=not one_sided)
     return Layout(tile, pitch * lanes, lead, row_begins, columns)
+
+
+def over_moved_pixels(isa: Isa, shape: Any) -> Layout:
+    """Lay neighbouring pixels side by side where moves by columns are part of the address.
+
+    Of all tiles the one that takes least, were one weight in twenty not zero. Tiles of a row, and
+    vectors of a tile, may overlap, so that all are as long as the first.
+    """
+    P, Q = shape.output
+    all_moves = planes.moves(shape)[1]
+    low, high = all_moves[0], all_moves[-1]
+    # room for a whole vector, also where a row is shorter
+    pitch = -(-(max(Q, isa.lanes) + high - low) // isa.lanes) * isa.lanes
+    channels = shape.channels // shape.groups
+    found: list[tuple[float, int, Layout]] = []
+    for width in range(1, min(-(-Q // isa.lanes), isa.registers - 1) + 1):
+        size = min(Q, width * isa.lanes)
+        begins = np.minimum(np.arange(-(-Q // size)) * size, Q - size)
+        rows, row_begins = cuts(P, (isa.registers - 1) // width)
+        last = max(size - isa.lanes, 0)
+        at = tuple(min(first, last) for first in range(0, size, isa.lanes))
+        whole = size >= isa.lanes
+        tile = SparseTile(isa.lanes, rows, at, pitch, (0,), False, aligned=False, whole=whole)
+        columns = np.stack([begins, begins, 0 * begins, 0 * begins + size], axis=1)
+        layout = Layout(tile, pitch, -low, row_begins, columns)
+        visits = channel_blocks(shape, layout, channels)
+        found.append((cycles(isa, layout, shape.columns // 20, visits), len(found), layout))
+    return min(found)[2]
 
 
 def over_images(isa: Isa, shape: Any) -> Layout:
@@ -141,14 +178,17 @@ def over_images(isa: Isa, shape: Any) -> Layout:
     width, begins = cuts(Q, most)
     rows, row_begins = cuts(P, max(1, most // width))
     columns = np.stack([begins, begins, 0 * begins, 0 * begins], axis=1)
-    tile = SparseTile(isa.lanes, rows, width, pitch, (0,), fill=False, images=True)
+    at = tuple(range(width))
+    tile = SparseTile(isa.lanes, rows, at, pitch, (0,), fill=False, images=True)
     return Layout(tile, pitch, -low, row_begins, columns)
 
 
 def layouts(isa: Isa, shape: Any) -> list[Layout]:
     """Return the layouts that can run a layer, pixels in the lanes first; maybe none."""
     shape = one_row(shape)
-    pixels, images = over_pixels(isa, shape), over_images(isa, shape)
+    short = 2 * isa.lanes * 4 <= CACHE_LINE
+    pixels = over_moved_pixels(isa, shape) if short else over_pixels(isa, shape)
+    images = over_images(isa, shape)
     found = [] if pixels is None or pixels.plane_bytes(shape) > MOST_BYTES else [pixels]
     most = WORTHWHILE_BYTES if found else MOST_BYTES
     return [*found, images] if images.plane_bytes(shape) <= most else found
@@ -159,7 +199,8 @@ def channel_blocks(shape: Any, layout: Layout, most: int) -> int:
     tile = layout.tile
     row_bytes = 4 * layout.element * layout.pitch
     span = planes.extent(shape)[1] - shape.output[0] + tile.rows
-    return -(-most // max(1, PLANE_BYTES // (row_bytes * span)))
+    room = PLANE_BYTES if tile.aligned else SHORT_PLANE_BYTES
+    return -(-most // max(1, room // (row_bytes * span)))
 
 
 def cycles(isa: Isa, layout: Layout, nonzeros: int, visits: int) -> float:
@@ -172,7 +213,8 @@ def cycles(isa: Isa, layout: Layout, nonzeros: int, visits: int) -> float:
     """
     vectors = layout.tile.rows * layout.tile.width
     passes = len(layout.rows) * len(layout.columns) * layout.tile.lanes / isa.lanes
-    return passes * (nonzeros * (vectors + 1.5) + BLOCK_COST * vectors * visits)
+    block = BLOCK_COST if layout.tile.aligned else MOVED_BLOCK_COST
+    return passes * (nonzeros * (vectors + ENTRY_COST) + block * vectors * visits)
 
 
 def together(N: int, lanes: int, pixels: float | None, images: float | None) -> int:
@@ -239,7 +281,7 @@ class Packed:
 
         moved = right + layout.lead
         order = tile.order
-        if tile.images:
+        if len(order) == 1:  # columns are moved by address
             which, column = np.zeros_like(moved), moved
         else:
             place = {shift: i for i, shift in enumerate(order)}
@@ -282,7 +324,7 @@ class Packed:
         tile = self.layout.tile
         copy: ImagePlane | PixelPlane = ImagePlane(tile.lanes)
         if not tile.images:
-            copy = PixelPlane(tile.lanes, tile.pitch, self.geometry.stride_w)
+            copy = PixelPlane(tile.lanes, tile.pitch // tile.lanes, self.geometry.stride_w)
         return planes.compiled(copy).address, sparse_tile.compiled(tile).address, tile.nbytes
 
 

@@ -22,6 +22,14 @@ instead of inputs, in registers, once at the end of each list:
 Every list adds to sums that the lists before it have filled (Horner's rule, for shifts). Shifts
 to the other side (s < 0), where a row has no lanes to spare for them, come first in the same
 manner, and are set aside until the end.
+
+With vectors of half a cache line few loads cross one, and moving sums costs more than they do. Then
+moves by columns are part of the address after all, and loads are **not aligned**: one list holds
+all non-zeros, and no lane needs to be spent on shifts. The last vector of a row ends where the row
+ends, and may repeat some outputs of the one before it:
+
+    row 0    [ y0 y1 y2 y3 y4 y5 y6 y7 ]           lanes at = (0, 5): two vectors of 8
+                            [ y5 y6 y7 y8 ... y12 ]
 """
 
 from __future__ import annotations
@@ -46,26 +54,40 @@ class SparseTile(NamedTuple):
     ----------
     lanes : int
         float32 numbers in a vector.
-    rows, width : int
-        R and W: output rows, and vectors in each.
+    rows : int
+        R, output rows.
+    at : tuple of int
+        Where the W vectors of a row begin, in lanes.
     pitch : int
-        Vectors from one row of a plane to the next.
+        Lanes from one row of a plane to the next; numbers, or elements of a vector of images.
     shifts : tuple of int
-        Column shifts in lanes, ascending; 0 is one of them, and with images the only one.
+        Column shifts in lanes, ascending; 0 is one of them, and where columns are moved by address
+        the only one.
     fill : bool
         Whether zeros must enter at the ends of a moved row; false where nothing that enters is
         put out.
     images : bool
         Whether the lanes are images rather than pixels of a row.
+    aligned : bool
+        Whether all loads begin on a vector.
+    whole : bool
+        Whether all lanes are put out, always.
     """
 
     lanes: int
     rows: int
-    width: int
+    at: tuple[int, ...]
     pitch: int
     shifts: tuple[int, ...]
     fill: bool = True
     images: bool = False
+    aligned: bool = True
+    whole: bool = False
+
+    @property
+    def width(self) -> int:
+        """W, the vectors of a row."""
+        return len(self.at)
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -122,7 +144,7 @@ class SparseTile(NamedTuple):
             How many.
         """
         if not self.images:
-            masks = [v.between(begin, end, w * self.lanes) for w in range(self.width)]
+            masks = [v.between(begin, end, first) for first in self.at]
         steps = (
             ir.Constant(I64, 4 * len(self.shifts)),
             earlier_step,
@@ -159,8 +181,12 @@ class SparseTile(NamedTuple):
                 if self.images:
                     v.store_transposed(row, partial(_image, v, line, begin), end)
                 else:
-                    for w, (value, mask) in enumerate(zip(row, masks, strict=True)):
-                        v.store_some(value, v.add(line, w * v.bytes), mask)
+                    for value, first, mask in zip(row, self.at, masks, strict=True):
+                        place = v.add(line, first * FLOAT)
+                        if self.whole:
+                            v.store(value, place, aligned=False)
+                        else:
+                            v.store_some(value, place, mask)
                 line = v.builder.add(line, out_pitch)
             return ()
 
@@ -203,15 +229,14 @@ def _walk(
     v: Vectors, tile: SparseTile, image: Value, start: Value, stop: Value, sums: list[Value]
 ) -> list[Value]:
     """sums += value * input, over the entries from one address to another."""
-    places = [
-        (row * tile.pitch + w) * v.bytes for row in range(tile.rows) for w in range(tile.width)
-    ]
+    size = v.bytes if tile.images else FLOAT
+    places = [(row * tile.pitch + first) * size for row in range(tile.rows) for first in tile.at]
 
     def one(entry: Value, sums: list[Value]) -> list[Value]:
         source = v.builder.add(image, v.integer(entry))
         weight = v.broadcast(v.add(entry, 4))
         return [
-            v.fma(weight, v.load(v.add(source, place)), total)
+            v.fma(weight, v.load(v.add(source, place), tile.aligned), total)
             for place, total in zip(places, sums, strict=True)
         ]
 

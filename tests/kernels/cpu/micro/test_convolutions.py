@@ -13,7 +13,13 @@ from minissl.conv_modes.lowered_csrmm import LoweredCsrmm
 from minissl.kernels import reference
 from minissl.kernels.cpu.micro import isa
 from minissl.kernels.cpu.micro.dense import DenseConvolution
-from minissl.kernels.cpu.micro.sparse import SparseConvolution, layouts
+from minissl.kernels.cpu.micro.sparse import (
+    SparseConvolution,
+    layouts,
+    over_moved_pixels,
+    over_pixels,
+)
+from minissl.kernels.cpu.micro.tiles import one_row
 from tests.conftest import needs_compiler
 from tests.kernels.cpu.micro.cases import expected, integers, wide_convolutions
 from tests.kernels.strategies import PATTERNS, Case, convolutions, sparsify
@@ -21,20 +27,25 @@ from tests.kernels.strategies import PATTERNS, Case, convolutions, sparsify
 pytestmark = needs_compiler
 
 ISAS = isa.available()
-KINDS = ("pixels", "images", "either", "dense")
+#: the layouts of pixels; vectors of either length could take either
+PIXELS = {"shifted sums": over_pixels, "moved pixels": over_moved_pixels}
+KINDS = (*PIXELS, "images", "either", "dense")
 every_isa = pytest.mark.parametrize("vectors", ISAS, ids=[one.name for one in ISAS])
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def prepared(kind, vectors, shape, w, b):
-    """A convolution ready to run; with ``pixels`` or ``images`` forced into the lanes."""
+    """A convolution ready to run; with pixels or ``images`` forced into the lanes."""
     if kind == "dense":
         packed = LoweredCcnmm(shape, w, b, reference)
         return DenseConvolution(vectors, shape, packed.values, *packed.structure, packed.b)
     rows = LoweredCsrmm(shape, w, b, reference)
     ways = layouts(vectors, shape)
-    if kind != "either":
-        ways = [way for way in ways if way.tile.images == (kind == "images")] or ways
+    if kind == "images":
+        ways = [way for way in ways if way.tile.images] or ways
+    elif kind in PIXELS:
+        way = PIXELS[kind](vectors, one_row(shape))
+        ways = [way] if way else ways
     return SparseConvolution(vectors, shape, rows.values, rows.columns, rows.row_start, b, ways)
 
 

@@ -25,7 +25,8 @@ def case_of(*arguments, N=2, **options):
     return Case(N, ConvShape(*arguments, **options), 1)
 
 
-#: channels 1 and 3, batch 1, 1x1, strides with and without a remainder, groups, several bands
+#: channels 1 and 3, batch 1, 1x1, strides with and without a remainder, gradients as one long row,
+#: groups, several bands
 CASES = [
     case_of(1, (28, 28), 20, (5, 5), N=19),
     case_of(3, (32, 32), 16, (3, 3), pad=(1, 1), N=1),
@@ -33,6 +34,8 @@ CASES = [
     case_of(8, (17, 16), 9, (3, 3), (2, 2), (1, 1)),
     case_of(5, (13, 9), 7, (1, 1), (2, 2)),
     case_of(4, (1, 1), 3, (1, 1), N=33),
+    case_of(5, (12, 12), 13, (5, 5), N=3),
+    case_of(3, (9, 16), 4, (4, 1)),
     case_of(4, (9, 27), 6, (3, 2), (1, 3), (2, 0), (2, 1), groups=2),
 ]
 

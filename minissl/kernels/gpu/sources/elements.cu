@@ -1,4 +1,4 @@
-// The rectifier with a slope for negative values.
+// Element by element: the rectifier with a slope for negative values, and sums.
 #include "common.cuh"
 
 extern "C" __global__ void relu(const real* x, double slope, int size, real* y)
@@ -12,4 +12,12 @@ extern "C" __global__ void relu_gradient(
 {
     OWN(i, size);
     d_x[i] = x[i] > 0 ? d_y[i] : d_y[i] * (real)slope;
+}
+
+// y = alpha * a + beta * b; y may be a or b.
+extern "C" __global__ void weighted_sum(
+    const real* a, double alpha, const real* b, double beta, int size, real* y)
+{
+    OWN(i, size);
+    y[i] = (real)alpha * a[i] + (real)beta * b[i];
 }

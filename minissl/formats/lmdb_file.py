@@ -1,0 +1,185 @@
+"""LMDB databases: records in the order of their keys, read and written by the library lmdb.
+
+A database is a folder with a ``data.mdb``. The library maps that file and trusts what stands in
+it, so that its first pages are looked at before: a file that is cut short is refused. What the
+records hold is another matter (:mod:`minissl.formats.datum`); a database whose inner pages were
+forged can still end the process, so open those you made or trust.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from minissl.errors import DataError, DependencyError
+from minissl.formats.reading import explain
+
+DATA_FILE = "data.mdb"
+#: records that Caffe's tools write between two commits
+COMMIT_EVERY = 1000
+_MAGIC, _VERSIONS = 0xBEEFC0DE, (1, 999)
+# in a meta page, behind its header of 16 bytes: magic, version; page size; last page, transaction
+_META, _PAGE_SIZE, _LAST = struct.Struct("<16xII"), struct.Struct("<40xI"), struct.Struct("<136xQQ")
+_META_BYTES = 152
+
+_open: WeakValueDictionary[str, Database] = WeakValueDictionary()
+
+
+def library() -> Any:
+    """Return the module lmdb.
+
+    Raises
+    ------
+    DependencyError
+        It is not installed.
+    """
+    try:
+        import lmdb
+    except ImportError:
+        raise DependencyError(
+            "LMDB databases are read and written by the package lmdb, which is missing; "
+            "run pip install 'minissl[lmdb]'"
+        ) from None
+    return lmdb
+
+
+def is_lmdb(path: str | Path) -> bool:
+    """Tell whether a folder holds an LMDB database."""
+    try:
+        return (Path(path) / DATA_FILE).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_leveldb(path: str | Path) -> bool:
+    """Tell whether a folder holds a LevelDB database."""
+    try:
+        return (Path(path) / "CURRENT").is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def open_database(path: str | Path) -> Database:
+    """Open a database for reading; who opens it again gets the same object."""
+    key = str(Path(path).resolve())
+    database = _open.get(key)
+    if database is None:
+        database = _open[key] = Database(path)
+    return database
+
+
+class Database:
+    """An open database.
+
+    Raises
+    ------
+    DataError
+        If it is missing, cut short, empty, or no LMDB database.
+    """
+
+    def __init__(self, path: str | Path):
+        lmdb = library()
+        self.path = Path(path)
+        _check_file(self.path / DATA_FILE)
+        try:
+            self._environment = lmdb.open(
+                str(path), readonly=True, lock=False, create=False, readahead=False, max_dbs=0
+            )
+            self._transaction = self._environment.begin(buffers=False)
+            self._cursor = self._transaction.cursor()
+            self._length = int(self._transaction.stat()["entries"])
+        except (lmdb.Error, OSError) as reason:
+            raise DataError(f"The database {path} cannot be opened: {reason}.") from None
+        if not self._length:
+            raise DataError(f"The database {path} is empty; make it again.")
+        self._next = 0
+        self._keys: list[bytes] = []
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, number: int) -> bytes:
+        """Return the record of a number; quick for the one behind the last that was asked for."""
+        if not 0 <= number < self._length:
+            raise IndexError(number)
+        if number == 0:
+            found = self._cursor.first()
+        elif number == self._next:
+            found = self._cursor.next()
+        else:
+            self._keys = self._keys or list(self._walk())
+            found = len(self._keys) > number and self._cursor.set_key(self._keys[number])
+        if not found:
+            raise DataError(f"The database {self.path} has no record {number}; it is damaged.")
+        self._next = number + 1
+        value: bytes = self._cursor.value()
+        return value
+
+    def _walk(self) -> Iterator[bytes]:
+        return self._cursor.iternext(keys=True, values=False) if self._cursor.first() else iter(())
+
+
+def write_database(path: str | Path, records: Iterable[tuple[bytes, bytes]]) -> int:
+    """Write a new database; it appears when it is complete. Returns the number of records.
+
+    Raises
+    ------
+    DataError
+        If something is there already, or the folder cannot be written.
+    """
+    lmdb = library()
+    path = Path(path)
+    if path.exists():
+        raise DataError(f"{path} is there already; remove it, or choose another name.")
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    count = 0
+    try:
+        temporary.mkdir(parents=True)
+        # the room that is asked for is not taken until it is needed; Caffe asks for as much
+        with lmdb.open(str(temporary), map_size=2**40, sync=False, writemap=False) as environment:
+            transaction = environment.begin(write=True)
+            for key, value in records:
+                transaction.put(key, value, append=True)
+                count += 1
+                if count % COMMIT_EVERY == 0:
+                    transaction.commit()
+                    transaction = environment.begin(write=True)
+            transaction.commit()
+            environment.sync(True)
+        temporary.rename(path)
+    except (lmdb.Error, OSError) as reason:
+        raise DataError(f"The database {path} cannot be written: {reason}.") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return count
+
+
+def _check_file(file: Path) -> None:
+    """Refuse a file that is no database, or shorter than its own pages say."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            first = stream.read(_META_BYTES)
+            if len(first) < _META_BYTES or not _is_meta(first):
+                raise DataError(f"{file} is not an LMDB database of this kind of machine.")
+            (page,) = _PAGE_SIZE.unpack_from(first)
+            if page not in [2**k for k in range(9, 17)] or size < 2 * page:
+                raise DataError(f"{file} is damaged: its pages have {page} bytes.")
+            stream.seek(page)
+            second = stream.read(_META_BYTES)
+    except OSError as reason:
+        raise explain(file, "database", DataError, reason) from None
+    metas = [meta for meta in (first, second) if len(meta) == _META_BYTES and _is_meta(meta)]
+    last, _ = max((_LAST.unpack_from(meta) for meta in metas), key=lambda pair: pair[1])
+    if (last + 1) * page > size:
+        raise DataError(f"{file} is cut short: {size} bytes of {(last + 1) * page} are there.")
+
+
+def _is_meta(page: bytes) -> bool:
+    magic, version = _META.unpack_from(page)
+    return magic == _MAGIC and version in _VERSIONS

@@ -1,0 +1,179 @@
+"""Batch normalization and scales of channels; a thread owns whole channels.
+
+Arrays are (N, C, S): N images, C channels, S values of a channel in one image. A run of S values is
+summed in lanes, the runs of a channel are added in double; so sums are close to exact, and always
+formed in the same order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minissl.kernels.cpu.jit import kernel, lane_kernel, parallel_kernel, prange, scratch, step
+
+
+@lane_kernel
+def lane_sum(v):
+    """Sum of a run."""
+    total = v.dtype.type(0)
+    for i in range(v.size):
+        total += v[i]
+    return total
+
+
+@lane_kernel
+def lane_squares(v, center):
+    """Sum of (v - center)^2 over a run."""
+    total = v.dtype.type(0)
+    for i in range(v.size):
+        distance = v[i] - center
+        total += distance * distance
+    return total
+
+
+@lane_kernel
+def lane_product(v, center, w):
+    """Sum of (v - center) * w over a run."""
+    total = v.dtype.type(0)
+    for i in range(v.size):
+        total += (v[i] - center) * w[i]
+    return total
+
+
+@kernel
+def normalize(v, center, inverse, y):
+    """Y = (v - center) * inverse, along one run."""
+    for i in range(v.size):
+        y[i] = (v[i] - center) * inverse
+
+
+@kernel
+def normalize_gradient(v, center, slope, common, inverse, d_y, d_v):
+    """d_v = (d_y - common - slope * (v - center)) * inverse, along one run."""
+    for i in range(v.size):
+        d_v[i] = (d_y[i] - common - slope * (v[i] - center)) * inverse
+
+
+@kernel
+def scale_run(v, factor, offset, y):
+    """Y = factor * v + offset, along one run."""
+    for i in range(v.size):
+        y[i] = factor * v[i] + offset
+
+
+@parallel_kernel
+def _moments(x, mean, variance):
+    N, C, S = x.shape
+    for c in prange(C):
+        total = 0.0
+        for n in range(N):
+            total += lane_sum(x[n, c])
+        mean[c] = total / (N * S)
+        total = 0.0
+        for n in range(N):
+            total += lane_squares(x[n, c], mean[c])
+        variance[c] = total / (N * S)
+
+
+@parallel_kernel
+def _normalize(x, mean, variance, eps, one, y):
+    N, C = x.shape[:2]
+    for c in prange(C):
+        inverse = one / np.sqrt(variance[c] + eps)
+        for n in range(N):
+            normalize(x[n, c], mean[c], inverse, y[n, c])
+
+
+@parallel_kernel
+def _normalize_backward(x, mean, variance, eps, one, d_y, d_x):
+    N, C, S = x.shape
+    for c in prange(C):
+        inverse = one / np.sqrt(variance[c] + eps)
+        total = 0.0
+        product = 0.0
+        for n in range(N):
+            total += lane_sum(d_y[n, c])
+            product += lane_product(x[n, c], mean[c], d_y[n, c])
+        common = x.dtype.type(total / (N * S))
+        slope = x.dtype.type(product / (N * S)) * inverse * inverse
+        for n in range(N):
+            normalize_gradient(x[n, c], mean[c], slope, common, inverse, d_y[n, c], d_x[n, c])
+
+
+@parallel_kernel
+def _scale(x, scale, bias, y):
+    N, C = x.shape[:2]
+    for plane in prange(N * C):
+        n, c = plane // C, plane % C
+        scale_run(x[n, c], scale[c], bias[c], y[n, c])
+
+
+@parallel_kernel
+def _scale_rows(x, scale, bias, y):
+    """Channels of a single value: x is (N, C), and a thread owns images."""
+    for n in prange(x.shape[0]):
+        for c in range(x.shape[1]):
+            y[n, c] = scale[c] * x[n, c] + bias[c]
+
+
+@parallel_kernel
+def _scale_gradient(x, d_y, zero, d_scale):
+    N, C = x.shape[:2]
+    for c in prange(C):
+        total = 0.0
+        for n in range(N):
+            total += lane_product(x[n, c], zero, d_y[n, c])
+        d_scale[c] += total
+
+
+@parallel_kernel
+def _scale_gradient_rows(x, d_y, length, sums, d_scale):
+    """Channels of a single value: x is (N, C), and a thread owns ``length`` channels."""
+    N, C = x.shape
+    for part in prange((C + length - 1) // length):
+        first, last = part * length, min(C, (part + 1) * length)
+        sums[first:last] = 0
+        for n in range(N):
+            for c in range(first, last):
+                sums[c] += x[n, c] * d_y[n, c]
+        for c in range(first, last):
+            d_scale[c] += sums[c]
+
+
+def channel_moments(x, mean, variance) -> None:
+    """Mean and variance of every channel; see the reference."""
+    _moments(np.ascontiguousarray(x), mean, variance)
+
+
+def batch_norm_forward(x, mean, variance, eps, y) -> None:
+    """Take off the mean and divide by the deviation; see the reference."""
+    number = x.dtype.type
+    _normalize(np.ascontiguousarray(x), mean, variance, number(eps), number(1), y)
+
+
+def batch_norm_backward(x, mean, variance, eps, d_y, d_x) -> None:
+    """Gradient of batch normalization; see the reference."""
+    x, d_y, number = np.ascontiguousarray(x), np.ascontiguousarray(d_y), x.dtype.type
+    _normalize_backward(x, mean, variance, number(eps), number(1), d_y, d_x)
+
+
+def channel_scale(x, scale, bias, y) -> None:
+    """Multiply every channel by its factor; see the reference."""
+    x = np.ascontiguousarray(x)
+    if bias is None:
+        bias = scratch("no bias", scale.shape, scale.dtype)
+        bias[...] = 0
+    if x.shape[2] == 1:
+        _scale_rows(x[:, :, 0], scale, bias, y[:, :, 0])
+    else:
+        _scale(x, scale, bias, y)
+
+
+def channel_scale_gradient(x, d_y, d_scale) -> None:
+    """Gradient of the factors of channels; see the reference."""
+    x, d_y = np.ascontiguousarray(x), np.ascontiguousarray(d_y)
+    if x.shape[2] == 1:
+        sums = scratch("sums of channels", d_scale.shape, np.dtype(np.float64))
+        _scale_gradient_rows(x[:, :, 0], d_y[:, :, 0], step(len(sums)), sums, d_scale)
+    else:
+        _scale_gradient(x, d_y, x.dtype.type(0), d_scale)

@@ -1,0 +1,146 @@
+"""An experiment that removes layers: its table and its pictures.
+
+The layers of the table are those that count as depth; shortcuts are not among them. A layer is left
+while it has a weight that is not zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isqrt
+from typing import TYPE_CHECKING, Any
+
+from minissl.recipes.experiments import BASELINE
+from minissl.recipes.paper import DEPTH_TABLE
+from minissl.report import pictures
+from minissl.report.pictures import figure_of, legend_below, styled
+from minissl.report.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LEFT, GONE = "#1d4f7c", "#e8e4da"
+
+
+def headings(result: Mapping[str, Any]) -> list[str]:
+    """Return the headings of :func:`cells`."""
+    sizes = " - ".join(f"{isqrt(pixels)}x{isqrt(pixels)}" for pixels in _sizes(result))
+    return ["network", "error %", "layers", f"convolutions at {sizes}", "FLOP %"]
+
+
+def cells(name: str, row: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
+    """Return a row of the table, of ours or of the paper's."""
+    if "depth" in row:
+        layers, by_size, flop = row["depth"], row["convolutions"], ""
+    else:
+        left = layers_left(row, result)
+        pixels = [result["dense_sizes"][one]["pixels"] for one in left]
+        layers, by_size = len(left), [pixels.count(size) for size in _sizes(result)]
+        flop = f"{row['flops_percent']:.1f}" if "flops_percent" in row else ""
+    return [name, f"{100 * row['error']:.2f}", str(layers), " - ".join(map(str, by_size)), flop]
+
+
+def layers_left(row: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
+    """Return the layers of the table that a row still has."""
+    alive = {layer["name"] for layer in row["layers"] if layer["filters"]}
+    return [name for name in result["layers"] if name in alive]
+
+
+def _sizes(result: Mapping[str, Any]) -> list[int]:
+    """Return the pixels of the convolutions' outputs, in net order; an inner product has one."""
+    pixels = [result["dense_sizes"][name]["pixels"] for name in result["layers"]]
+    return [size for size in dict.fromkeys(pixels) if size > 1]
+
+
+def draw(result: Mapping[str, Any], courses: Mapping[str, Sequence[Run]]) -> dict[str, Figure]:
+    """Return the pictures by name.
+
+    Parameters
+    ----------
+    result : dict
+    courses : dict
+        Key of a row -> what its median run went through.
+    """
+    ours = [
+        (row["name"], len(layers_left(run, result)), 100 * run["error"])
+        for row in result["rows"]
+        for run in row["runs"]
+    ]
+    paper = [(row["name"], row["depth"], 100 * row["error"]) for row in DEPTH_TABLE]
+    figures = {
+        "error-and-layers": error_over_layers(ours, paper),
+        "layers-left": which_layers(
+            {row["name"]: layers_left(row, result) for row in result["rows"]}, result["layers"]
+        ),
+    }
+    for row in result["rows"]:
+        runs = [run for run in courses[row["key"]] if run.displays or run.tests]
+        if row["key"] != BASELINE and row["trainings"]:
+            figures[f"{row['key']}-error"] = pictures.test_error(runs)
+    return figures
+
+
+@styled
+def error_over_layers(
+    ours: Sequence[tuple[str, int, float]], paper: Sequence[tuple[str, int, float]]
+) -> Figure:
+    """Draw the error of networks over the layers that they have.
+
+    Parameters
+    ----------
+    ours, paper : sequence of (str, int, float)
+        Name, layers and error %. The first of each is the dense network, whose error is drawn as a
+        line; the paper's others are joined.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure, (axes,) = figure_of(1, height=3.8)
+    for points, color, whose in ((paper, "C7", "the paper's"), (ours, "C0", "our")):
+        (name, _, error), *others = points
+        axes.axhline(error, color=color, linestyle=":", label=f"{whose} {name}")
+        others = sorted(others, key=lambda point: point[1])
+        joined = "-" if points is paper else ""
+        axes.plot(
+            [layers for _, layers, _ in others],
+            [error for _, _, error in others],
+            f"o{joined}",
+            color=color,
+            label=f"{whose} networks after SSL",
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(title="Error and depth", xlabel="layers", ylabel="test error, %")
+    legend_below(figure, axes)
+    return figure
+
+
+@styled
+def which_layers(networks: Mapping[str, Sequence[str]], layers: Sequence[str]) -> Figure:
+    """Draw which layers are left, one row for each network.
+
+    Parameters
+    ----------
+    networks : dict
+        Title -> names of the layers that are left.
+    layers : sequence of str
+        All of them, in order.
+    """
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    figure, (axes,) = figure_of(1, height=0.4 * len(networks) + 2.6)
+    grid = [[int(layer in left) for layer in layers] for left in networks.values()]
+    axes.imshow(grid, cmap=ListedColormap([GONE, LEFT]), vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(layers)), layers, rotation=90, fontsize=7.5)
+    titles = [f"{title}: {len(left)}" for title, left in networks.items()]
+    axes.set_yticks(range(len(titles)), titles)
+    axes.set_xticks([x + 0.5 for x in range(len(layers) - 1)], minor=True)
+    axes.set_yticks([y + 0.5 for y in range(len(titles) - 1)], minor=True)
+    axes.grid(False)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.tick_params(which="minor", length=0)
+    axes.set_title("Layers that are left")
+    handles = [
+        Patch(facecolor=color, label=text) for color, text in ((LEFT, "left"), (GONE, "gone"))
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure

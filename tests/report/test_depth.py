@@ -1,0 +1,69 @@
+"""A table that tells how many layers are left."""
+
+from __future__ import annotations
+
+from matplotlib.colors import to_hex
+
+from minissl.recipes.paper import DEPTH_TABLE
+from minissl.report import depth
+from minissl.report.runs import Run
+from tests.report.runs import a_test, display
+
+LAYERS = ["conv1", "a", "b", "c", "fc"]
+SIZES = {"conv1": 1024, "a": 1024, "shortcut": 256, "b": 256, "c": 256, "fc": 1}
+
+
+def a_row(name, error, *dead, key="row"):
+    layers = [{"name": one, "filters": 0 if one in dead else 4} for one in SIZES]
+    row = {"key": key, "name": name, "error": error, "layers": layers, "flops_percent": 55.55}
+    return {**row, "trainings": ["ssl", "finetune"], "runs": [row]}
+
+
+def a_result(*rows):
+    sizes = {name: {"filters": 4, "columns": 9, "pixels": n} for name, n in SIZES.items()}
+    return {"shown": "depth", "layers": LAYERS, "dense_sizes": sizes, "rows": rows}
+
+
+def test_layers_are_counted_without_shortcuts_and_by_size():
+    result = a_result()
+    assert depth.headings(result) == [
+        "network",
+        "error %",
+        "layers",
+        "convolutions at 32x32 - 16x16",
+        "FLOP %",
+    ]
+    whole = a_row("whole", 0.1)
+    assert depth.cells("whole", whole, result) == ["whole", "10.00", "5", "2 - 2", "55.5"]
+    small = a_row("small", 0.125, "a", "c")
+    assert depth.cells("small", small, result)[1:4] == ["12.50", "3", "1 - 1"]
+    # a compacted network does not have them any more
+    small["layers"] = [one for one in small["layers"] if one["filters"]]
+    assert depth.layers_left(small, result) == ["conv1", "b", "fc"]
+
+
+def test_published_rows_tell_their_own_figures():
+    eighteen = DEPTH_TABLE[4]
+    cells = depth.cells("paper's", eighteen, a_result())
+    assert cells == ["paper's", "7.40", "18", "5 - 6 - 6", ""]
+    for row in DEPTH_TABLE:  # every convolution, and the inner product
+        assert sum(row["convolutions"]) + 1 == row["depth"]
+
+
+def test_every_network_is_a_point_and_a_row():
+    base = a_row("dense", 0.09, key="baseline")
+    small = a_row("small", 0.1, "b", key="small")
+    small["runs"] = [small, a_row("small", 0.2, "a", "b")]
+    result = a_result(base, small)
+    run = Run("SSL", None, [display(0), display(5)], [a_test(0, 0.1), a_test(10, 0.9)])
+    figures = depth.draw(result, {"baseline": [run], "small": [run, run]})
+    assert list(figures) == ["error-and-layers", "layers-left", "small-error"]
+    lines = {line.get_label(): line for line in figures["error-and-layers"].axes[0].lines}
+    ours = lines["our networks after SSL"].get_xydata().tolist()
+    assert ours == [[3, 20], [4, 10]]
+    assert lines["our dense"].get_ydata()[0] == 9
+    assert [18, 7.4] in lines["the paper's networks after SSL"].get_xydata().round(2).tolist()
+    axes = figures["layers-left"].axes[0]
+    assert axes.images[0].get_array().tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 1, 1]]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["dense: 5", "small: 4"]
+    assert to_hex(axes.images[0].cmap(1.0)) == depth.LEFT
