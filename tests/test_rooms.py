@@ -20,7 +20,7 @@ ORDER = [
     ["fusion"],
     ["gradient_check", "net"],
     ["channels", "solvers"],
-    ["compaction", "models"],
+    ["compaction", "models", "onnx"],
     ["timing", "summary", "lint", "doctor"],
     ["recipes"],
     ["report"],

@@ -1,4 +1,4 @@
-"""``minissl convert``: weights from one file format to another, old nets to the current form."""
+"""``minissl convert``: weights and nets from one file format to another, ONNX among them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ Examples:
   minissl convert lenet.caffemodel matrices/      (one conv1.mtx for each layer)
   minissl convert old.prototxt new.prototxt       (V0, V1 and net-level inputs are upgraded)
   minissl convert lenet.caffemodel net.prototxt   (the net that the file describes)
+  minissl convert resnet.onnx resnet/             (net.prototxt and net.caffemodel)
+  minissl convert small/net.prototxt small/net.caffemodel small.onnx
 """
 
 
 @click.command(epilog=EPILOG)
 @click.argument("source", type=options.FILE, metavar="IN")
-@click.argument("target", type=click.Path(), metavar="OUT")
+@click.argument("more", type=click.Path(), metavar="[WEIGHTS] OUT", nargs=-1, required=True)
 @click.option(
     "--model",
     type=options.MODEL,
@@ -33,9 +35,28 @@ Examples:
     is_flag=True,
     help="With a .prototxt as OUT: SkimCaffe wrote IN, whose conv_mode has other numbers.",
 )
+@click.option(
+    "--batch-size",
+    type=options.POSITIVE,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Of an ONNX model that leaves it open.",
+)
+@click.option(
+    "--sparse",
+    is_flag=True,
+    help="With .onnx as OUT: weights with many zeros as sparse initializers.",
+)
 @options.data_option
 def command(
-    source: Path, target: str, model: Path | None, skimcaffe: bool, data: str | None
+    source: Path,
+    more: tuple[str, ...],
+    model: Path | None,
+    skimcaffe: bool,
+    batch_size: int,
+    sparse: bool,
+    data: str | None,
 ) -> None:
     """Convert weights from IN to OUT; the suffix of OUT chooses the format.
 
@@ -44,7 +65,21 @@ def command(
     snapshot the weights are taken, not the solver's state.
 
     A net (.prototxt, or a .caffemodel that describes one) is written as .prototxt in today's form.
+
+    An ONNX model becomes a folder with net.prototxt and net.caffemodel; a net and its WEIGHTS
+    become an ONNX model.
     """
+    target = more[-1]
+    if len(more) > 2 or (len(more) == 2) != target.endswith(".onnx"):
+        raise click.UsageError("Give IN and OUT, or for an ONNX model NET, WEIGHTS and OUT.onnx.")
+    if sparse and len(more) == 1:
+        raise click.UsageError("--sparse is for an OUT that ends in .onnx.")
+    if len(more) == 2:
+        _write_onnx(source, more[0], target, sparse, data)
+        return
+    if source.suffix == ".onnx":
+        _read_onnx(source, target, batch_size)
+        return
     if target.endswith(".prototxt"):
         if model is not None or data is not None:
             raise click.UsageError("--model and --data are for weights; OUT is a .prototxt.")
@@ -70,6 +105,27 @@ def command(
         write_weights(target, weights, name, definitions=definitions)
         written = [Path(target)]
     for path in written:
+        _tell(path)
+
+
+def _write_onnx(model: Path, weights: str, target: str, sparse: bool, data: str | None) -> None:
+    from minissl.onnx.convert import to_onnx
+
+    _tell(
+        to_onnx(
+            options.MODEL.convert(model, None, None),
+            weights,
+            target,
+            sparse,
+            options.data_options(data),
+        )
+    )
+
+
+def _read_onnx(source: Path, folder: str, batch_size: int) -> None:
+    from minissl.onnx.convert import from_onnx
+
+    for path in from_onnx(source, folder, batch_size):
         _tell(path)
 
 
