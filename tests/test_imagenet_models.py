@@ -20,6 +20,7 @@ from minissl.summary import summarize
 PARAMETERS = {
     "googlenet_deploy": 6_998_552,
     "vgg16_deploy": 138_357_544,
+    "vgg19_deploy": 143_667_240,
     "resnet50_deploy": 25_557_032,
     "caffenet_deploy": 60_965_224,
     "googlenet": 13_378_280,  # with both auxiliary classifiers
@@ -34,6 +35,7 @@ FILE_SIZES = {"googlenet": 53_533_754, "vgg16": 553_432_081, "caffenet": 243_862
 MULTIPLY_ADDS = {
     "googlenet_deploy": 1_582_671_872,  # "1.5 billion" in the paper
     "vgg16_deploy": 15_470_264_320,
+    "vgg19_deploy": 19_632_062_464,
     "resnet50_deploy": 3_857_973_248,  # "3.8 billion" in the paper
     "cifar10_quick": 12_354_176,
 }
