@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 from minissl.formats import proto
+from minissl.formats.fused_types import plain_layers
 
 if TYPE_CHECKING:
     from minissl.formats.proto import LayerParameter, NetParameter, ParamSpec, SolverParameter
@@ -21,8 +23,9 @@ LONG_RUN = 10_000
 
 REGULARIZATION_TYPES = ("L1", "L2")
 GROUP_LASSO_METHODS = ("subgradient", "proximal")
+SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
 _WITH_BIAS = ("Convolution", "Deconvolution", "InnerProduct", "Embed", "Winograd")
-_LEARNING = (*_WITH_BIAS, "Scale", "Bias")
+_LEARNING = (*_WITH_BIAS, "Scale", "Bias", "PReLU")
 
 Severity = Literal["error", "warning"]
 
@@ -60,14 +63,17 @@ def lint_net(
     """
     findings = list(_duplicate_names(net))
     trained = any(layer.type.endswith("Loss") for layer in net.layer)
-    for layer in net.layer:
+    for layer in (part for written in net.layer for part in plain_layers(written)):
+        findings += _type(layer)
         findings += _conv_mode(layer, trained)
         findings += _gemm_mode(layer, trained)
+        findings += _dumps(layer)
         for index, spec in enumerate(layer.param):
             where = f"layer '{layer.name}', param {index}"
             shape = (weight_shapes or {}).get(layer.name) if index == 0 else None
             findings += _param_spec(layer, index, spec, where)
             findings += _tiles(spec, where, shape)
+    findings += _no_way_around(net, weight_shapes or {})
     findings += _nothing_trains(net)
     return findings
 
@@ -93,7 +99,7 @@ def lint_solver(
         Empty if nothing is wrong.
     """
     findings: list[Finding] = []
-    for check in (_testing, _steps, _snapshots, _solver_regularization):
+    for check in (_testing, _steps, _snapshots, _solver_regularization, _update_rule):
         findings += check(solver)
     if net is not None:
         findings += _lasso_in_both(solver, net)
@@ -136,6 +142,16 @@ def _phases(layer: LayerParameter) -> set[int]:
     return both - bare(layer.exclude)
 
 
+def _type(layer: LayerParameter) -> Iterator[Finding]:
+    from minissl.layers import LAYERS, what_is_wrong_with
+
+    if layer.type not in LAYERS:
+        problem, _, advice = what_is_wrong_with(layer.type).partition("; ")
+        advice = advice.replace("did you mean", "write").rstrip("?")
+        where = f"layer '{layer.name}'"
+        yield Finding("error", where, f"It {problem}.", f"{advice[0].upper()}{advice[1:]}.")
+
+
 def _conv_mode(layer: LayerParameter, trained: bool) -> Iterator[Finding]:
     convolution = layer.convolution_param
     if convolution.conv_mode == convolution.LOWERED_GEMM:
@@ -168,6 +184,19 @@ def _gemm_mode(layer: LayerParameter, trained: bool) -> Iterator[Finding]:
             f"gemm_mode {product.GemmMode.Name(product.gemm_mode)} runs sparse weights forward "
             "only, but this net is trained.",
             "Train with GEMM and set the mode in the net that is deployed or timed.",
+        )
+
+
+def _dumps(layer: LayerParameter) -> Iterator[Finding]:
+    """SkimCaffe writes weights and activations while it runs; here a command does when asked."""
+    param = layer.inner_product_param if layer.type == "InnerProduct" else layer.convolution_param
+    asked = [name for name in ("dump_parameter", "dump_activation") if getattr(param, name)]
+    if asked:
+        yield Finding(
+            "warning",
+            f"layer '{layer.name}'",
+            f"{' and '.join(asked)} would make SkimCaffe write files; here nothing is written.",
+            "Use minissl convert to write weights as Matrix Market, and net.blobs for activations.",
         )
 
 
@@ -211,10 +240,7 @@ def _tiles(spec: ParamSpec, where: str, shape: tuple[int, ...] | None) -> Iterat
             continue
         if not shape or 0 in shape:
             continue
-        rows = shape[0]
-        columns = 1
-        for size in shape[1:]:
-            columns *= size
+        rows, columns = shape[0], prod(shape[1:])
         if tile.ydimen > rows or tile.xdimen > columns:
             problem = f"{name} exceeds the weight matrix of {rows} rows and {columns} columns."
         elif rows % tile.ydimen or columns % tile.xdimen:
@@ -223,6 +249,42 @@ def _tiles(spec: ParamSpec, where: str, shape: tuple[int, ...] | None) -> Iterat
             continue
         advice = f"Choose an xdimen that divides {columns} and a ydimen that divides {rows}."
         yield Finding("error", where, problem, advice)
+
+
+def _no_way_around(
+    net: NetParameter, weight_shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[Finding]:
+    """A layer that may die as a whole needs a shortcut, or nothing reaches the loss."""
+    for layer in net.layer:
+        shape = weight_shapes.get(layer.name)
+        if not shape or not layer.param:
+            continue
+        rows, columns = shape[0], prod(shape[1:])
+        whole = any(
+            (tile.xdimen, tile.ydimen) == (columns, rows) and tile.block_decay_mult
+            for tile in layer.param[0].block_group_lasso
+        )
+        if whole and rows * columns > 1 and not _reaches_loss(net, layer.name):
+            yield Finding(
+                "warning",
+                f"layer '{layer.name}'",
+                "All its weights are one group, and no shortcut leads around it.",
+                "If the group dies, nothing reaches the loss: divide it, or add a shortcut.",
+            )
+
+
+def _reaches_loss(net: NetParameter, without: str) -> bool:
+    """Whether some loss still sees the data when one layer passes nothing on."""
+    reached: set[str] = set()
+    losses = [layer for layer in net.layer if layer.type.endswith("Loss")]
+    for layer in net.layer:
+        if layer in losses and layer.bottom and layer.bottom[0] in reached:
+            return True
+        if layer.name == without:
+            reached.difference_update(layer.top)
+        elif not layer.bottom or reached.intersection(layer.bottom):
+            reached.update(layer.top)
+    return not losses
 
 
 def _nothing_trains(net: NetParameter) -> Iterator[Finding]:
@@ -311,6 +373,23 @@ def _solver_regularization(solver: SolverParameter) -> Iterator[Finding]:
             "solver",
             f"group_lasso_method '{solver.group_lasso_method}' is unknown.",
             f"Write one of {', '.join(GROUP_LASSO_METHODS)}.",
+        )
+
+
+def _update_rule(solver: SolverParameter) -> Iterator[Finding]:
+    if solver.type in ("AdaGrad", "RMSProp") and solver.momentum:
+        yield Finding(
+            "error",
+            "solver",
+            f"Type {solver.type} has no momentum, but momentum is {solver.momentum:g}.",
+            'Remove momentum, or write type: "Adam".',
+        )
+    if solver.type not in SOLVER_TYPES:
+        yield Finding(
+            "error",
+            "solver",
+            f"Type '{solver.type}' is unknown.",
+            f"Write one of {', '.join(SOLVER_TYPES)}.",
         )
 
 

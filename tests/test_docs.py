@@ -17,7 +17,10 @@ import pytest
 from minissl import models
 from minissl.cli import COMMANDS, main
 from minissl.errors import ConfigError
+from minissl.formats import proto
+from minissl.formats.fused_types import PARTS
 from minissl.formats.prototxt import parse_net, parse_solver, read_net, read_solver_net
+from minissl.layers import ABSENT, LAYERS
 from minissl.recipes.experiment_files import find
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -261,3 +264,27 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stderr
     page = (tmp_path / "equations.html").read_text(encoding="utf-8")
     assert "penalty_and_gradient" in page  # the source is on the page
+
+
+# --- layers ---
+
+
+def test_the_table_of_layers_is_complete_and_true():
+    """Every type once, in alphabetical order; its counts, its asterisk and its fields are so."""
+    text = (DOCS / "layers.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+)(\*?) \| ([^,]+), ([^|]+) \| ([^|]*)\|", text, re.MULTILINE)
+    rows = rows[1:]  # the header
+    names = [name for name, *_ in rows]
+    assert names == sorted(names, key=str.lower) and set(names) == set(LAYERS)
+    for name, star, bottoms, tops, fields in rows:
+        layer = LAYERS[name]
+        assert bool(star) == layer.in_place, name
+        for written, (least, most) in ((bottoms, layer.n_bottoms), (tops, layer.n_tops)):
+            counts = str(least) if least == most else f"{least}-{most}"
+            assert written.strip() == (f"{least} or more" if most > 99 else counts), name
+        for param, listed in re.findall(r"`(\w+_param)`: ([^;]*)", fields):
+            known = proto.LayerParameter.DESCRIPTOR.fields_by_name[param].message_type
+            for field in re.findall(r"`([a-z]\w*)`", listed):
+                assert field in known.fields_by_name, f"{name}: {field}"
+    for name in (*ABSENT, *PARTS):
+        assert f"`{name}`" in text

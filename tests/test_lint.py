@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from minissl.formats.prototxt import parse_net, parse_solver
-from minissl.lint import Finding, lint_net, lint_solver
+from minissl.lint import SOLVER_TYPES, Finding, lint_net, lint_solver
+from minissl.solvers.update_rules import RULES
 
 # Written as the published nets are: a pair of Data layers, decays and blocks that agree.
 NET = """
@@ -55,6 +56,14 @@ def test_a_clean_net_and_solver_give_no_finding() -> None:
     [
         ('"ip1" type', '"conv1" type', "error", "layer 'conv1'", "Another layer of the same phase"),
         ("phase: TEST } }", "phase: TRAIN } }", "error", "layer 'data'", "Another layer"),
+        (
+            '"Accuracy"',
+            '"Acuracy"',
+            "error",
+            "layer 'accuracy'",
+            "It has the unknown type",
+        ),
+        ('"Accuracy"', '"Python"', "error", "layer 'accuracy'", "It has the type 'Python', which"),
         (
             "kernel_size: 5",
             "kernel_size: 5 conv_mode: LOWERED_CSRMM",
@@ -133,9 +142,9 @@ def test_all_multipliers_zero() -> None:
 
 
 def test_a_second_blob_that_is_no_bias_may_have_a_lasso() -> None:
-    text = 'layer { name: "r" type: "LSTM" param { } param { breadth_decay_mult: 1 } }'
+    text = 'layer { name: "r" type: "BatchNorm" param { } param { breadth_decay_mult: 1 } }'
     assert lint_net(parse_net(text)) == []
-    (finding,) = lint_net(parse_net(text.replace("LSTM", "InnerProduct")))
+    (finding,) = lint_net(parse_net(text.replace("BatchNorm", "InnerProduct")))
     assert finding.message.startswith("Group lasso is configured for the bias")
 
 
@@ -267,3 +276,52 @@ def test_connectivity_without_weights() -> None:
 def test_finding_prints_as_one_line() -> None:
     finding = Finding("error", "layer 'a'", "It is wrong.", "Do this.")
     assert str(finding) == "error: layer 'a': It is wrong. Do this."
+
+
+def test_a_layer_that_may_die_as_a_whole_needs_a_shortcut() -> None:
+    """Group lasso over whole layers (learning the depth) is for the inside of residual blocks."""
+    whole = "block_group_lasso { xdimen: 25 ydimen: 20 }"
+    text = NET.replace("block_group_lasso { xdimen: 25 ydimen: 1 }", whole)
+    (finding,) = lint_net(parse_net(text), SHAPES)
+    assert (finding.severity, finding.where) == ("warning", "layer 'conv1'")
+    assert "no shortcut" in finding.message
+    around = """
+        layer { name: "around" type: "Convolution" bottom: "data" top: "around"
+                convolution_param { num_output: 20 kernel_size: 5 } }
+        layer { name: "sum" type: "Eltwise" bottom: "around" bottom: "conv1" top: "sum" }
+        layer { name: "ip1" """
+    text = text.replace('layer { name: "ip1"', around)
+    text = text.replace('bottom: "conv1" top: "ip1"', 'bottom: "sum" top: "ip1"')
+    assert lint_net(parse_net(text), SHAPES) == []
+    off = text.replace(whole, whole.replace("}", "block_decay_mult: 0 }"))
+    assert not any("shortcut" in finding.message for finding in lint_net(parse_net(off), SHAPES))
+
+
+def test_the_parts_of_a_fused_layer_are_checked() -> None:
+    found = net_findings('type: "Convolution"', 'type: "ConvolutionReLU"') + net_findings(
+        "kernel_size: 5", "kernel_size: 5 dump_parameter: true"
+    )
+    assert [one.where for one in found] == ["layer 'conv1'"]
+    assert "minissl convert" in found[0].advice
+    modes = NET.replace('type: "Convolution"', 'type: "ConvolutionReLU"')
+    modes = modes.replace("kernel_size: 5", "kernel_size: 5 conv_mode: DIRECT_SCONV")
+    assert "conv_mode DIRECT_SCONV runs sparse" in lint_net(parse_net(modes))[0].message
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ('type: "AdaGrad"', "AdaGrad has no momentum, but momentum is 0.9"),
+        ("solver_type: RMSPROP", "RMSProp has no momentum"),
+        ('type: "AdaDelta"', None),
+        ('type: "adam"', "Type 'adam' is unknown"),
+    ],
+)
+def test_update_rules(fields: str, message: str | None) -> None:
+    found = lint_solver(parse_solver(SOLVER + fields))
+    assert [one.severity for one in found] == ["error"] * (message is not None)
+    assert not message or message in found[0].message
+
+
+def test_the_solver_types_are_those_that_are_there() -> None:
+    assert set(SOLVER_TYPES) == set(RULES)

@@ -49,25 +49,39 @@ def test_convnet_has_its_published_size():
     assert sum(one.parameters for one in layers.values()) == 89_578
 
 
-def test_convnets_differ_only_in_what_ssl_needs():
-    """Multipliers of group lasso as published, or frozen zeros; nothing else."""
-    plain, lasso, frozen = (
-        read_net(models.path(f"convnet{kind}.prototxt")) for kind in ("", "_ssl", "_ft")
+def layers_of(net):
+    return {layer.name: layer for layer in net.layer if layer.param}
+
+
+def test_convnets_differ_only_in_what_is_said():
+    """Published multipliers of group lasso, or frozen zeros; other fillers and decay of ip1."""
+    plain, dense, lasso, frozen = (
+        read_net(models.path(f"convnet{kind}.prototxt")) for kind in ("", "_dense", "_ssl", "_ft")
     )
-    found = {}
-    for layer in lasso.layer:
-        for param in layer.param:
-            if param.breadth_decay_mult or param.kernel_shape_decay_mult:
-                found[layer.name] = (param.kernel_shape_decay_mult, param.breadth_decay_mult)
-            param.ClearField("breadth_decay_mult")
-            param.ClearField("kernel_shape_decay_mult")
     expected = {"conv1": (0.2, 1), "conv2": (1, 1), "conv3": (1, 0.1), "ip1": (1, 1)}
+    found = {}
+    for name, layer in layers_of(lasso).items():
+        weights = layer.param[0]
+        found[name] = (weights.kernel_shape_decay_mult, weights.breadth_decay_mult)
+        weights.ClearField("breadth_decay_mult")
+        weights.ClearField("kernel_shape_decay_mult")
     assert {name: pytest.approx(pair) for name, pair in expected.items()} == found
-    modes = {layer.name: layer.connectivity_mode for layer in frozen.layer}
-    assert {name for name, mode in modes.items() if mode == 2} == set(expected)  # GRPWISE
-    for layer in frozen.layer:
+    for layer in layers_of(frozen).values():
+        assert layer.connectivity_mode == 2  # GRPWISE
         layer.ClearField("connectivity_mode")
-    assert lasso == plain and frozen == plain
+    for name, layer in layers_of(dense).items():
+        if name != "ip1":
+            filler = layer.convolution_param.weight_filler
+            published = layers_of(plain)[name].convolution_param.weight_filler
+            assert filler.std > published.std
+            filler.CopyFrom(published)
+    decays = []
+    for net in (plain, dense, lasso, frozen):
+        weights = layers_of(net)["ip1"].param[0]
+        decays.append(weights.decay_mult)
+        weights.ClearField("decay_mult")
+    assert decays == [250, 2, 1, 0]
+    assert dense == plain and lasso == plain and frozen == plain
 
 
 def narrow_caffenet(pixels: int = 67):

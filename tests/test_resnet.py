@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from minissl import models
+from minissl import Net, models
 from minissl.cli import main
 from minissl.errors import ConfigError
 from minissl.formats import proto
 from minissl.formats.prototxt import parse_net, read_net
 from minissl.models.resnet import resnet
+from minissl.summary import summarize
 
 
 def convolutions(net):
@@ -91,6 +92,20 @@ def test_images_are_augmented_only_while_training():
     assert test.transform_param.ListFields() == [
         (test.transform_param.DESCRIPTOR.fields_by_name["mean_file"], "cifar10")
     ]
+
+
+@pytest.mark.parametrize(("depth", "million"), [(20, 40.55), (32, 68.86), (56, 125.49)])
+def test_sizes_are_the_published_ones(depth, million):
+    net = Net(parse_net(resnet(depth)), "TEST", backend="numpy", data={"batch_size": 1})
+    layers = {one.name: one for one in summarize(net)}
+    flop = sum(one.flop // 2 for name, one in layers.items() if "shortcut" not in name)
+    blocks = (depth - 2) // 6
+    # 16 x 32 x 32 outputs of 9 x 3, and three stages of nearly the same work
+    width = 16 * 1024 * 9
+    expected = width * 3 + 2 * width * 16 * 3 * blocks - 2 * width * 16 // 2 + 640
+    assert flop == expected == pytest.approx(million * 1e6, rel=1e-3)
+    sizes = {name: layers[name].tops[name][1:] for name in ("conv1", "stage2_block1", "fc")}
+    assert sizes == {"conv1": (16, 32, 32), "stage2_block1": (32, 16, 16), "fc": (10,)}
 
 
 def test_packaged_nets_of_the_depth_experiment_are_what_is_generated():

@@ -1,4 +1,4 @@
-"""``minissl convert``: weights from one file format to another, old nets to the current form."""
+"""``minissl convert``: weights and nets from one file format to another, ONNX among them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,19 @@ Examples:
   minissl convert lenet.caffemodel matrices/      (one conv1.mtx for each layer)
   minissl convert old.prototxt new.prototxt       (V0, V1 and net-level inputs are upgraded)
   minissl convert lenet.caffemodel net.prototxt   (the net that the file describes)
+  minissl convert model.pt lenet.caffemodel --model lenet.prototxt --names names.json
+  minissl convert resnet.onnx resnet/             (net.prototxt and net.caffemodel)
+  minissl convert small/net.prototxt small/net.caffemodel small.onnx
 """
+
+
+#: suffixes of state_dict files
+PYTORCH = (".pt", ".pth")
 
 
 @click.command(epilog=EPILOG)
 @click.argument("source", type=options.FILE, metavar="IN")
-@click.argument("target", type=click.Path(), metavar="OUT")
+@click.argument("more", type=click.Path(), metavar="[WEIGHTS] OUT", nargs=-1, required=True)
 @click.option(
     "--model",
     type=options.MODEL,
@@ -33,18 +40,67 @@ Examples:
     is_flag=True,
     help="With a .prototxt as OUT: SkimCaffe wrote IN, whose conv_mode has other numbers.",
 )
+@click.option(
+    "--batch-size",
+    type=options.POSITIVE,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Of an ONNX model that leaves it open.",
+)
+@click.option(
+    "--sparse",
+    is_flag=True,
+    help="With .onnx as OUT: weights with many zeros as sparse initializers.",
+)
+@click.option(
+    "--names",
+    type=options.FILE,
+    metavar="FILE.json",
+    help='With files of PyTorch: {"layer": "module", ...}, for all layers or some.',
+)
 @options.data_option
 def command(
-    source: Path, target: str, model: Path | None, skimcaffe: bool, data: str | None
+    source: Path,
+    more: tuple[str, ...],
+    model: Path | None,
+    skimcaffe: bool,
+    batch_size: int,
+    sparse: bool,
+    names: Path | None,
+    data: str | None,
 ) -> None:
     """Convert weights from IN to OUT; the suffix of OUT chooses the format.
 
-    Formats: .caffemodel, .caffemodel.gz, .safetensors, .npz. An OUT without a suffix is a folder
-    for Matrix Market files, one for the weight matrix of each layer (biases are left out). Of a
-    snapshot the weights are taken, not the solver's state.
+    Formats: .caffemodel, .caffemodel.gz, .caffemodel.h5, .safetensors, .npz. An OUT without a
+    suffix is a folder for Matrix Market files, one for the weight matrix of each layer (biases are
+    left out). Of a snapshot the weights are taken, not the solver's state.
+
+    .pt and .pth are state_dict files of PyTorch: --model says what the layers are. A layer takes
+    the module of its name, or the one that --names gives it, or, of what is left, the next in
+    order; the mapping is printed.
 
     A net (.prototxt, or a .caffemodel that describes one) is written as .prototxt in today's form.
+
+    An ONNX model becomes a folder with net.prototxt and net.caffemodel; a net and its WEIGHTS
+    become an ONNX model.
     """
+    target = more[-1]
+    if len(more) > 2 or (len(more) == 2) != target.endswith(".onnx"):
+        raise click.UsageError("Give IN and OUT, or for an ONNX model NET, WEIGHTS and OUT.onnx.")
+    if sparse and len(more) == 1:
+        raise click.UsageError("--sparse is for an OUT that ends in .onnx.")
+    if len(more) == 2:
+        _write_onnx(source, more[0], target, sparse, data)
+        return
+    if source.suffix == ".onnx":
+        _read_onnx(source, target, batch_size)
+        return
+    if source.suffix in PYTORCH or Path(target).suffix in PYTORCH:
+        _convert_state_dict(source, Path(target), model, names, data)
+        return
+    if names is not None:
+        raise click.UsageError("--names is for files of PyTorch (.pt, .pth).")
     if target.endswith(".prototxt"):
         if model is not None or data is not None:
             raise click.UsageError("--model and --data are for weights; OUT is a .prototxt.")
@@ -71,6 +127,50 @@ def command(
         written = [Path(target)]
     for path in written:
         _tell(path)
+
+
+def _write_onnx(model: Path, weights: str, target: str, sparse: bool, data: str | None) -> None:
+    from minissl.onnx.convert import to_onnx
+
+    _tell(
+        to_onnx(
+            options.MODEL.convert(model, None, None),
+            weights,
+            target,
+            sparse,
+            options.data_options(data),
+        )
+    )
+
+
+def _read_onnx(source: Path, folder: str, batch_size: int) -> None:
+    from minissl.onnx.convert import from_onnx
+
+    for path in from_onnx(source, folder, batch_size):
+        _tell(path)
+
+
+def _convert_state_dict(
+    source: Path, target: Path, model: Path | None, names: Path | None, data: str | None
+) -> None:
+    from minissl import state_dicts
+    from minissl.formats.state_dict import read_names
+    from minissl.net import Net
+
+    if model is None:
+        raise click.UsageError("Files of PyTorch need --model: it says what the layers are.")
+    if source.suffix in PYTORCH and target.suffix in PYTORCH:
+        raise click.UsageError("Both are files of PyTorch; give one of another format.")
+    net = Net(model, "TEST", data=options.data_options(data))
+    modules = read_names(names) if names is not None else None
+    if source.suffix in PYTORCH:
+        for layer, module in state_dicts.load(net, source, modules).items():
+            click.echo(f"{layer}: {module}")
+        net.save(target)
+    else:
+        net.load(options.read_weights_only(source))
+        state_dicts.save(net, target, modules)
+    _tell(target)
 
 
 def _tell(path: Path) -> None:

@@ -19,6 +19,8 @@ from typing import Any
 from minissl.data.catalogue import CATALOGUE, Archive, Entry, File, data_folder, find
 from minissl.errors import DataError, DependencyError
 
+#: tarfile answers some damaged headers with these
+DAMAGE = (ValueError, TypeError, OverflowError, IndexError)
 CHUNK = 2**20
 #: Seconds without an answer or a byte after which a mirror is given up.
 TIMEOUT = 30
@@ -200,7 +202,7 @@ def _unpack(packed: Path, wanted: list[File], workspace: Path, root: Path) -> li
                 _copy_exactly(source, target, file.size)
             if _sha256(part) == file.sha256:
                 parts[file] = part
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error):
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, *DAMAGE):
         pass  # what was not unpacked is reported below
     for file in wanted:
         if file not in parts:

@@ -1,4 +1,4 @@
-"""Files: prototxt, caffemodel, safetensors, npz and Matrix Market, read and written safely.
+"""Files: prototxt, caffemodel, solver states, LMDB, HDF5, safetensors, npz and Matrix Market.
 
 Every reader turns any sequence of bytes into a result or a :class:`minissl.errors.MinisslError`;
 every writer replaces the old file only when the new one is complete on disk.

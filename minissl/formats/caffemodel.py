@@ -108,7 +108,8 @@ def read_caffemodel_net(path: str | Path, skimcaffe: bool = False) -> NetParamet
                 net.layers[-1].layer.MergeFromString(bytes(layer.oldest.rest))
         for layer in current:
             net.layer.add().MergeFromString(bytes(layer.rest))
-    except (DecodeError, UnicodeDecodeError):
+        _read_texts(net)
+    except (DecodeError, UnicodeDecodeError, WireError):
         raise _damaged(path) from None
     if skimcaffe:
         from_skimcaffe(net)
@@ -188,6 +189,18 @@ def _layer_parts(
 
 
 # --- reading ---
+
+
+def _read_texts(message: Any) -> None:
+    """Look at every text: one that is not UTF-8 is found only then, or handed over as bytes."""
+    for kind, value in message.ListFields():
+        if kind.message_type is not None:
+            for one in value if hasattr(value, "extend") else [value]:
+                _read_texts(one)
+        elif kind.type == kind.TYPE_STRING:
+            texts = value if hasattr(value, "extend") else [value]
+            if not all(isinstance(text, str) for text in texts):
+                raise WireError
 
 
 def _read(path: str | Path) -> tuple[bytearray, list[_Stored], list[_Stored]]:

@@ -106,18 +106,23 @@ class Database:
         """Return the record of a number; quick for the one behind the last that was asked for."""
         if not 0 <= number < self._length:
             raise IndexError(number)
-        if number == 0:
-            found = self._cursor.first()
-        elif number == self._next:
-            found = self._cursor.next()
-        else:
-            self._keys = self._keys or list(self._walk())
-            found = len(self._keys) > number and self._cursor.set_key(self._keys[number])
+        try:
+            found = self._move_to(number)
+            value: bytes = self._cursor.value()
+        except library().Error as reason:
+            raise DataError(f"The database {self.path} is damaged: {reason}.") from None
         if not found:
             raise DataError(f"The database {self.path} has no record {number}; it is damaged.")
         self._next = number + 1
-        value: bytes = self._cursor.value()
         return value
+
+    def _move_to(self, number: int) -> bool:
+        if number == 0:
+            return bool(self._cursor.first())
+        if number == self._next:
+            return bool(self._cursor.next())
+        self._keys = self._keys or list(self._walk())
+        return len(self._keys) > number and bool(self._cursor.set_key(self._keys[number]))
 
     def _walk(self) -> Iterator[bytes]:
         return self._cursor.iternext(keys=True, values=False) if self._cursor.first() else iter(())

@@ -34,5 +34,7 @@ def read_toml(path: str | Path, what: str = "TOML file") -> dict[str, Any]:
         return tomllib.loads(content.decode("utf-8"))
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is not TOML that can be read: it is nested too deeply") from None
     except tomllib.TOMLDecodeError as reason:
         raise ConfigError(f"{path} is not TOML: {reason}") from None

@@ -52,7 +52,10 @@ class Convolution(Layer):
         param = self.param.convolution_param
         (shape,) = bottom_shapes
         if len(shape) != 4:
-            raise self.shape_error(f"needs a bottom of shape (N, C, H, W), not {shape}")
+            raise self.shape_error(
+                f"needs a bottom of shape (N, C, H, W), not {shape}; convolution over one or three "
+                "axes is not supported"
+            )
         if param.axis not in (1, -3):
             raise self.config_error(f"axis {param.axis} is not supported; channels are axis 1")
         N, C, H, W = shape

@@ -166,7 +166,8 @@ class Data(Source):
         param = self.param.transform_param
         if param.force_color and param.force_gray:
             raise self.config_error("has both force_color and force_gray; keep one of them")
-        color = True if param.force_color else False if param.force_gray else None
+        colored = param.force_color or self.param.data_param.force_encoded_color  # the old place
+        color = True if colored else False if param.force_gray else None
         return DatumDataset(self._source, color)
 
     def _check_shape(self, image: np.ndarray) -> None:

@@ -32,7 +32,7 @@ class PReLU(Elementwise):
         filler = p.filler if p.HasField("filler") else type(p.filler)(value=0.25)
         folded = around_axis(self.shape, 1)
         self.folded = (1, 1, math.prod(folded)) if self.is_shared else folded  # (outer, C, inner)
-        self.declare_parameter(() if self.is_shared else (folded[1],), filler, "bias")
+        self.declare_parameter(() if self.is_shared else (folded[1],), filler, "scale")
         return tops
 
     def values(self, x):

@@ -1,4 +1,4 @@
-"""Networks of ImageNet's years 2014 and 2015, as messages: GoogLeNet, VGG-16, ResNet-50.
+"""Networks of ImageNet's years 2014 and 2015, as messages: GoogLeNet, VGG-16 and 19, ResNet-50.
 
 Each is written from its paper. Layers are named as in the models that the Caffe community shares,
 so that weights of those load by name. ``*_deploy`` forms take images and give probabilities of
@@ -168,7 +168,8 @@ class Builder:
 
 # ------------------------------------------------------------------------------------- GoogLeNet
 
-#: filters of each inception module: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, projection of the pool
+#: how many filters a module has in its convolutions 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, and in
+#: the projection of its pool
 INCEPTIONS = {
     "3a": (64, 96, 128, 16, 32, 32),
     "3b": (128, 128, 192, 32, 96, 64),
@@ -250,10 +251,11 @@ def _auxiliary(net: Builder, name: str) -> None:
     net.blob = main
 
 
-# ---------------------------------------------------------------------------------------- VGG-16
+# ------------------------------------------------------------------------------ VGG-16 and VGG-19
 
 #: convolutions of each stage and their filters
 VGG16 = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
+VGG19 = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
 
 
 def vgg16(deploy: bool = False, group_lasso: bool = False) -> Any:
@@ -261,8 +263,16 @@ def vgg16(deploy: bool = False, group_lasso: bool = False) -> Any:
 
     138,357,544 weights and biases, 15.5 billion multiply-adds an image.
     """
-    net = Builder("VGG-16", deploy, (64, 50), group_lasso)
-    for stage, (convolutions, filters) in enumerate(VGG16, 1):
+    return _vgg(Builder("VGG-16", deploy, (64, 50), group_lasso), VGG16)
+
+
+def vgg19(deploy: bool = False, group_lasso: bool = False) -> Any:
+    """Return VGG-19, column E of the same table: 143,667,240 weights and biases, 19.6 billion."""
+    return _vgg(Builder("VGG-19", deploy, (64, 50), group_lasso), VGG19)
+
+
+def _vgg(net: Builder, stages: tuple[tuple[int, int], ...]) -> Any:
+    for stage, (convolutions, filters) in enumerate(stages, 1):
         for i in range(1, convolutions + 1):
             name = f"{stage}_{i}"
             net.convolution(f"conv{name}", filters, 3, filler="msra", relu=f"relu{name}")
@@ -333,6 +343,7 @@ FILES = {
     "googlenet_ssl.prototxt": lambda: googlenet(group_lasso=True),
     "vgg16.prototxt": lambda: vgg16(),
     "vgg16_deploy.prototxt": lambda: vgg16(deploy=True),
+    "vgg19_deploy.prototxt": lambda: vgg19(deploy=True),
     "resnet50.prototxt": lambda: resnet50(),
     "resnet50_deploy.prototxt": lambda: resnet50(deploy=True),
 }

@@ -146,12 +146,13 @@ def structured_percent(net: Net, dense: Mapping[str, int]) -> dict[str, float]:
 def total_flops_percent(
     net: Net, dense: Mapping[str, int], layers: Collection[str] | None = None
 ) -> float:
-    """Return the FLOP of the whole network, or of some layers, in percent of the original's."""
-    counted = [
-        one for one in flops.count(layer_shapes(net)) if layers is None or one.name in layers
-    ]
-    left = sum(one.propagated for one in counted)
-    return 100.0 * left / sum(dense[one.name] for one in counted)
+    """Return the FLOP of the whole network, or of some layers, in percent of the original's.
+
+    Layers that compaction has removed count with those of the original.
+    """
+    asked = set(dense) if layers is None else set(layers) & set(dense)
+    left = sum(one.propagated for one in flops.count(layer_shapes(net)) if one.name in asked)
+    return 100.0 * left / sum(dense[name] for name in asked)
 
 
 def time_side_by_side(

@@ -107,7 +107,7 @@ def _take_line(run: Run, line: str, where: str, is_last: bool) -> None:
         else:
             record["loss"] = float(record["loss"])
             run.displays.append(record)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         if not is_last:  # a killed run may leave half a line at the end
             raise ConfigError(f"{where}: this is no line of a training log") from None
 

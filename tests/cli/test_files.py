@@ -37,6 +37,19 @@ def test_compact(run, run_json, net_file, weights_file, tmp_path):
     assert "largest output difference" in table and "net.caffemodel" in table
 
 
+def test_compact_dry_run_writes_nothing(run, run_json, net_file, weights_file, tmp_path):
+    arguments = ["compact", "--model", net_file, "--weights", weights_file, "--dry-run"]
+    result = run_json(*arguments, "--out", tmp_path / "small")
+    assert not (tmp_path / "small").exists() and "max_abs_difference" not in result
+    (group, last) = result["groups"]
+    assert (group["layers"], group["readers"]) == (["conv1"], ["ip1"])
+    assert (group["channels"], group["removed"]) == (3, 1)
+    assert last["readers"] == [] and result["removed_layers"] == []
+    shown = run(*arguments).stdout
+    assert "filters of" in shown and "read by" in shown
+    assert "--dry-run" in run(*arguments[:-1], code=2).stderr
+
+
 def test_compact_into_a_place_that_is_no_folder(run, net_file, weights_file):
     arguments = ["--model", net_file, "--weights", weights_file, "--out", weights_file / "x"]
     result = run("compact", *arguments, code=1)
@@ -55,6 +68,22 @@ def test_convert_there_and_back(run, weights_file, weights, tmp_path, suffix):
     assert found.keys() == weights.keys()
     for name, blobs in weights.items():
         assert all(np.array_equal(a, b) for a, b in zip(found[name], blobs, strict=True))
+
+
+def test_convert_to_onnx_and_back(run, net_file, weights_file, weights, tmp_path):
+    pytest.importorskip("onnx", reason="onnx is not installed; pip install 'minissl[onnx]'")
+    there, back = tmp_path / "net.onnx", tmp_path / "back"
+    assert str(there) in run("convert", net_file, weights_file, there).stdout
+    assert "net.caffemodel" in run("convert", there, back, "--batch-size", 3).stdout
+    assert "dim: 3" in (back / "net.prototxt").read_text()
+    found = read_caffemodel(back / "net.caffemodel")
+    assert [blob.shape for blobs in found.values() for blob in blobs] == [
+        blob.shape for blobs in weights.values() for blob in blobs
+    ]
+    result = run("convert", there, tmp_path / "x.npz", tmp_path / "y.npz", code=2)
+    assert "NET, WEIGHTS and OUT.onnx" in result.stderr
+    run("convert", weights_file, tmp_path / "net.onnx", code=2)
+    run("convert", weights_file, tmp_path / "x.npz", "--sparse", code=2)
 
 
 def test_convert_an_old_net(run, tmp_path):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +236,22 @@ def test_too_large_for_the_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(MinisslError, match="ends at 2 GiB"):
         write_caffemodel(tmp_path / "w.caffemodel", "net", LAYERS)
     assert not (tmp_path / "w.caffemodel").exists()
+
+
+def test_reading_takes_the_memory_of_the_values(tmp_path: Path) -> None:
+    path = tmp_path / "w.caffemodel"
+    blobs = [np.ones((1000, 500), np.float32) for _ in range(4)]
+    write_caffemodel(path, "net", [("ip", "InnerProduct", blobs)])
+    read_caffemodel(path)
+    del blobs
+    tracemalloc.start()
+    try:
+        weights = read_caffemodel(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert weights["ip"][3].sum() == 500_000
+    assert peak < 1.05 * path.stat().st_size
 
 
 def test_files_of_the_original(original_runs: Path) -> None:

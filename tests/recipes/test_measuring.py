@@ -47,6 +47,13 @@ def test_a_dense_network_has_everything():
     assert total_flops_percent(net, dense_flop(net)) == 100
 
 
+def test_a_layer_that_is_gone_counts_with_the_original_s_operations():
+    net = lenet()
+    dense = {**dense_flop(net), "gone": 2 * sum(dense_flop(net).values())}
+    assert total_flops_percent(net, dense) == pytest.approx(100 / 3)
+    assert total_flops_percent(net, dense, ["conv1", "conv2"]) == 100
+
+
 def test_sizes_are_those_of_the_dense_layers():
     sizes = sizes_of(pruned(lenet()))
     assert sizes["conv1"] == {"filters": 20, "columns": 25, "pixels": 24 * 24}

@@ -11,6 +11,7 @@ from minissl import Solver
 from minissl.backend import to_host
 from minissl.errors import ConfigError, MinisslError, NonFiniteError
 from minissl.formats import proto
+from minissl.formats.blobs import blob_parts
 from minissl.formats.prototxt import parse_net
 from minissl.solvers.display import Silent
 from minissl.solvers.update_rules import RULES
@@ -300,6 +301,24 @@ def test_tiles_that_do_not_divide_are_refused():
     net = net_text(ip1=spec("block_group_lasso { xdimen: 5 ydimen: 1 }"))
     with pytest.raises(ConfigError, match="layer 'ip1', blob 0"):
         make_solver(net=net, backend="numpy")
+
+
+def test_decay_proto(tmp_path):
+    """The file multiplies the decay of each weight; with zeros there is none."""
+    factors = np.zeros((6, 16), np.float32)
+    factors[2] = 3
+    (tmp_path / "ip1.binaryproto").write_bytes(b"".join(blob_parts(factors)[1]))
+    one = spec(f'decay_proto: "{tmp_path / "ip1.binaryproto"}"')
+    solvers = [
+        make_solver("weight_decay: 0.1", net_text(ip1=ip1), backend="numpy") for ip1 in (one, "")
+    ]
+    for solver in solvers:
+        weights = solver.net.layer("ip1").parameters[0]
+        weights.diff[...] = 0
+        solver.weight_decay(2, weights)
+    ours, plain = (solver.net.layer("ip1").parameters[0].diff for solver in solvers)
+    np.testing.assert_allclose(ours, plain * factors, rtol=1e-6)
+    assert (ours[2] != 0).all() and not ours[[0, 1, 3]].any()
 
 
 def test_decay_proto_that_is_missing():

@@ -1,0 +1,1 @@
+"""Fuzzing: every reader turns any bytes into a result or one MinisslError."""
