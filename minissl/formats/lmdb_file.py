@@ -8,6 +8,7 @@ forged can still end the process, so open those you made or trust.
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,8 @@ from minissl.formats.reading import explain
 DATA_FILE = "data.mdb"
 #: records that Caffe's tools write between two commits
 COMMIT_EVERY = 1000
+#: room that is asked for and not taken until it is needed; Windows takes more of it at once
+MAP_SIZE = 2**40 if os.name == "posix" else 2**34
 _MAGIC, _VERSIONS = 0xBEEFC0DE, (1, 999)
 # in a meta page, behind its header of 16 bytes: magic, version; page size; last page, transaction
 _META, _PAGE_SIZE, _LAST = struct.Struct("<16xII"), struct.Struct("<40xI"), struct.Struct("<136xQQ")
@@ -145,8 +148,7 @@ def write_database(path: str | Path, records: Iterable[tuple[bytes, bytes]]) -> 
     count = 0
     try:
         temporary.mkdir(parents=True)
-        # the room that is asked for is not taken until it is needed; Caffe asks for as much
-        with lmdb.open(str(temporary), map_size=2**40, sync=False, writemap=False) as environment:
+        with lmdb.open(str(temporary), map_size=MAP_SIZE, sync=False) as environment:
             transaction = environment.begin(write=True)
             for key, value in records:
                 transaction.put(key, value, append=True)
