@@ -20,7 +20,7 @@ from pathlib import Path
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
 
 WORK = Path("fuzz-corpus")
-LIMITS = ["-rss_limit_mb=2048", "-timeout=60", "-max_len=4096"]
+LIMITS = ["-rss_limit_mb=2048", "-timeout=60", "-max_len=40000"]
 
 
 def main() -> None:

@@ -195,6 +195,18 @@ def _read_run(path: Path) -> Any:
     return read_run(folder)
 
 
+def _read_lmdb(path: Path) -> Any:
+    """Read all records of a database in order, and one out of order."""
+    from minissl.formats.lmdb_file import DATA_FILE, Database
+
+    folder = path.parent / "lmdb"
+    folder.mkdir(exist_ok=True)
+    path.replace(folder / DATA_FILE)
+    database = Database(folder)
+    records = [database[number] for number in range(len(database))]
+    return [*records, database[len(records) // 2]]
+
+
 def _read_onnx(path: Path) -> Any:
     from minissl.onnx.convert import read
 
@@ -317,6 +329,20 @@ def _snapshots() -> list[bytes]:
     return [path.read_bytes()]
 
 
+def _databases() -> list[bytes]:
+    import shutil
+
+    from minissl.formats.lmdb_file import DATA_FILE, write_database
+
+    folder = _folder() / "valid-lmdb"
+    found = []
+    for count, size in ((3, 5000), (12, 900)):
+        shutil.rmtree(folder, ignore_errors=True)
+        write_database(folder, [(b"%08d" % i, bytes([i]) * size) for i in range(count)])
+        found.append((folder / DATA_FILE).read_bytes())
+    return found
+
+
 def _onnx_models() -> list[bytes]:
     from minissl import Net
     from minissl.formats.prototxt import parse_net
@@ -363,6 +389,7 @@ TARGETS = {
     "idx": Target("-idx3-ubyte", _read_idx, _idx),
     "archive": Target(".tar.gz", _read_archive, _archives),
     "experiment": Target(".toml", _read_toml, _experiments),
+    "lmdb": Target(".mdb", _read_lmdb, _databases),
     "onnx": Target(".onnx", _read_onnx, _onnx_models),
     "log": Target(".jsonl", _read_run, _texts(LOG)),
 }

@@ -17,7 +17,7 @@ from minissl.formats.wire import header
 from tests.formats.conftest import damaged
 from tests.fuzz.targets import TARGETS, Target, check, corpus
 
-NEEDS = {"caffemodel-h5": "h5py", "solverstate-h5": "h5py", "onnx": "onnx"}
+NEEDS = {"caffemodel-h5": "h5py", "solverstate-h5": "h5py", "onnx": "onnx", "lmdb": "lmdb"}
 
 
 def target_of(name: str) -> Target:
