@@ -175,6 +175,7 @@ class Net:
             self._runs_backward.append(learns or any(flags))
             if self._runs_backward[-1]:
                 wanted.update(id(blob) for blob in top)
+        self._wants_gradient = list(self._runs_backward)
         under_loss: set[int] = set()
         for number in reversed(range(len(self.layers))):
             top, weights = self._tops[number], self.loss_weights[number]
@@ -233,25 +234,57 @@ class Net:
 
     # --- running ---
 
-    def forward(self, inputs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Run all layers; return the outputs by name (arrays owned by the network).
+    def forward(
+        self,
+        inputs: Mapping[str, Any] | None = None,
+        start: str | None = None,
+        end: str | None = None,
+    ) -> dict[str, Any]:
+        """Run all layers, or those from ``start`` to ``end``, and return what comes out, by name.
 
-        Where somebody watches, each layer runs by itself.
+        Where somebody watches, or only a part runs, each layer runs by itself.
 
         Parameters
         ----------
         inputs : dict, optional
-            Values for blobs of Input layers.
+            Values for blobs: of Input layers, or of what the layer ``start`` reads.
+        start, end : str, optional
+            Names of the first and the last layer to run, both included.
+
+        Returns
+        -------
+        dict of str to array
+            The network's outputs, or the tops of ``end``; the arrays are the network's own.
+
+        Raises
+        ------
+        ConfigError
+            For a name that no layer or blob has, or an ``end`` before ``start``.
         """
-        self.forget()
+        first, last = self._span(start, end)
+        is_part = start is not None or end is not None
+        if not is_part:
+            self.forget()
         for name, value in (inputs or {}).items():
             backends.assign(self._blob(name).data, value)
+        steps = self._single_steps[first : last + 1] if is_part or self.watcher else self.steps
         with backends.single_threaded_blas():
-            for step in self._single_steps if self.watcher else self.steps:
+            for step in steps:
                 step.forward()
                 if self.watcher:
                     self.watcher("Forward", step.layer)
-        return {name: self.blobs[name].data for name in self.outputs}
+        names = self.outputs if end is None else [blob.name for blob in self._tops[last]]
+        return {name: self.blobs[name].data for name in names}
+
+    def _span(self, first: str | None, last: str | None) -> tuple[int, int]:
+        """Return the numbers of the layers from one name to another, all layers for None."""
+        begin = 0 if first is None else self._number(self.layer(first))
+        end = len(self.layers) - 1 if last is None else self._number(self.layer(last))
+        if begin > end:
+            raise ConfigError(
+                f"layer '{last}' runs before layer '{first}'; name them in the order they run"
+            )
+        return begin, end
 
     def forget(self) -> None:
         """Drop what fused steps have left to be computed on demand."""
@@ -296,20 +329,51 @@ class Net:
         for layer in self.layers:
             layer.check()
 
-    def backward(self) -> None:
-        """Compute all gradients of :meth:`loss`; those of parameters are added to their diffs."""
+    def backward(self, start: str | None = None, end: str | None = None) -> None:
+        """Compute all gradients of :meth:`loss`, or go back from layer ``start`` to ``end``.
+
+        Those of parameters are added to their diffs. From ``start`` on, the gradient is what
+        stands in the diffs of its tops: write there what you want to differentiate.
+
+        Parameters
+        ----------
+        start, end : str, optional
+            Names of the first and the last layer to run, in the order of the backward pass.
+
+        Raises
+        ------
+        ConfigError
+            For a name that no layer has, or an ``end`` that comes behind ``start``.
+        """
+        first, last = self._span(end, start)
+        runs = self._runs_backward if start is None else self._under(last)
         with backends.single_threaded_blas():
-            for number in reversed(range(len(self.layers))):
-                if not self._runs_backward[number]:
+            for number in reversed(range(first, last + 1)):
+                if not runs[number]:
                     continue
                 top = self._tops[number]
-                for blob, weight in zip(top, self.loss_weights[number], strict=True):
-                    if weight:
-                        blob.diff[...] = weight
+                if start is None or number != last:
+                    for blob, weight in zip(top, self.loss_weights[number], strict=True):
+                        if weight:
+                            blob.diff[...] = weight
                 flags = self._propagate[number]
                 self.layers[number].backward(top, flags, self._bottoms[number])
                 if self.watcher:
                     self.watcher("Backward", self.layers[number])
+
+    def _under(self, start: int) -> list[bool]:
+        """Tell for each layer whether the gradient of a layer's tops passes through it."""
+        runs = [False] * len(self.layers)
+        reached = {id(blob) for blob in self._tops[start]}
+        for number in reversed(range(start + 1)):
+            if not any(id(blob) in reached for blob in self._tops[number]):
+                continue
+            runs[number] = self._wants_gradient[number]
+            flags = self._propagate[number]
+            reached.update(
+                id(blob) for blob, flag in zip(self._bottoms[number], flags, strict=True) if flag
+            )
+        return runs
 
     def clear_gradients(self) -> None:
         """Set the gradients of all parameters to zero."""
@@ -338,6 +402,11 @@ class Net:
 
     def _number(self, layer: Layer) -> int:
         return next(i for i, known in enumerate(self.layers) if known is layer)
+
+    @property
+    def params(self) -> dict[str, list[Parameter]]:
+        """The learnable blobs of each layer that has some: ``net.params["conv1"][0].data``."""
+        return {layer.name: layer.parameters for layer in self.layers if layer.parameters}
 
     def layer(self, name: str) -> Layer:
         """Return the layer of this name."""

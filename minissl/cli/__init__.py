@@ -36,6 +36,7 @@ COMMANDS = {
     "resnet": "Print a residual network for CIFAR-10, of any depth 6n + 2.",
     "data": "Fetch, verify and describe data sets.",
     "convert": "Convert weights between file formats.",
+    "vectors": "Write test vectors for other implementations, or check their answers.",
     "plot": "Draw the pictures of a run.",
     "report": "Write one self-contained HTML page about a run.",
     "lambda": "Suggest decays for group lasso, or search for the one that reaches a target.",

@@ -16,9 +16,14 @@ Examples:
   minissl convert lenet.caffemodel matrices/      (one conv1.mtx for each layer)
   minissl convert old.prototxt new.prototxt       (V0, V1 and net-level inputs are upgraded)
   minissl convert lenet.caffemodel net.prototxt   (the net that the file describes)
+  minissl convert model.pt lenet.caffemodel --model lenet.prototxt --names names.json
   minissl convert resnet.onnx resnet/             (net.prototxt and net.caffemodel)
   minissl convert small/net.prototxt small/net.caffemodel small.onnx
 """
+
+
+#: suffixes of state_dict files
+PYTORCH = (".pt", ".pth")
 
 
 @click.command(epilog=EPILOG)
@@ -48,6 +53,12 @@ Examples:
     is_flag=True,
     help="With .onnx as OUT: weights with many zeros as sparse initializers.",
 )
+@click.option(
+    "--names",
+    type=options.FILE,
+    metavar="FILE.json",
+    help='With files of PyTorch: {"layer": "module", ...}, for all layers or some.',
+)
 @options.data_option
 def command(
     source: Path,
@@ -56,6 +67,7 @@ def command(
     skimcaffe: bool,
     batch_size: int,
     sparse: bool,
+    names: Path | None,
     data: str | None,
 ) -> None:
     """Convert weights from IN to OUT; the suffix of OUT chooses the format.
@@ -63,6 +75,10 @@ def command(
     Formats: .caffemodel, .caffemodel.gz, .caffemodel.h5, .safetensors, .npz. An OUT without a
     suffix is a folder for Matrix Market files, one for the weight matrix of each layer (biases are
     left out). Of a snapshot the weights are taken, not the solver's state.
+
+    .pt and .pth are state_dict files of PyTorch: --model says what the layers are. A layer takes
+    the module of its name, or the one that --names gives it, or, of what is left, the next in
+    order; the mapping is printed.
 
     A net (.prototxt, or a .caffemodel that describes one) is written as .prototxt in today's form.
 
@@ -80,6 +96,11 @@ def command(
     if source.suffix == ".onnx":
         _read_onnx(source, target, batch_size)
         return
+    if source.suffix in PYTORCH or Path(target).suffix in PYTORCH:
+        _convert_state_dict(source, Path(target), model, names, data)
+        return
+    if names is not None:
+        raise click.UsageError("--names is for files of PyTorch (.pt, .pth).")
     if target.endswith(".prototxt"):
         if model is not None or data is not None:
             raise click.UsageError("--model and --data are for weights; OUT is a .prototxt.")
@@ -127,6 +148,29 @@ def _read_onnx(source: Path, folder: str, batch_size: int) -> None:
 
     for path in from_onnx(source, folder, batch_size):
         _tell(path)
+
+
+def _convert_state_dict(
+    source: Path, target: Path, model: Path | None, names: Path | None, data: str | None
+) -> None:
+    from minissl import state_dicts
+    from minissl.formats.state_dict import read_names
+    from minissl.net import Net
+
+    if model is None:
+        raise click.UsageError("Files of PyTorch need --model: it says what the layers are.")
+    if source.suffix in PYTORCH and target.suffix in PYTORCH:
+        raise click.UsageError("Both are files of PyTorch; give one of another format.")
+    net = Net(model, "TEST", data=options.data_options(data))
+    modules = read_names(names) if names is not None else None
+    if source.suffix in PYTORCH:
+        for layer, module in state_dicts.load(net, source, modules).items():
+            click.echo(f"{layer}: {module}")
+        net.save(target)
+    else:
+        net.load(options.read_weights_only(source))
+        state_dicts.save(net, target, modules)
+    _tell(target)
 
 
 def _tell(path: Path) -> None:

@@ -51,7 +51,7 @@ def read_weights(path: str | Path) -> Weights:
     if suffix.startswith(".caffemodel"):
         return read_caffemodel(path)
     if suffix == ".npz":
-        return by_layer(_read_npz(path), path)
+        return by_layer(read_npz(path), path)
     tensors, metadata = read_tensors(path)
     if "minissl_snapshot" in metadata:
         # what only the solver needs is not weights
@@ -156,7 +156,13 @@ def _suffix_of(path: str | Path) -> str:
     )
 
 
-def _read_npz(path: str | Path) -> dict[str, np.ndarray]:
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
+    """Read the arrays of an npz file; objects, and sizes that do not agree, are refused.
+
+    Raises
+    ------
+    WeightsError
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > caffemodel.MAX_UNPACKED_BYTES:

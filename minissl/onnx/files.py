@@ -65,7 +65,13 @@ def write_model(model: Any, path: str | Path) -> None:
     onnx = library.load()
     if model.ByteSize() > MAX_MESSAGE_BYTES:
         raise MinisslError(f"Cannot write {path}: an ONNX model ends at 2 GiB.")
-    onnx.checker.check_model(model)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as reason:
+        first = str(reason).splitlines()[0]
+        raise MinisslError(
+            f"Cannot write {path}: the checker of ONNX refuses it: {first}"
+        ) from None
     with atomic_write(path) as file:
         file.write(model.SerializeToString(deterministic=True))
 

@@ -114,7 +114,7 @@ class Folder:
         """
         try:
             size = SIZES[node.op](node, inputs)
-        except (ValueError, TypeError, IndexError, ArithmeticError) as reason:
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as reason:
             raise ConfigError(f"{node} does not fit its inputs: {str(reason)[:160]}.") from None
         self.budget -= size * _widest(node, inputs)
         if self.budget < 0:

@@ -90,8 +90,24 @@ def graph_of(model: Any, folder: Path | None = None) -> Graph:
             "the model has functions of its own; write it once more with "
             "onnx.inliner.inline_local_functions."
         )
+    if not model.graph.output:
+        raise ConfigError("the graph of the model has no outputs; there is nothing to compute.")
     versions = [entry.version for entry in model.opset_import if entry.domain in OWN_DOMAINS]
-    return _Reader(folder).graph(model.graph, versions[0] if versions else 1, frozenset())
+    try:
+        return _Reader(folder).graph(model.graph, versions[0] if versions else 1, frozenset())
+    except UnicodeDecodeError:  # as _text, in other implementations of protobuf
+        raise WeightsError("a name in the model is not UTF-8 text; the file is damaged.") from None
+
+
+def _text(value: Any) -> str:
+    """Return a name; protobuf hands one over as bytes if it is not UTF-8."""
+    if not isinstance(value, str):
+        raise WeightsError("a name in the model is not UTF-8 text; the file is damaged.")
+    return value
+
+
+def _texts(values: Any) -> list[str]:
+    return [_text(value) for value in values]
 
 
 class _Reader:
@@ -106,15 +122,17 @@ class _Reader:
         constants: dict[str, np.ndarray] = {}
         for tensor in message.initializer:
             where = f"initializer '{tensor.name}'"
-            constants[tensor.name] = files.array_of(tensor, self.folder, where)
+            constants[_text(tensor.name)] = files.array_of(tensor, self.folder, where)
         for sparse in message.sparse_initializer:
             where = f"sparse initializer '{sparse.values.name}'"
-            constants[sparse.values.name] = self._dense(sparse, where)
+            constants[_text(sparse.values.name)] = self._dense(sparse, where)
         inputs = {
-            value.name: self._type(value) for value in message.input if value.name not in constants
+            _text(value.name): self._type(value)
+            for value in message.input
+            if value.name not in constants
         }
         known = {*outer, *constants, *inputs}
-        nodes = []
+        nodes: list[Node] = []
         for message_of_node in message.node:
             node = self._node(message_of_node, opset, known)
             unknown = [name for name in node.inputs if name and name not in known]
@@ -128,11 +146,11 @@ class _Reader:
                 raise ConfigError(f"{node} makes '{twice[0]}', which is there already.")
             known.update(filter(None, node.outputs))
             nodes.append(node)
-        outputs = [value.name for value in message.output]
+        outputs = _texts(value.name for value in message.output)
         for name in outputs:
             if name not in known:
                 raise ConfigError(f"no node makes the output '{name}' of graph '{message.name}'.")
-        return Graph(message.name, nodes, inputs, outputs, constants, opset)
+        return Graph(_text(message.name), nodes, inputs, outputs, constants, opset)
 
     def _dense(self, sparse: Any, where: str) -> np.ndarray:
         dense = files.dense_of(sparse, self.folder, where, self.budget)
@@ -158,15 +176,15 @@ class _Reader:
         return dtype, shape
 
     def _node(self, message: Any, opset: int, known: Set[str]) -> Node:
-        own = message.domain in OWN_DOMAINS
+        domain, op = _text(message.domain), _text(message.op_type)
         node = Node(
-            message.op_type if own else f"{message.domain}:{message.op_type}",
-            message.name,
-            list(message.input),
-            list(message.output),
+            op if domain in OWN_DOMAINS else f"{domain}:{op}",
+            _text(message.name),
+            _texts(message.input),
+            _texts(message.output),
         )
         for attribute in message.attribute:
-            node.attributes[attribute.name] = self._value(attribute, node, opset, known)
+            node.attributes[_text(attribute.name)] = self._value(attribute, node, opset, known)
         return node
 
     def _value(self, attribute: Any, node: Node, opset: int, known: Set[str]) -> Any:

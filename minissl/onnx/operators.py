@@ -23,6 +23,9 @@ from minissl.onnx.translation import Inexpressible, Translation
 
 OPERATORS: dict[str, Callable[[Translation, Node], None]] = {}
 
+#: elements of a kernel that zeros are added to, and windows of a pooling that are counted
+MAX_PADDED = 2**24
+
 Operator = Callable[[Translation, Node], None]
 
 
@@ -56,6 +59,13 @@ def reshape(t: Translation, node: Node, blob: str, target: Shape, tops: Any = ()
     return t.layer(node, "Reshape", [blob], tops, reshape_param={"shape": {"dim": dims}})[0]
 
 
+def axis_of(node: Node, axis: int, rank: int) -> int:
+    """Return an axis counted from the front."""
+    if not -rank <= axis < rank:
+        raise Inexpressible(f"{node}: its input has no axis {axis}, only {rank} of them.")
+    return axis % rank
+
+
 @operator("Reshape")
 def _reshape(t: Translation, node: Node) -> None:
     x = t.blob(node, 0)
@@ -72,7 +82,7 @@ def _flatten(t: Translation, node: Node) -> None:
     x = t.blob(node, 0)
     shape = t.shape(x)
     axis = node.attributes.get("axis", 1)
-    axis += len(shape) if axis < 0 else 0
+    axis = len(shape) if axis == len(shape) else axis_of(node, axis, len(shape))
     target = math.prod(shape[:axis]), math.prod(shape[axis:])
     reshape(t, node, x, target, node.outputs[:1])
 
@@ -89,7 +99,7 @@ def _squeeze(t: Translation, node: Node) -> None:
     shape, axes = t.shape(x), _axes(t, node)
     gone = {i for i, length in enumerate(shape) if length == 1}
     if axes is not None:
-        gone &= {axis % len(shape) for axis in axes}
+        gone &= {axis_of(node, axis, len(shape)) for axis in axes}
     target = tuple(length for i, length in enumerate(shape) if i not in gone)
     reshape(t, node, x, target, node.outputs[:1])
 
@@ -100,7 +110,7 @@ def _unsqueeze(t: Translation, node: Node) -> None:
     target = list(t.shape(x))
     axes = _axes(t, node) or []
     rank = len(target) + len(axes)
-    for axis in sorted(axis % rank for axis in axes):
+    for axis in sorted(axis_of(node, axis, rank) for axis in axes):
         target.insert(axis, 1)
     reshape(t, node, x, tuple(target), node.outputs[:1])
 
@@ -137,7 +147,7 @@ def _sliced(t: Translation, node: Node, x: str, axis: int, points: list[int], to
 @operator("Split")
 def _split(t: Translation, node: Node) -> None:
     x = t.blob(node, 0)
-    axis = node.attributes.get("axis", 0) % len(t.shape(x))
+    axis = axis_of(node, node.attributes.get("axis", 0), len(t.shape(x)))
     sizes = split_sizes(node.attributes, t.shape(x)[axis], len(node.outputs), t.constant(node, 1))
     if min(sizes) < 1:
         raise Inexpressible(f"{node}: Caffe has no empty blobs, but its parts are {sizes}.")
@@ -239,6 +249,9 @@ def _even_padding(node: Node, w: np.ndarray, pads: Any, dilation: Any) -> tuple[
                 f"{node}: its padding {list(pads)} is uneven in a way that Caffe cannot express."
             )
         widths.append((more, 0) if before < behind else (0, more))
+    sides = [n + sum(more) for n, more in zip(w.shape, widths, strict=True)]
+    if math.prod(sides) > max(MAX_PADDED, w.size):
+        raise Inexpressible(f"{node}: its padding {list(pads)} is out of range.")
     pad = [max(before, behind) for before, behind in zip(pads[:2], pads[2:], strict=True)]
     return np.pad(w, widths), pad
 
@@ -353,6 +366,8 @@ def _pooled(t: Translation, node: Node, x: str, signals: bool = False) -> str:
         sizes, kernel, stride, dilation, first + last, bool(a.get("ceil_mode", 0))
     )
     even = [pooled_counts(sizes, kernel, stride, dilation, first * 2, up) for up in (True, False)]
+    if min(wanted) < 1 or math.prod(wanted) > MAX_PADDED:
+        raise Inexpressible(f"{node}: {wanted} windows are out of range.")
     if wanted not in even:
         raise Inexpressible(f"{node}: its padding {first + last} is uneven beyond Caffe's pooling.")
     mean = node.op == "AveragePool"
@@ -430,7 +445,7 @@ def _reduce(t: Translation, node: Node) -> None:
     if not axes and node.attributes.get("noop_with_empty_axes", 0):
         t.alias(node, x)
         return
-    reduced = sorted(axis % len(shape) for axis in axes or range(len(shape)))
+    reduced = sorted(axis_of(node, axis, len(shape)) for axis in axes or range(len(shape)))
     keeps = bool(node.attributes.get("keepdims", 1))
     target = tuple(
         1 if axis in reduced else length
@@ -488,7 +503,7 @@ def _softmax(t: Translation, node: Node) -> None:
     x = t.blob(node, 0)
     shape = t.shape(x)
     new = t.graph.opset >= 13
-    axis = node.attributes.get("axis", -1 if new else 1) % len(shape)
+    axis = axis_of(node, node.attributes.get("axis", -1 if new else 1), len(shape))
     folds = not new and math.prod(shape[axis + 1 :]) > 1
     if folds:
         rows = math.prod(shape[:axis]), math.prod(shape[axis:])

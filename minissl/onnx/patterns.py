@@ -27,7 +27,7 @@ def recognize(graph: Graph) -> Graph:
 
 def _lrn(node: Node, makers: dict[str, Node], graph: Graph) -> Node | None:
     """Return ``x / (k + alpha * average) ** beta`` as an LRN node; None if it is another one."""
-    if node.op != "Div":
+    if node.op != "Div" or len(node.inputs) != 2:
         return None
     x, divisor = node.inputs
     power = makers.get(divisor)
@@ -58,7 +58,7 @@ def _inner(node: Node) -> str:
     """Return what a node reads; of an If, what its first branch reads of the outer graph."""
     branch = node.attributes.get("then_branch")
     if not isinstance(branch, Graph):
-        return node.inputs[0]
+        return node.inputs[0] if node.inputs else ""
     made = {name for inner in branch.nodes for name in inner.outputs}
     outer = [
         name
@@ -73,7 +73,7 @@ def _number_and_rest(
     node: Node | None, op: str, makers: dict[str, Node], graph: Graph
 ) -> tuple[float | None, Node | None]:
     """Return the constant operand of a node and the node that makes the other one."""
-    if node is None or node.op != op:
+    if node is None or node.op != op or len(node.inputs) != 2:
         return None, None
     for i in (1,) if op == "Pow" else (1, 0):
         value = _constant(node.inputs[i], makers, graph)

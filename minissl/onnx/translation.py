@@ -28,6 +28,10 @@ from minissl.onnx.graph import Graph, Node
 FLOAT, DOUBLE = 1, 11
 
 
+#: elements of a blob; 2 GB of float32
+MAX_BLOB = 2**29
+
+
 class Inexpressible(ConfigError):
     """A node for which prototxt has no words."""
 
@@ -158,6 +162,9 @@ class Translation:
             raise
         except ConfigError as reason:
             raise Inexpressible(f"{node}: {reason}") from None
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as reason:
+            # attributes that are missing or of another type, inputs of other shapes
+            raise Inexpressible(f"{node}: it is damaged ({reason!r:.100}).") from None
         for name in unused:
             if name not in self._blobs and name not in self._constants:
                 self._blobs[name] = ""  # an error only where somebody reads it
@@ -252,6 +259,8 @@ class Translation:
             raise Inexpressible(f"{node}: its settings are out of range.") from None
         layer = create(param, self._context)
         shapes = layer.setup([self._shapes[bottom] for bottom in bottoms])
+        if any(math.prod(shape) > MAX_BLOB for shape in shapes):
+            raise Inexpressible(f"{node}: its output would take the shape {shapes[0]}.")
         arrays = [np.asarray(blob) for blob in blobs]
         if [array.size for array in arrays] != [declared.size for declared in layer.parameters]:
             raise Inexpressible(
@@ -440,7 +449,9 @@ def input_shapes(graph: Graph, batch: int) -> dict[str, Shape]:
                 "size, only the batch may be open."
             )
         fixed = tuple(batch if length is None else int(length) for length in shape)
-        if math.prod(fixed) < 1:
-            raise ConfigError(f"input '{name}' of the model has the shape {fixed}, which is empty.")
+        if not 1 <= math.prod(fixed) <= MAX_BLOB:
+            raise ConfigError(
+                f"input '{name}' of the model has the shape {fixed}, which is empty or too large."
+            )
         shapes[name] = fixed
     return shapes

@@ -1,0 +1,129 @@
+"""Running parts of a network, and what a program reads and writes between them."""
+
+import json
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+
+from minissl import Net, models
+from minissl.errors import ConfigError
+from tests.conftest import needs_compiler
+
+NOTEBOOK = Path(__file__).parents[1] / "docs" / "examples" / "analysis.ipynb"
+
+
+@pytest.fixture
+def net():
+    found = Net(
+        models.path("lenet.prototxt"),
+        phase="TRAIN",
+        dtype="float64",
+        data={"source": "mnist-small", "batch_size": 4},
+    )
+    found.forward()
+    return found
+
+
+def test_params_are_the_parameters_by_layer(net):
+    assert list(net.params) == ["conv1", "conv2", "ip1", "ip2"]
+    assert net.params["conv2"][0] is net.layer("conv2").parameters[0]
+    assert net.params["conv2"][0].data.shape == (50, 20, 5, 5)
+
+
+def test_a_part_computes_what_the_whole_does(net):
+    whole = {name: blob.data.copy() for name, blob in net.blobs.items()}
+    pool1 = net.blobs["pool1"].data.copy()
+    found = net.forward({"pool1": pool1}, start="conv2", end="ip2")
+    assert list(found) == ["ip2"]
+    np.testing.assert_array_equal(found["ip2"], whole["ip2"])
+
+
+def test_a_part_follows_what_was_changed_before_it(net):
+    before = net.blobs["ip2"].data.copy()
+    changed = net.blobs["pool1"].data.copy()
+    changed[:, 3] = 0
+    after = net.forward({"pool1": changed}, start="conv2")
+    assert set(after) == {"loss"}
+    assert not np.array_equal(net.blobs["ip2"].data, before)
+    data = net.blobs["data"].data.copy()
+    net.forward(end="pool2")  # a data layer is the first: it reads the next batch
+    assert not np.array_equal(net.blobs["data"].data, data)
+
+
+def test_backward_from_a_layer_takes_what_stands_in_its_tops(net):
+    # d ip2[n, k] / d ip1 is row k of the last weights
+    net.blobs["ip2"].diff[...] = 0
+    net.blobs["ip2"].diff[:, 7] = 1
+    net.backward(start="ip2", end="ip2")
+    rows = np.broadcast_to(net.params["ip2"][0].data[7], (4, 500))
+    np.testing.assert_allclose(net.blobs["ip1"].diff, rows)
+
+
+def test_parts_of_the_backward_pass_make_up_the_whole(net):
+    net.clear_gradients()
+    net.backward()
+    whole = [parameter.diff.copy() for parameter in net.parameters]
+    net.clear_gradients()
+    net.backward(end="ip1")
+    net.backward(start="pool2")
+    for parameter, gradient in zip(net.parameters, whole, strict=True):
+        np.testing.assert_array_equal(parameter.diff, gradient)
+
+
+def test_the_gradient_with_respect_to_the_image():
+    param = """name: "n"
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 6 dim: 6 } } }
+    layer { name: "conv" type: "Convolution" bottom: "x" top: "y"
+      convolution_param { num_output: 2 kernel_size: 3 weight_filler { type: "xavier" } } }"""
+    from minissl.formats.prototxt import parse_net
+
+    text = parse_net(param)
+    text.force_backward = True
+    net = Net(text, dtype="float64", backend="numpy")
+    net.blobs["x"].data[...] = 1
+    net.forward()
+    net.blobs["y"].diff[...] = 0
+    net.blobs["y"].diff[0, 1, 2, 2] = 1
+    net.backward(start="conv")
+    expected = np.zeros((6, 6))
+    expected[2:5, 2:5] = net.params["conv"][0].data[1, 0]
+    np.testing.assert_allclose(net.blobs["x"].diff[0, 0], expected)
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda net: net.forward(start="conv3"), "no layer 'conv3'"),
+        (lambda net: net.forward(start="conv2", end="conv1"), "runs before"),
+        (lambda net: net.backward(start="conv1", end="conv2"), "runs before"),
+        (lambda net: net.forward({"pool9": 0}), "no blob 'pool9'"),
+    ],
+)
+def test_wrong_names_are_refused(net, call, words):
+    with pytest.raises(ConfigError, match=words):
+        call(net)
+
+
+def test_a_part_of_a_fused_net():
+    options = {"data": {"source": "mnist-small", "batch_size": 4}, "phase": "TEST"}
+    fused = Net(models.path("lenet.prototxt"), **options)
+    fused.forward()
+    assert fused.fused
+    expected = fused.blobs["ip2"].data.copy()
+    found = fused.forward(start="conv2", end="ip2")["ip2"]
+    np.testing.assert_array_equal(found, expected)
+
+
+@needs_compiler
+def test_the_notebook_runs(monkeypatch):
+    matplotlib.use("Agg")
+    monkeypatch.chdir(NOTEBOOK.parent)
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert len(code) >= 6
+    namespace: dict = {}
+    for cell in code:
+        exec(compile(cell, "analysis.ipynb", "exec"), namespace)
+    assert namespace["accuracy"] > 0.8
