@@ -62,7 +62,7 @@ def check(file: Path) -> None:
         If the file is missing, cut short, damaged, or no LMDB database of plain records.
     """
     try:
-        content = np.memmap(file, np.uint8, "r")
+        content = np.asarray(np.memmap(file, np.uint8, "r"))  # a plain array is much quicker
     except (OSError, ValueError) as reason:
         if isinstance(reason, ValueError):  # an empty file cannot be mapped
             raise DataError(f"{file} is not an LMDB database.") from None
