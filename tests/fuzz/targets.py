@@ -207,10 +207,25 @@ def _read_lmdb(path: Path) -> Any:
     return [*records, database[len(records) // 2]]
 
 
+def _read_state_dict(path: Path) -> Any:
+    from minissl.formats.state_dict import read_state_dict
+
+    return read_state_dict(path)
+
+
 def _read_onnx(path: Path) -> Any:
     from minissl.onnx.convert import read
 
     return read(path)
+
+
+def _read_questions(path: Path) -> Any:
+    from minissl.vectors.checking import read_questions
+
+    folder = path.parent / "answers"
+    folder.mkdir(exist_ok=True)
+    path.replace(folder / "index.json")
+    return read_questions(folder)
 
 
 def _read_snapshot(path: Path) -> Any:
@@ -343,6 +358,14 @@ def _databases() -> list[bytes]:
     return found
 
 
+def _state_dicts() -> list[bytes]:
+    import torch
+
+    file = io.BytesIO()
+    torch.save({"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}, file)
+    return [file.getvalue()]
+
+
 def _onnx_models() -> list[bytes]:
     from minissl import Net
     from minissl.formats.prototxt import parse_net
@@ -391,5 +414,9 @@ TARGETS = {
     "experiment": Target(".toml", _read_toml, _experiments),
     "lmdb": Target(".mdb", _read_lmdb, _databases),
     "onnx": Target(".onnx", _read_onnx, _onnx_models),
+    "state-dict": Target(".pth", _read_state_dict, _state_dicts),
+    "questions": Target(
+        ".json", _read_questions, _texts('{"cases": [{"name": "relu", "question": "abc"}]}')
+    ),
     "log": Target(".jsonl", _read_run, _texts(LOG)),
 }
