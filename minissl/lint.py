@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 from minissl.formats import proto
@@ -71,6 +72,7 @@ def lint_net(
             shape = (weight_shapes or {}).get(layer.name) if index == 0 else None
             findings += _param_spec(layer, index, spec, where)
             findings += _tiles(spec, where, shape)
+    findings += _no_way_around(net, weight_shapes or {})
     findings += _nothing_trains(net)
     return findings
 
@@ -227,10 +229,7 @@ def _tiles(spec: ParamSpec, where: str, shape: tuple[int, ...] | None) -> Iterat
             continue
         if not shape or 0 in shape:
             continue
-        rows = shape[0]
-        columns = 1
-        for size in shape[1:]:
-            columns *= size
+        rows, columns = shape[0], prod(shape[1:])
         if tile.ydimen > rows or tile.xdimen > columns:
             problem = f"{name} exceeds the weight matrix of {rows} rows and {columns} columns."
         elif rows % tile.ydimen or columns % tile.xdimen:
@@ -239,6 +238,42 @@ def _tiles(spec: ParamSpec, where: str, shape: tuple[int, ...] | None) -> Iterat
             continue
         advice = f"Choose an xdimen that divides {columns} and a ydimen that divides {rows}."
         yield Finding("error", where, problem, advice)
+
+
+def _no_way_around(
+    net: NetParameter, weight_shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[Finding]:
+    """A layer that may die as a whole needs a shortcut, or nothing reaches the loss."""
+    for layer in net.layer:
+        shape = weight_shapes.get(layer.name)
+        if not shape or not layer.param:
+            continue
+        rows, columns = shape[0], prod(shape[1:])
+        whole = any(
+            (tile.xdimen, tile.ydimen) == (columns, rows) and tile.block_decay_mult
+            for tile in layer.param[0].block_group_lasso
+        )
+        if whole and rows * columns > 1 and not _reaches_loss(net, layer.name):
+            yield Finding(
+                "warning",
+                f"layer '{layer.name}'",
+                "All its weights are one group, and no shortcut leads around it.",
+                "If the group dies, nothing reaches the loss: divide it, or add a shortcut.",
+            )
+
+
+def _reaches_loss(net: NetParameter, without: str) -> bool:
+    """Whether some loss still sees the data when one layer passes nothing on."""
+    reached: set[str] = set()
+    losses = [layer for layer in net.layer if layer.type.endswith("Loss")]
+    for layer in net.layer:
+        if layer in losses and layer.bottom and layer.bottom[0] in reached:
+            return True
+        if layer.name == without:
+            reached.difference_update(layer.top)
+        elif not layer.bottom or reached.intersection(layer.bottom):
+            reached.update(layer.top)
+    return not losses
 
 
 def _nothing_trains(net: NetParameter) -> Iterator[Finding]:

@@ -86,11 +86,12 @@ class Net:
         self.param = param
         self.name: str = param.name
         self.phase = phase
+        self.level, self.stages = level, tuple(stages)
         self.kernels = backends.get(backend)
         self.dtype = np.dtype(dtype)
         self.rng = np.random.default_rng(seed)
         context = Context(self.kernels, self.dtype, self.rng, phase, dict(data or {}))
-        self._selected = graph.select_layers(param, phase, level, tuple(stages))
+        self._selected = graph.select_layers(param, phase, level, self.stages)
         chosen = graph.insert_splits(self._selected)
         if not chosen:
             raise ConfigError(f"net '{self.name}' has no layer in phase {phase}")

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from minissl.channels import Source, follow, layer_shapes
+from minissl.channels import layer_shapes
 from minissl.formats.prototxt import parse_net
 from minissl.models import path
 from minissl.net import Net
 from minissl.sparsity import flops
+from minissl.sparsity.flops import Input
 
 
 def net_of(text, **options) -> Net:
@@ -27,19 +28,24 @@ IP = """
 """
 
 
+def sources(net):
+    """Of each layer with weights its inputs and the number of columns that are one channel."""
+    return {one.name: (*one.inputs, one.columns_per_channel) for one in layer_shapes(net)}
+
+
+def outputs(net):
+    return {one.name for one in layer_shapes(net) if one.is_output}
+
+
 def test_lenet():
     net = Net(path("lenet.prototxt"), data={"source": "mnist-small"}, backend="numpy")
-    flow = follow(net)
-    assert flow.sources == {
-        "conv1": Source(None, 1, 25),
-        "conv2": Source("conv1", 20, 25),
-        "ip1": Source("conv2", 50, 16),
-        "ip2": Source("ip1", 500, 1),
+    assert sources(net) == {
+        "conv1": (Input(None, 0, 1), 25),
+        "conv2": (Input("conv1", 0, 20), 25),
+        "ip1": (Input("conv2", 0, 50), 16),
+        "ip2": (Input("ip1", 0, 500), 1),
     }
-    assert flow.readers == {
-        "conv1": ["conv2"], "conv2": ["ip1"], "ip1": ["ip2"], "ip2": ["accuracy", "loss"],
-    }  # fmt: skip
-    assert flow.outputs == {"ip2"}
+    assert outputs(net) == {"ip2"}
     dense = {one.name: one.dense for one in flops.count(layer_shapes(net))}
     assert dense == {"conv1": 576000, "conv2": 3200000, "ip1": 800000, "ip2": 10000}
 
@@ -68,11 +74,10 @@ def test_every_per_channel_layer_hands_channels_on():
     text += "pooling_param { kernel_size: 2 stride: 2 } }"
     text += 'layer { name: "flat" type: "Flatten" bottom: "pool" top: "flat" }'
     text += IP % ("ip", "flat", "ip", 2, "")
-    flow = follow(net_of(text))
-    assert flow.sources["ip"] == Source("conv1", 4, 9)
-    assert flow.readers["conv1"] == ["ip"]
+    net = net_of(text)
+    assert sources(net)["ip"] == (Input("conv1", 0, 4), 9)
     # the positions of the maxima are an output, so every filter is needed
-    assert flow.outputs == {"conv1", "ip"}
+    assert outputs(net) == {"conv1", "ip"}
 
 
 def test_fan_out_and_whole_readers():
@@ -80,11 +85,10 @@ def test_fan_out_and_whole_readers():
     text += CONV % ("a", "conv1", "a", 2, "group: 2") + CONV % ("b", "conv1", "b", 3, "")
     text += 'layer { name: "soft" type: "Softmax" bottom: "b" top: "soft" }'
     text += IP % ("after", "soft", "after", 2, "")
-    flow = follow(net_of(text))
-    assert flow.readers == {"conv1": ["a", "b"], "a": [], "b": ["soft"], "after": []}
-    assert flow.outputs == {"a", "b", "after"}
-    assert flow.sources["a"] == Source("conv1", 4, 9)
-    assert flow.sources["after"] == Source(None, 3 * 16, 1)
+    net = net_of(text)
+    assert outputs(net) == {"a", "b", "after"}
+    assert sources(net)["a"] == sources(net)["b"] == (Input("conv1", 0, 4), 9)
+    assert sources(net)["after"] == (Input(None, 0, 3), 16)
 
 
 def test_a_last_layer_in_place_is_an_output():
@@ -92,7 +96,7 @@ def test_a_last_layer_in_place_is_an_output():
     text += 'layer { name: "relu" type: "ReLU" bottom: "conv1" top: "conv1" }'
     net = net_of(text)
     assert net.outputs == ["label", "conv1"]
-    assert follow(net).outputs == {"conv1"}
+    assert outputs(net) == {"conv1"}
 
 
 def test_other_axes_are_not_followed():
@@ -101,10 +105,9 @@ def test_other_axes_are_not_followed():
     text += 'layer { name: "relu" type: "ReLU" bottom: "rows" top: "rows" }'
     text += IP % ("ip", "rows", "ip", 2, "")
     net = net_of(text)
-    flow = follow(net)
-    assert flow.sources["rows"] == Source(None, 6, 1)
-    assert flow.sources["ip"] == Source(None, 4 * 6 * 5, 1)
-    assert flow.outputs == {"conv1", "rows", "ip"}
+    assert sources(net)["rows"] == (Input(None), 1)
+    assert sources(net)["ip"] == (Input(None, 0, 4), 30)
+    assert outputs(net) == {"conv1", "rows", "ip"}
     pixels = {shape.name: shape.pixels for shape in layer_shapes(net)}
     assert pixels == {"conv1": 36, "rows": 4 * 6, "ip": 1}
 
@@ -114,9 +117,9 @@ def test_a_flatten_from_the_batch_is_not_followed():
     text += 'layer { name: "flat" type: "Flatten" bottom: "conv1" top: "flat" '
     text += "flatten_param { axis: 0 end_axis: 1 } }"
     text += IP % ("ip", "flat", "ip", 2, "")
-    flow = follow(net_of(text))
-    assert flow.outputs == {"conv1", "ip"}
-    assert flow.sources["ip"] == Source(None, 36, 1)
+    net = net_of(text)
+    assert outputs(net) == {"conv1", "ip"}
+    assert sources(net)["ip"] == (Input(None, 0, 6), 6)
 
 
 def test_conv_modes_and_groups_are_counted():

@@ -270,6 +270,25 @@ def test_finding_prints_as_one_line() -> None:
     assert str(finding) == "error: layer 'a': It is wrong. Do this."
 
 
+def test_a_layer_that_may_die_as_a_whole_needs_a_shortcut() -> None:
+    """Group lasso over whole layers (learning the depth) is for the inside of residual blocks."""
+    whole = "block_group_lasso { xdimen: 25 ydimen: 20 }"
+    text = NET.replace("block_group_lasso { xdimen: 25 ydimen: 1 }", whole)
+    (finding,) = lint_net(parse_net(text), SHAPES)
+    assert (finding.severity, finding.where) == ("warning", "layer 'conv1'")
+    assert "no shortcut" in finding.message
+    around = """
+        layer { name: "around" type: "Convolution" bottom: "data" top: "around"
+                convolution_param { num_output: 20 kernel_size: 5 } }
+        layer { name: "sum" type: "Eltwise" bottom: "around" bottom: "conv1" top: "sum" }
+        layer { name: "ip1" """
+    text = text.replace('layer { name: "ip1"', around)
+    text = text.replace('bottom: "conv1" top: "ip1"', 'bottom: "sum" top: "ip1"')
+    assert lint_net(parse_net(text), SHAPES) == []
+    off = text.replace(whole, whole.replace("}", "block_decay_mult: 0 }"))
+    assert not any("shortcut" in finding.message for finding in lint_net(parse_net(off), SHAPES))
+
+
 def test_the_parts_of_a_fused_layer_are_checked() -> None:
     found = net_findings('type: "Convolution"', 'type: "ConvolutionReLU"') + net_findings(
         "kernel_size: 5", "kernel_size: 5 dump_parameter: true"

@@ -1,10 +1,13 @@
 """A physically smaller network with the same outputs.
 
-Three steps: what is constant (:mod:`~minissl.compaction.constants`), what may leave
-(:mod:`~minissl.compaction.plan`), and here, the smaller weight matrices and prototxt.
+The steps, each in a module of its own:
 
-Dimensions: F filters, C input channels, g conv groups, K columns of one group; F', K' are what is
-left of them.
+1. BatchNorm and Scale become part of the convolution before them, if asked for
+   (:mod:`~minissl.compaction.batch_norm`);
+2. branches that add constants leave their sums (:mod:`~minissl.compaction.branches`);
+3. what is known without looking at the input is found (:mod:`~minissl.compaction.constants`), then
+   what is read (:mod:`~minissl.compaction.reading`), what may leave
+   (:mod:`~minissl.compaction.plan`), and the layers are cut (:mod:`~minissl.compaction.shrink`).
 """
 
 from __future__ import annotations
@@ -14,14 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from minissl.backend import to_host
-from minissl.channels import Flow, conv_groups, dense_weights, follow, kept_columns
-from minissl.compaction.constants import find_constants
-from minissl.compaction.plan import LayerPlan, keep_everything, make_plan
-from minissl.compaction.report import LayerReport, Report
+from minissl.channels import Flow
+from minissl.compaction.batch_norm import fold_batch_norm
+from minissl.compaction.branches import drop_branches
+from minissl.compaction.draft import Draft
+from minissl.compaction.plan import Plan, keep_everything, make_plan
+from minissl.compaction.reasons import find_reasons
+from minissl.compaction.report import Report, make_report
+from minissl.compaction.shrink import shrink, stored_bytes
 from minissl.net import Net
-
-INDEX_BYTES = 4  # of one entry of kept_columns
 
 
 @dataclass
@@ -31,7 +35,7 @@ class Compacted:
     Attributes
     ----------
     net_param : NetParameter
-        With the same layers and blobs, for both phases; ``Net(net_param)`` builds it.
+        With the same outputs, for both phases; ``Net(net_param)`` builds it.
     weights : dict
         {layer name: [arrays]}, for :meth:`minissl.Net.load`.
     report : Report
@@ -45,30 +49,24 @@ class Compacted:
     layer_types: dict[str, str]
 
 
-@dataclass
-class _Smaller:
-    """What becomes of one layer: its blobs, and the fields of its prototxt that change."""
-
-    blobs: list[np.ndarray]
-    filters: int
-    kept: list[list[int]] | None
-    report: LayerReport
-    has_bias: bool
-
-
-def compact(net: Net) -> Compacted:
+def compact(net: Net, fold_norms: bool = False) -> Compacted:
     """Remove what zero weights have made superfluous, so that outputs stay the same.
 
-    * Dead filters (all weights 0) leave together with the channels of the layers that read them;
-      filters that nothing reads leave as well, until nothing changes.
+    * Dead filters (all weights 0) leave together with the channels of the layers that read them,
+      also behind BatchNorm, Scale, Bias, Concat and Slice; filters that nothing reads leave as
+      well, until nothing changes. Filters that are added up leave together or not at all.
     * What a dead filter puts out is a constant: its bias, as the layers behind it pass it on. It is
       added to the biases of its readers (which get one if they had none). Where that is not exact,
-      since a padded border shows, the filter stays and the report says so.
+      since a padded border shows, one constant channel stays for all of them.
+    * A branch of a residual network that adds constants only leaves with all of its layers. The
+      constants move into a bias, or into a Bias layer in place of the sum: one number for each
+      channel, or a map where a padded border shows.
     * Columns that are dead inside living channels are left out by ``kept_columns``, where that
       makes the layer smaller: the rest is stored as a packed matrix (F, kept). Such a layer serves
       inference only. A transposed InnerProduct is then stored as (F, kept), too.
-    * Conv groups keep equal numbers of filters and channels, a layer keeps one filter and one
-      column; layers that share weights, and filters of output layers, stay as they are.
+    * Conv groups keep equal numbers of filters and channels, a layer that runs keeps one filter and
+      one column; layers that share weights, and filters of output layers, stay as they are, and so
+      does what a layer reads that mixes channels (LRN across channels, a softmax).
 
     A network that would not get smaller is returned unchanged.
 
@@ -76,6 +74,10 @@ def compact(net: Net) -> Compacted:
     ----------
     net : Net
         With its weights; is left as it is. Of a network compacted before, nothing more is removed.
+    fold_norms : bool
+        Also make BatchNorm, Scale and Bias part of the convolution or inner product before them.
+        The network is faster then, and serves inference only: without BatchNorm it does not learn
+        as before.
 
     Returns
     -------
@@ -84,124 +86,35 @@ def compact(net: Net) -> Compacted:
     Notes
     -----
     Constants are computed in float64 and rounded once, to the type of the network. Source: SSL
-    paper, Section 3.2 (filters, channels) and 3.3 (kept columns).
+    paper, Section 3.2 (filters, channels, depth) and 3.3 (kept columns).
     """
-    flow = follow(net)
-    plan = make_plan(net, flow, find_constants(net, flow))
-    smaller = _apply(net, flow, plan)
-    if sum(one.report.bytes_after - one.report.bytes_before for one in smaller.values()) >= 0:
-        stays = {name: layer.stays for name, layer in plan.items()}
-        smaller = _apply(net, flow, keep_everything(net, flow))
-        for name, one in smaller.items():
-            one.report.stays = stays[name]
-    weights = net.weights()
-    weights.update({name: one.blobs for name, one in smaller.items()})
+    folded = fold_batch_norm(net) if fold_norms else net
+    branches = drop_branches(folded)
+    slim, flow = branches.net, branches.flow
+    constants, reading = branches.constants, branches.reading
+    plan = make_plan(slim, flow, constants, reading)
+    reasons = find_reasons(slim, flow, constants, reading, plan)
+    draft, done = _apply(slim, flow, plan)
+    for name, why in branches.stays.items():
+        reasons.setdefault(name, []).extend(why)
     return Compacted(
-        _smaller_param(net, smaller),
-        weights,
-        Report([one.report for one in smaller.values()]),
-        {layer.name: layer.type_name for layer in net.layers if layer.parameters},
+        draft.param(),
+        draft.weights,
+        make_report(net, slim, flow, plan, done, reasons),
+        {layer.name: layer.type_name for layer in done.layers if layer.parameters},
     )
 
 
-def _apply(net: Net, flow: Flow, plan: dict[str, LayerPlan]) -> dict[str, _Smaller]:
-    return {name: _shrink(net.layer(name), plan[name]) for name in flow.sources}
+def _apply(net: Net, flow: Flow, plan: Plan) -> tuple[Draft, Net]:
+    """Return the smaller network; the same one if it would grow. The plan is changed then."""
+    draft = shrink(net, flow, plan)
+    done = draft.build()
+    if _bytes(done) >= _bytes(net):
+        unchanged = keep_everything(net, flow)
+        plan.runs, plan.stay, plan.layers = unchanged.runs, unchanged.stay, unchanged.layers
+        return Draft(net), net
+    return draft, done
 
 
-def _shrink(layer: Any, plan: LayerPlan) -> _Smaller:
-    """Cut one layer down to its plan."""
-    weights = layer.parameters[0]
-    before = [to_host(parameter.data) for parameter in layer.parameters]
-    if plan.untouched:
-        blobs, kept = [blob.copy() for blob in before], _lists(kept_columns(layer))
-    else:
-        blobs, kept = _cut_weights(layer, plan)
-        if layer.has_bias or plan.folded.any():
-            old = before[1] if layer.has_bias else np.zeros(layer.filters, weights.dtype)
-            b = np.where(plan.needed, old + plan.folded, 0)
-            blobs.append(b[plan.filters].astype(weights.dtype))
-    filters = int(plan.filters.sum())
-    columns_there = plan.channels.sum() * plan.columns.size // plan.channels.size
-    return _Smaller(
-        blobs,
-        filters,
-        kept,
-        LayerReport(
-            layer.name,
-            before[0].shape,
-            blobs[0].shape,
-            _bytes(before, _lists(kept_columns(layer))),
-            _bytes(blobs, kept),
-            filters_removed=layer.filters - filters,
-            channels_removed=int((~plan.channels).sum()),
-            columns_removed=0 if kept is None else int(columns_there) - sum(map(len, kept)),
-            folded=int(np.count_nonzero(plan.folded)),
-            stays=plan.stays,
-        ),
-        has_bias=len(blobs) > 1,
-    )
-
-
-def _cut_weights(layer: Any, plan: LayerPlan) -> tuple[list[np.ndarray], list[list[int]] | None]:
-    """Return [weights] without what leaves, and the kept columns where they are packed."""
-    g = conv_groups(layer)
-    w = dense_weights(layer)
-    matrix = w.reshape(g, -1, plan.columns.shape[1])  # (g, F/g, K)
-    needed = plan.needed.reshape(g, -1, 1) & plan.columns[:, None, :]
-    matrix = np.where(needed, matrix, 0)
-    per_channel = plan.columns.size // plan.channels.size
-    there = np.repeat(plan.channels, per_channel).reshape(g, -1)  # (g, K)
-    bands = [
-        band[rows][:, columns]  # (F'/g, K')
-        for band, rows, columns in zip(matrix, plan.filters.reshape(g, -1), there, strict=True)
-    ]
-    kept = [
-        np.flatnonzero(columns[there_too]).tolist()
-        for columns, there_too in zip(plan.columns, there, strict=True)
-    ]
-    if not any(kept):
-        kept[0] = [0]  # a matrix without columns is not a matrix
-    rows, all_columns = bands[0].shape
-    n_kept = sum(map(len, kept))
-    saved = rows * (g * all_columns - n_kept) * w.itemsize
-    if saved > n_kept * INDEX_BYTES:
-        packed = [band[:, columns] for band, columns in zip(bands, kept, strict=True)]
-        if g == 1:
-            return [np.ascontiguousarray(packed[0])], kept
-        return [np.concatenate([band.ravel() for band in packed])], kept
-    smaller = np.concatenate(bands)  # (F', K')
-    if layer.type_name == "Convolution":
-        return [smaller.reshape(g * rows, -1, *layer.kernel)], None
-    return [np.ascontiguousarray(smaller.T) if layer.transpose else smaller], None
-
-
-def _lists(mask: np.ndarray | None) -> list[list[int]] | None:
-    return None if mask is None else [np.flatnonzero(row).tolist() for row in mask]
-
-
-def _bytes(blobs: list[np.ndarray], kept: list[list[int]] | None) -> int:
-    return sum(blob.nbytes for blob in blobs) + INDEX_BYTES * sum(map(len, kept or []))
-
-
-def _smaller_param(net: Net, smaller: dict[str, _Smaller]) -> Any:
-    """Return the prototxt with new sizes, in every phase that has the layer."""
-    param = type(net.param)()
-    param.CopyFrom(net.param)
-    for layer in param.layer:
-        change = smaller.get(layer.name)
-        if change is None or layer.type != net.layer(layer.name).type_name:
-            continue
-        is_convolution = layer.type == "Convolution"
-        fields = layer.convolution_param if is_convolution else layer.inner_product_param
-        fields.num_output = change.filters
-        if fields.bias_term != change.has_bias:
-            fields.bias_term = change.has_bias
-        del fields.kept_columns[:]
-        if change.kept is None:
-            continue
-        for columns in change.kept:
-            fields.kept_columns.add(column=columns)
-        layer.ClearField("connectivity_mode")  # packed layers are not trained
-        if not is_convolution:
-            fields.ClearField("transpose")
-    return param
+def _bytes(net: Net) -> int:
+    return sum(map(stored_bytes, net.layers))

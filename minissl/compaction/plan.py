@@ -1,27 +1,36 @@
-"""What may leave: dead filters with the next layer's channels, and back again.
+"""What stays: the channels that are read, and those that cannot leave without them.
 
-Forward, :mod:`minissl.compaction.constants` has found which filters put out constants. Backward,
-from the outputs of the network: a column is *needed* when a needed filter has a weight in it that
-cannot be folded into the bias; a filter is needed when some reader needs a column of its channel.
-Filters of output layers, and of layers that share their weights with another, are always needed.
-One walk forward and one backward reach the state in which nothing changes any more.
+A channel leaves when nothing reads it, wherever it goes. Channels that are added up are *tied*:
+channel c of a sum leaves only together with channel c of all its terms, since a sum needs equal
+numbers of channels. What stays must also come in equal numbers in every conv group, of the layer
+that makes it and of all that read it, and a layer that runs keeps one channel at least. Channels
+that stay for such reasons only are *fillers*: their filters have all weights and the bias set to 0.
 
-What is not needed leaves, except that the filters left must come in equal numbers in every conv
-group, of their own layer and of all layers that read them, and that a layer keeps one filter at
-least. Filters that stay for that reason only (``fillers``) have all weights and the bias set to 0.
+A layer runs when something needs its output; what is left of a dead branch does not.
 
-Dimensions: F filters, C input channels, g conv groups, K columns of one group.
+Dimensions: F filters, C channels, g conv groups, K columns of one group.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import lcm
 
 import numpy as np
 
-from minissl.channels import Flow, conv_groups, dense_weights
+from minissl.channels import (
+    WITH_WEIGHTS,
+    Flow,
+    Value,
+    conv_groups,
+    dense_weights,
+    follows,
+    joining_axis,
+    reads_channels,
+)
 from minissl.compaction.constants import Constants
+from minissl.compaction.reading import Merged, Reading, is_shared
+from minissl.layers import Layer
 from minissl.net import Net
 
 
@@ -36,15 +45,15 @@ class LayerPlan:
     filters : ndarray
         Filters that stay: the needed ones and fillers, bool (F,).
     channels : ndarray
-        Input channels that stay, bool (C,): the filters of the producer.
+        Input channels that stay, bool (C,); of an inner product that flattens from another axis
+        than 1, its K columns.
     columns : ndarray
         Columns with a needed weight, bool (g, K).
     folded : ndarray
         What the bias gains, (F,).
+    merged : list of Merged
     untouched : bool
         Everything stays, say because another layer has the same weights.
-    stays : list of str
-        Why dead filters stay, one sentence each.
     """
 
     needed: np.ndarray
@@ -52,130 +61,188 @@ class LayerPlan:
     channels: np.ndarray
     columns: np.ndarray
     folded: np.ndarray
+    merged: list[Merged] = field(default_factory=list)
     untouched: bool = False
-    stays: list[str] = field(default_factory=list)
 
 
-def make_plan(net: Net, flow: Flow, constants: dict[str, Constants]) -> dict[str, LayerPlan]:
-    """Decide for every layer with weights which filters, channels and columns stay."""
-    plan: dict[str, LayerPlan] = {}
-    for name in reversed(flow.sources):  # readers before producers
-        layer = net.layer(name)
-        w = dense_weights(layer)
-        matrix = w.reshape(conv_groups(layer), -1, constants[name].foldable.shape[1])  # (g, F/g, K)
-        shared = _is_shared(net, name)
-        needed = _read_filters(name, flow, plan, len(w))
-        if shared or name in flow.outputs:
-            needed[:] = True
-        living = (matrix != 0) & needed.reshape(matrix.shape[0], -1, 1)
-        columns = living.any(axis=1) & ~constants[name].foldable  # (g, K)
-        if shared:
-            columns[:] = True
-        constant = constants[name].values[:, None, :]  # 0 where it cannot be folded
-        folded = (matrix * constant).sum(axis=2, dtype=np.float64).ravel()  # (F,)
-        plan[name] = LayerPlan(
-            needed,
-            filters=_in_equal_numbers(needed, _blocks(net, name, flow)),
-            channels=np.ones(flow.sources[name].channels, dtype=bool),
-            columns=columns,
-            folded=np.where(needed & (not shared), folded, 0.0),
-            untouched=shared,
-        )
-    for name, source in flow.sources.items():
-        if source.producer is not None:
-            plan[name].channels = plan[source.producer].filters
-    for name in plan:
-        plan[name].stays = _reasons(name, flow, plan, constants)
-    return {name: plan[name] for name in flow.sources}
+@dataclass
+class Plan:
+    """What stays of a network.
+
+    Attributes
+    ----------
+    runs : set of str
+        Names of the layers that stay.
+    stay : dict
+        Value -> which of its channels stay, bool (C,).
+    ties : ndarray
+        For each channel's number the first of the numbers that are tied to it, int.
+    read : ndarray
+        Which numbers are read themselves, or tied to one that is, bool; the others that stay are
+        fillers.
+    layers : dict
+        Name of every layer with weights that stays, in net order -> :class:`LayerPlan`.
+    """
+
+    runs: set[str]
+    stay: dict[Value, np.ndarray]
+    ties: np.ndarray
+    read: np.ndarray
+    layers: dict[str, LayerPlan] = field(default_factory=dict)
 
 
-def keep_everything(net: Net, flow: Flow) -> dict[str, LayerPlan]:
-    """Return the plan that changes nothing."""
-    plan = {}
-    for name, source in flow.sources.items():
-        w = dense_weights(net.layer(name))
-        g = conv_groups(net.layer(name))
-        everything = np.ones(len(w), dtype=bool)
-        plan[name] = LayerPlan(
-            needed=everything,
-            filters=everything,
-            channels=np.ones(source.channels, dtype=bool),
-            columns=np.ones((g, w[0].size), dtype=bool),
-            folded=np.zeros(len(w)),
-            untouched=True,
-        )
+def make_plan(net: Net, flow: Flow, constants: Constants, reading: Reading) -> Plan:
+    """Decide which layers, filters, channels and columns stay."""
+    plan = _what_stays(net, flow, reading)
+    for layer in net.layers:
+        if layer.type_name in WITH_WEIGHTS and layer.name in plan.runs:
+            plan.layers[layer.name] = _layer_plan(net, layer, flow, constants, reading, plan)
     return plan
 
 
-def _is_shared(net: Net, name: str) -> bool:
-    mine = {id(parameter) for parameter in net.layer(name).parameters}
-    return any(
-        id(parameter) in mine
-        for other in net.layers
-        if other.name != name
-        for parameter in other.parameters
+def keep_everything(net: Net, flow: Flow) -> Plan:
+    """Return the plan that changes nothing."""
+    runs = {layer.name for layer in net.layers}
+    values = (value for tops in flow.tops.values() for value in tops)
+    stay = {value: np.ones(value.channels, dtype=bool) for value in values}
+    plan = Plan(runs, stay, _tie(net, flow, runs), np.ones(flow.channels, dtype=bool))
+    for layer in net.layers:
+        if layer.type_name in WITH_WEIGHTS:
+            w = dense_weights(layer)
+            g = conv_groups(layer)
+            plan.layers[layer.name] = LayerPlan(
+                needed=np.ones(len(w), dtype=bool),
+                filters=np.ones(len(w), dtype=bool),
+                channels=np.ones(g * w[0].size, dtype=bool),
+                columns=np.ones((g, w[0].size), dtype=bool),
+                folded=np.zeros(len(w)),
+                untouched=True,
+            )
+    return plan
+
+
+def _layer_plan(
+    net: Net, layer: Layer, flow: Flow, constants: Constants, reading: Reading, plan: Plan
+) -> LayerPlan:
+    (bottom,), (top,) = flow.bottoms[layer.name], flow.tops[layer.name]
+    seen = constants.seen[layer.name]
+    g, K = seen.foldable.shape
+    matrix = dense_weights(layer).reshape(g, -1, K)  # (g, F/g, K)
+    of_channels = reads_channels(layer, [bottom])
+    shared = is_shared(net, layer)
+    filters = matrix.shape[0] * matrix.shape[1]
+    needed = reading.read[top] if of_channels else np.ones(filters, dtype=bool)
+    # 0 where it cannot be folded
+    folded = (matrix * seen.values[:, None, :]).sum(axis=2, dtype=np.float64).ravel()  # (F,)
+    return LayerPlan(
+        needed,
+        filters=plan.stay[top] if of_channels else needed,
+        channels=plan.stay[bottom] if of_channels else np.ones(K, dtype=bool),
+        columns=reading.columns[layer.name],
+        folded=np.where(needed & (not shared), folded, 0.0),
+        merged=reading.merged[layer.name],
+        untouched=shared,
     )
 
 
-def _readers(name: str, flow: Flow) -> list[str]:
-    """Return the layers with weights that read the channels of a layer."""
-    return [reader for reader, source in flow.sources.items() if source.producer == name]
+# ------------------------------------------------------------- which channels, which layers
 
 
-def _read_filters(name: str, flow: Flow, plan: dict[str, LayerPlan], filters: int) -> np.ndarray:
-    """Return the filters of which a reader needs at least one column, bool (F,)."""
-    read = np.zeros(filters, dtype=bool)
-    for reader in _readers(name, flow):
-        read |= plan[reader].columns.reshape(filters, -1).any(axis=1)
-    return read
+def _what_stays(net: Net, flow: Flow, reading: Reading) -> Plan:
+    """Let fillers in until every layer that runs has what it needs."""
+    read = np.zeros(flow.channels, dtype=bool)  # by number of the channel
+    for value, channels in reading.read.items():
+        read[value.terms[0][channels]] = True
+    stays = read.copy()
+
+    def there(value: Value) -> bool:
+        return bool(stays[value.terms[0]].any())
+
+    while True:
+        before = stays.copy()
+        runs = running(net, flow, lambda layer: joined(layer, flow, there))
+        ties = _tie(net, flow, runs)
+        stays = _spread(stays, ties)
+        for layer in reversed(net.layers):  # a reader's fillers do for what makes them
+            if layer.name in runs and layer.type_name != "Split":
+                _let_in_fillers(layer, flow, stays, ties)
+        if (stays == before).all():
+            break
+    stay = {value: stays[value.terms[0]] for value in reading.read}
+    return Plan(runs, stay, ties, _spread(read, ties))
 
 
-def _blocks(net: Net, name: str, flow: Flow) -> int:
-    """Return into how many equal blocks the filters must fall: conv groups, here and behind."""
-    readers = (net.layer(reader) for reader in _readers(name, flow))
-    return lcm(conv_groups(net.layer(name)), *(conv_groups(reader) for reader in readers))
+def _spread(numbers: np.ndarray, ties: np.ndarray) -> np.ndarray:
+    """Add what is tied to one of some numbers, bool."""
+    return (np.bincount(ties, weights=numbers, minlength=len(ties)) > 0)[ties]
 
 
-def _in_equal_numbers(needed: np.ndarray, blocks: int) -> np.ndarray:
-    """Add fillers, the first that are not needed, until all blocks hold the same number (>= 1)."""
-    filters = needed.reshape(blocks, -1).copy()
-    number = max(1, int(filters.sum(axis=1).max()))
-    for block in filters:
-        spare = np.flatnonzero(~block)
-        block[spare[: number - int(block.sum())]] = True
-    return filters.ravel()
+def running(net: Net, flow: Flow, bottoms_of: Callable[[Layer], list[Value]]) -> set[str]:
+    """Return the names of the layers whose output the caller needs, or a layer that runs.
+
+    Parameters
+    ----------
+    net : Net
+    flow : Flow
+    bottoms_of : callable
+        What a layer reads, if it runs.
+    """
+    runs, needed = set(), set(flow.outputs)
+    for layer in reversed(net.layers):
+        tops = flow.tops[layer.name]
+        if flow.bottoms[layer.name] and tops and not needed.intersection(tops):
+            continue
+        runs.add(layer.name)
+        needed.update(bottoms_of(layer))
+    return runs
 
 
-def _reasons(
-    name: str, flow: Flow, plan: dict[str, LayerPlan], constants: dict[str, Constants]
-) -> list[str]:
-    """Say why filters stay although they are constant or unread."""
-    mine = plan[name]
-    reasons = []
-    constant = mine.needed & constants[name].filters
-    if constant.any():
-        if mine.untouched:
-            why = "its weights are shared with another layer"
-        elif name in flow.outputs:
-            why = "the outputs of the network need every filter"
-        else:
-            why = f"{_who_needs(name, constant, flow, plan)} cannot take them into its bias"
-        reasons.append(f"{int(constant.sum())} constant filters stay: {why}")
-    fillers = int((mine.filters & ~mine.needed).sum())
-    if fillers and not mine.needed.any():
-        reasons.append(f"{fillers} dead filters stay: a layer needs one in each conv group")
-    elif fillers:
-        reasons.append(f"{fillers} dead filters stay: conv groups need equal numbers")
-    return reasons
+def joined(layer: Layer, flow: Flow, stays: Callable[[Value], bool]) -> list[Value]:
+    """Return the bottoms of a layer; of a Concat only those of which a channel stays."""
+    bottoms = flow.bottoms[layer.name]
+    if layer.type_name == "Concat" and joining_axis(layer, bottoms) == 1:
+        return [value for value in bottoms if stays(value)]
+    return bottoms
 
 
-def _who_needs(name: str, constant: np.ndarray, flow: Flow, plan: dict[str, LayerPlan]) -> str:
-    """Name the readers that hold on to constant filters."""
-    readers = [
-        reader
-        for reader in _readers(name, flow)
-        if (plan[reader].columns.reshape(len(constant), -1).any(axis=1) & constant).any()
-    ]
-    shared = [reader for reader in readers if plan[reader].untouched]
-    why = "which shares its weights," if shared else "which sees them unevenly (padding),"
-    return f"{' and '.join(readers)}, {why}"
+def _tie(net: Net, flow: Flow, runs: set[str]) -> np.ndarray:
+    """Return for each number the first of the numbers that are tied to it."""
+    first = np.arange(flow.channels)
+    for layer in net.layers:
+        bottoms, tops = flow.bottoms[layer.name], flow.tops[layer.name]
+        joins = layer.type_name == "Concat" and joining_axis(layer, bottoms) == 1
+        if layer.name not in runs or len(bottoms) < 2 or joins or not follows(layer, bottoms):
+            continue
+        for tied in tops[0].terms.T:
+            firsts = np.unique(first[tied[tied >= 0]])
+            if len(firsts) > 1:
+                first[np.isin(first, firsts)] = firsts[0]
+    return first
+
+
+def _let_in_fillers(layer: Layer, flow: Flow, stays: np.ndarray, ties: np.ndarray) -> None:
+    """Satisfy one layer that runs; ``stays`` is changed."""
+    bottoms, tops = flow.bottoms[layer.name], flow.tops[layer.name]
+    if layer.type_name in WITH_WEIGHTS and reads_channels(layer, bottoms):
+        g = conv_groups(layer)
+        for value in (bottoms[0], tops[0]):
+            _level(value.terms[0].reshape(g, -1), stays, ties)
+    elif not follows(layer, bottoms):
+        for value in (*bottoms, *tops):
+            _let_in(value.terms[0], stays, ties)
+
+
+def _level(blocks: np.ndarray, stays: np.ndarray, ties: np.ndarray) -> None:
+    """Let in the first channels of each block (g, n) until all blocks have equally many, >= 1."""
+    while True:
+        there = stays[blocks]
+        counts = there.sum(axis=1)
+        short = counts < max(1, counts.max())
+        if not short.any():
+            return
+        first = np.argmin(there, axis=1)[short]
+        _let_in(blocks[short, first], stays, ties)
+
+
+def _let_in(numbers: np.ndarray, stays: np.ndarray, ties: np.ndarray) -> None:
+    stays[np.isin(ties, ties[numbers])] = True

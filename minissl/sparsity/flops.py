@@ -16,7 +16,9 @@ executed   what the layer's conv_mode does: LOWERED_GEMM and DIRECT_DCONV dense,
 ========== =====================================================================================
 
 A filter without weights is dead even when its bias is not 0: what it puts out is constant, and
-compaction folds constants into the next layer's bias.
+compaction folds constants into the next layer's bias. So a residual block whose convolutions died
+counts nothing at all; a filter that died where it is added to living ones counts nothing either,
+since a row of zeros need not be computed, though it leaves only where all that are added to it do.
 
 Dimensions: F filters, C columns, g conv groups; the matrix is (F, C), its bands are (g, F/g, C).
 """
@@ -48,23 +50,31 @@ EXECUTED_RULE = {
 class Input:
     """Where input channels of a layer come from.
 
-    The producer's filter f is the reader's channel ``first_channel + f``. Two inputs side by side
-    are a concatenation; two inputs over the same channels are an element-wise sum, whose channel
-    is alive as long as one of its terms is.
+    The producer's filter ``first_filter + f`` is the reader's channel ``first_channel + f``. Two
+    inputs side by side are a concatenation; two inputs over the same channels are an element-wise
+    sum, whose channel is alive as long as one of its terms is. Several inputs with one producer
+    are slices of its output, or copies.
 
     ``producer`` is the name of a layer in the list, or None for the data and for whatever cannot
     be followed: those channels are alive. ``channels`` is their number; left out it means all of
-    the producer's filters, or all channels that remain.
+    the producer's filters that remain, or all channels that remain.
     """
 
     producer: str | None
     first_channel: int = 0
     channels: int | None = None
+    first_filter: int = 0
 
     def span(self, available: int) -> slice:
         """Return the reader's channels, of a producer that has ``available`` filters."""
+        available -= self.first_filter
         channels = available if self.channels is None else min(self.channels, available)
         return slice(self.first_channel, self.first_channel + channels)
+
+    def filters(self, available: int) -> slice:
+        """Return the producer's filters that make them."""
+        span = self.span(available)
+        return slice(self.first_filter, self.first_filter + span.stop - span.start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,8 +234,7 @@ def _drop_columns(layer: LayerShape, alive: dict[str, Alive]) -> None:
             channels[source.span(len(channels) - source.first_channel)] = True
         else:
             filters = alive[source.producer].filters
-            span = source.span(len(filters))
-            channels[span] |= filters[: span.stop - span.start]
+            channels[source.span(len(filters))] |= filters[source.filters(len(filters))]
     g, band_filters, C = layer.nonzero.shape
     of_living_channels = np.repeat(channels, layer.columns_per_channel).reshape(g, C)
     living = alive[layer.name].filters.reshape(g, band_filters, 1)
@@ -247,8 +256,7 @@ def _drop_unread_filters(name: str, layers: Sequence[LayerShape], alive: dict[st
         read_channels = np.any(columns, axis=1)  # (input channels,)
         for source in layer.inputs:
             if source.producer == name:
-                span = source.span(len(filters))
-                read[: span.stop - span.start] |= read_channels[span]
+                read[source.filters(len(filters))] |= read_channels[source.span(len(filters))]
     filters &= read
 
 

@@ -37,6 +37,19 @@ def test_compact(run, run_json, net_file, weights_file, tmp_path):
     assert "largest output difference" in table and "net.caffemodel" in table
 
 
+def test_compact_dry_run_writes_nothing(run, run_json, net_file, weights_file, tmp_path):
+    arguments = ["compact", "--model", net_file, "--weights", weights_file, "--dry-run"]
+    result = run_json(*arguments, "--out", tmp_path / "small")
+    assert not (tmp_path / "small").exists() and "max_abs_difference" not in result
+    (group, last) = result["groups"]
+    assert (group["layers"], group["readers"]) == (["conv1"], ["ip1"])
+    assert (group["channels"], group["removed"]) == (3, 1)
+    assert last["readers"] == [] and result["removed_layers"] == []
+    shown = run(*arguments).stdout
+    assert "filters of" in shown and "read by" in shown
+    assert "--dry-run" in run(*arguments[:-1], code=2).stderr
+
+
 def test_compact_into_a_place_that_is_no_folder(run, net_file, weights_file):
     arguments = ["--model", net_file, "--weights", weights_file, "--out", weights_file / "x"]
     result = run("compact", *arguments, code=1)

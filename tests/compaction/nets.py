@@ -35,12 +35,68 @@ def layer(type_name, name, bottom, top, fields="") -> str:
     )
 
 
+def joined(type_name, name, bottoms, fields="") -> str:
+    """Return a layer with several bottoms: Eltwise, Concat."""
+    read = " ".join(f'bottom: "{bottom}"' for bottom in bottoms)
+    return f'layer {{ name: "{name}" type: "{type_name}" {read} top: "{name}" {fields} }}'
+
+
+def norm(name, bottom) -> str:
+    """Return BatchNorm and Scale in place, named ``{name}_bn`` and ``{name}_scale``."""
+    return layer("BatchNorm", f"{name}_bn", bottom, bottom) + layer(
+        "Scale", f"{name}_scale", bottom, bottom, "scale_param { bias_term: true }"
+    )
+
+
+def residual(name, bottom, filters, stride=1, shortcut=False, kernels=(3, 3)) -> str:
+    """Return relu(x + norm(conv2(relu(norm(conv1(x)))))), x through a 1x1 convolution or not."""
+    pads = [kernel // 2 for kernel in kernels]
+    a, b = f"{name}_conv1", f"{name}_conv2"
+    fields = "kernel_size: {} pad: {} stride: {} bias_term: false"
+    text = [
+        conv(a, bottom, filters, fields.format(kernels[0], pads[0], stride)),
+        norm(a, a),
+        layer("ReLU", f"{a}_relu", a, a),
+        conv(b, a, filters, fields.format(kernels[1], pads[1], 1)),
+        norm(b, b),
+    ]
+    x = bottom
+    if shortcut:
+        x = f"{name}_shortcut"
+        text.append(conv(x, bottom, filters, fields.format(1, 0, stride)))
+    text += [joined("Eltwise", name, [x, b]), layer("ReLU", f"{name}_relu", name, name)]
+    return "".join(text)
+
+
+def resnet(n=1, widths=(4, 6), size=8, classes=3, images=2) -> list[str]:
+    """Return a small ResNet of n blocks for each width, as those for CIFAR."""
+    text = [
+        data(channels=3, height=size, width=size, batch=images),
+        conv("conv1", "data", widths[0], "kernel_size: 3 pad: 1 bias_term: false"),
+        norm("conv1", "conv1"),
+        layer("ReLU", "conv1_relu", "conv1", "conv1"),
+    ]
+    last, width = "conv1", widths[0]
+    for stage, filters in enumerate(widths):
+        for number in range(n):
+            name = f"res{stage + 1}{'abcdefgh'[number]}"
+            changes = filters != width
+            text.append(residual(name, last, filters, 2 if changes else 1, changes))
+            last, width = name, filters
+    pooling = "pooling_param { pool: AVE global_pooling: true }"
+    text += [layer("Pooling", "pool", last, "pool", pooling), ip("ip1", "pool", classes)]
+    return text
+
+
 def build(*layers, backend="numpy", dtype="float64", seed=0, phase="TEST") -> Net:
     """Build a net with all weights and biases between 0.5 and 1.5 in magnitude."""
     net = Net(parse_net("\n".join(layers)), phase, backend, dtype)
     rng = np.random.default_rng(seed)
     net.load(
-        {name: [_away_from_zero(rng, b.shape) for b in w] for name, w in net.weights().items()}
+        {
+            name: [_drawn(rng, net.layer(name), i, b.shape) for i, b in enumerate(blobs)]
+            for name, blobs in net.weights().items()
+        }
     )
     return net
 
@@ -72,5 +128,8 @@ def zeros_at(*index):
     return edit
 
 
-def _away_from_zero(rng, shape):
+def _drawn(rng, layer, blob, shape):
+    """Away from zero; statistics as sums over batches, with variances that are positive."""
+    if layer.type_name == "BatchNorm":
+        return np.array([2.0]) if blob == 2 else rng.uniform(0.5, 4.0, shape)
     return rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 1], shape)

@@ -150,8 +150,8 @@ def test_padding_keeps_a_filter_with_a_bias_and_the_report_says_why():
     assert shapes(compacted)["conv1"] == (3, 2, 3, 3)
     assert stays(compacted) == {
         "conv1": [
-            "1 constant filters stay: conv2, which sees them unevenly (padding), "
-            "cannot take them into its bias"
+            "1 constant filter stays: conv2, which sees its border (padding), "
+            "cannot take that into a bias"
         ]
     }
 

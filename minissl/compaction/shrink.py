@@ -1,0 +1,203 @@
+"""Cut layers down to what stays of them: weights, statistics, and the fields of their prototxt.
+
+Dimensions: F filters, C input channels, g conv groups, K columns of one group, D columns of one
+channel; F', K' are what is left of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minissl.backend import to_host
+from minissl.channels import (
+    Flow,
+    conv_groups,
+    dense_weights,
+    follows,
+    joining_axis,
+    kept_columns,
+    parameter_axis,
+)
+from minissl.compaction.draft import Draft
+from minissl.compaction.plan import LayerPlan, Plan
+from minissl.layers import Layer
+from minissl.net import Net
+
+INDEX_BYTES = 4  # of one entry of kept_columns
+
+
+@dataclass
+class Smaller:
+    """What becomes of a layer with weights."""
+
+    blobs: list[np.ndarray]
+    filters: int
+    kept: list[list[int]] | None
+
+
+def shrink(net: Net, flow: Flow, plan: Plan) -> Draft:
+    """Return the network that a plan leaves."""
+    draft = Draft(net)
+    for layer in net.layers:
+        if layer.name not in plan.runs or layer.type_name == "Split":
+            continue
+        if layer.name in plan.layers:
+            smaller = shrink_weights(layer, plan.layers[layer.name])
+            draft.weights[layer.name] = smaller.blobs
+            for written in draft.find(layer.name):
+                _write_sizes(layer, written, smaller)
+        elif layer.parameters and follows(layer, flow.bottoms[layer.name]):
+            stay = plan.stay[flow.tops[layer.name][0]]
+            draft.weights[layer.name] = _channel_parameters(layer, flow, stay)
+        elif layer.type_name in ("Concat", "Slice"):
+            for written in draft.find(layer.name):
+                _rejoin(layer, written, flow, plan)
+    draft.remove([layer.name for layer in net.layers if layer.name not in plan.runs])
+    return draft
+
+
+def stored_bytes(layer: Layer) -> int:
+    """Return what the parameters of a layer take in a file, with the index of kept columns."""
+    blobs = [to_host(parameter.data) for parameter in layer.parameters]
+    kept = None
+    if layer.type_name in ("Convolution", "InnerProduct"):
+        kept = kept_columns(layer)
+    return sum(blob.nbytes for blob in blobs) + INDEX_BYTES * (0 if kept is None else kept.sum())
+
+
+# ---------------------------------------------------------------------------- layers with weights
+
+
+def shrink_weights(layer: Any, plan: LayerPlan) -> Smaller:
+    """Cut one layer with weights down to its plan."""
+    weights = layer.parameters[0]
+    before = [to_host(parameter.data) for parameter in layer.parameters]
+    filters = int(plan.filters.sum())
+    if plan.untouched:
+        return Smaller([blob.copy() for blob in before], filters, _lists(kept_columns(layer)))
+    blobs, kept = _cut_weights(layer, plan)
+    if layer.has_bias or plan.folded.any():
+        old = before[1] if layer.has_bias else np.zeros(layer.filters, weights.dtype)
+        b = np.where(plan.needed, old + plan.folded, 0)
+        blobs.append(b[plan.filters].astype(weights.dtype))
+    return Smaller(blobs, filters, kept)
+
+
+def _cut_weights(layer: Any, plan: LayerPlan) -> tuple[list[np.ndarray], list[list[int]] | None]:
+    """Return [weights] without what leaves, and the kept columns where they are packed."""
+    g = conv_groups(layer)
+    w = dense_weights(layer)
+    matrix = _merge(w.reshape(g, -1, plan.columns.shape[1]), plan)  # (g, F/g, K)
+    needed = plan.needed.reshape(g, -1, 1) & plan.columns[:, None, :]
+    matrix = np.where(needed, matrix, 0)
+    per_channel = plan.columns.size // plan.channels.size
+    there = np.repeat(plan.channels, per_channel).reshape(g, -1)  # (g, K)
+    bands = [
+        band[rows][:, columns]  # (F'/g, K')
+        for band, rows, columns in zip(matrix, plan.filters.reshape(g, -1), there, strict=True)
+    ]
+    kept = [
+        np.flatnonzero(columns[there_too]).tolist()
+        for columns, there_too in zip(plan.columns, there, strict=True)
+    ]
+    if not any(kept):
+        kept[0] = [0]  # a matrix without columns is not a matrix
+    rows, all_columns = bands[0].shape
+    n_kept = sum(map(len, kept))
+    saved = rows * (g * all_columns - n_kept) * w.itemsize
+    if saved > n_kept * INDEX_BYTES:
+        packed = [band[:, columns] for band, columns in zip(bands, kept, strict=True)]
+        if g == 1:
+            return [np.ascontiguousarray(packed[0])], kept
+        return [np.concatenate([band.ravel() for band in packed])], kept
+    smaller = np.concatenate(bands)  # (F', K')
+    if layer.type_name == "Convolution":
+        return [smaller.reshape(g * rows, -1, *layer.kernel)], None
+    return [np.ascontiguousarray(smaller.T) if layer.transpose else smaller], None
+
+
+def _merge(matrix: np.ndarray, plan: LayerPlan) -> np.ndarray:
+    """Add the columns of merged channels (g, F/g, K) in those of the one that stands for them."""
+    if not plan.merged:
+        return matrix
+    matrix = matrix.copy()
+    per_channel = plan.columns.size // plan.channels.size
+    for merged in plan.merged:
+        by_channel = matrix[merged.group].reshape(matrix.shape[1], -1, per_channel)  # (F/g, C/g, D)
+        members = by_channel[:, merged.members].astype(np.float64)  # (F/g, m, D)
+        together = np.einsum("fmd,m->fd", members, merged.ratios)
+        by_channel[:, merged.channel, merged.columns] = together[:, merged.columns]
+    return matrix
+
+
+def _lists(mask: np.ndarray | None) -> list[list[int]] | None:
+    return None if mask is None else [np.flatnonzero(row).tolist() for row in mask]
+
+
+def _write_sizes(layer: Layer, written: Any, smaller: Smaller) -> None:
+    """Write the new sizes of a layer with weights into its prototxt."""
+    is_convolution = layer.type_name == "Convolution"
+    fields = written.convolution_param if is_convolution else written.inner_product_param
+    fields.num_output = smaller.filters
+    has_bias = len(smaller.blobs) > 1
+    if fields.bias_term != has_bias:
+        fields.bias_term = has_bias
+    del fields.kept_columns[:]
+    if smaller.kept is None:
+        return
+    for columns in smaller.kept:
+        fields.kept_columns.add(column=columns)
+    written.ClearField("connectivity_mode")  # packed layers are not trained
+    if not is_convolution:
+        fields.ClearField("transpose")
+
+
+# --------------------------------------------------------------------------------- other layers
+
+
+def _channel_parameters(layer: Layer, flow: Flow, stay: np.ndarray) -> list[np.ndarray]:
+    """Return the parameters of the channels (C,) that stay: of BatchNorm, Scale, Bias, PReLU."""
+    blobs = [to_host(parameter.data) for parameter in layer.parameters]
+    axes = len(flow.bottoms[layer.name][0].shape)
+    if layer.type_name in ("Scale", "Bias") and parameter_axis(layer, axes) != 1:
+        return blobs  # along other axes than the channels
+    return [
+        blob[stay]
+        if blob.ndim and blob.shape[0] == len(stay) and not _is_factor(layer, i)
+        else blob
+        for i, blob in enumerate(blobs)
+    ]
+
+
+def _is_factor(layer: Layer, blob: int) -> bool:
+    """Whether a blob is the factor of a BatchNorm's statistics, or the one slope of a PReLU."""
+    if layer.type_name == "PReLU":
+        return layer.param.prelu_param.channel_shared
+    return layer.type_name == "BatchNorm" and blob == 2
+
+
+def _rejoin(layer: Layer, written: Any, flow: Flow, plan: Plan) -> None:
+    """Leave out of a Concat or Slice what has no channels, and write where a Slice cuts now."""
+    bottoms, tops = flow.bottoms[layer.name], flow.tops[layer.name]
+    if joining_axis(layer, bottoms) != 1:
+        return
+    if layer.type_name == "Concat":
+        left = [
+            name
+            for name, value in zip(written.bottom, bottoms, strict=True)
+            if plan.stay[value].any()
+        ]
+        del written.bottom[:]
+        written.bottom.extend(left)
+        return
+    counts = [int(plan.stay[value].sum()) for value in tops]
+    left = [name for name, count in zip(written.top, counts, strict=True) if count]
+    del written.top[:]
+    written.top.extend(left)
+    if [value.channels for value in tops] != counts:
+        ends = np.cumsum([count for count in counts if count])
+        del written.slice_param.slice_point[:]
+        written.slice_param.slice_point.extend(int(end) for end in ends[:-1])
