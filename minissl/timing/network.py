@@ -11,7 +11,7 @@ from minissl import backend as backends
 from minissl.errors import ConfigError
 from minissl.net import Net
 from minissl.timing.measurements import BASELINE, LayerTime
-from minissl.timing.modes import modes_of
+from minissl.timing.modes import modes_of, trained_modes
 from minissl.timing.peak import Peak
 from minissl.timing.steps import Timed, TimedMode
 from minissl.timing.stopwatch import Stopwatch
@@ -97,13 +97,14 @@ def time_net(
 
 def _forward_steps(net: Net, modes: Mapping[str, Sequence[str]], groups: bool) -> list[Timed]:
     steps: list[Timed] = []
+    trained = trained_modes(net)
     for step in net.steps:
         layer = step.layer
         offered = modes_of(layer)
         if not offered:
             steps.append(Timed(net, step))
             continue
-        wanted = modes.get(layer.name, (BASELINE,))
+        wanted = modes.get(layer.name) or (trained.get(layer.name, BASELINE),)
         unknown = [mode for mode in wanted if mode not in offered]
         if unknown:
             raise ConfigError(
@@ -115,15 +116,9 @@ def _forward_steps(net: Net, modes: Mapping[str, Sequence[str]], groups: bool) -
 
 
 def _run_backward(net: Net, watch: Stopwatch) -> None:
-    """Run the backward pass layer by layer, as :meth:`minissl.net.Net.backward` does."""
+    """Run the backward pass step by step, as :meth:`minissl.net.Net.backward` does."""
     net.clear_gradients()
-    for number in reversed(range(len(net.layers))):
-        layer = net.layers[number]
-        if not net.runs_backward(layer):
-            continue
-        bottom, top = net.bottoms_and_tops(layer)
-        for blob, weight in zip(top, net.loss_weights[number], strict=True):
-            if weight:
-                blob.diff[...] = weight
-        with watch.measure((layer.name, "backward")):
-            layer.backward(top, net.propagates(layer), bottom)
+    for step in reversed(net.steps):
+        if any(net.runs_backward(layer) for layer in step.layers):
+            with watch.measure((step.layer.name, "backward")):
+                net.backward_step(step)
