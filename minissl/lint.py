@@ -64,6 +64,7 @@ def lint_net(
     findings = list(_duplicate_names(net))
     trained = any(layer.type.endswith("Loss") for layer in net.layer)
     for layer in (part for written in net.layer for part in plain_layers(written)):
+        findings += _type(layer)
         findings += _conv_mode(layer, trained)
         findings += _gemm_mode(layer, trained)
         findings += _dumps(layer)
@@ -139,6 +140,16 @@ def _phases(layer: LayerParameter) -> set[int]:
         # A layer that depends on stages may never meet its namesake: count it in no phase.
         return set() if staged else given or both
     return both - bare(layer.exclude)
+
+
+def _type(layer: LayerParameter) -> Iterator[Finding]:
+    from minissl.layers import LAYERS, what_is_wrong_with
+
+    if layer.type not in LAYERS:
+        problem, _, advice = what_is_wrong_with(layer.type).partition("; ")
+        advice = advice.replace("did you mean", "write").rstrip("?")
+        where = f"layer '{layer.name}'"
+        yield Finding("error", where, f"It {problem}.", f"{advice[0].upper()}{advice[1:]}.")
 
 
 def _conv_mode(layer: LayerParameter, trained: bool) -> Iterator[Finding]:

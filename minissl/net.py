@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minissl import backend as backends
-from minissl import fusion, graph, memory
+from minissl import fused_training, fusion, graph, memory, memory_plan
 from minissl.blob import Blob, Parameter, Shape
 from minissl.errors import ConfigError, NonFiniteError, WeightsError
 from minissl.layers import Context, Layer, create
@@ -44,7 +44,13 @@ class Net:
         A network whose parameters this one uses, matched by layer name (as a test network uses
         those of the network being trained).
     fuse : bool
-        Run chains of layers as one step (:mod:`minissl.fusion`), in phase TEST only.
+        Run chains of layers as one step (:mod:`minissl.fusion`) in phase TEST, and in a lean
+        network in phase TRAIN too (:mod:`minissl.fused_training`), but there not by the plain
+        backend.
+    lean : bool
+        Train with less time and memory, as a solver does: the gradients of blobs share memory
+        (:mod:`minissl.memory_plan`), so that ``blobs[...].diff`` is right only while the backward
+        pass needs it.
 
     Attributes
     ----------
@@ -78,6 +84,7 @@ class Net:
         stages: Sequence[str] = (),
         share: Net | None = None,
         fuse: bool = True,
+        lean: bool = False,
     ):
         if isinstance(param, (str, Path)):
             from minissl.formats.prototxt import read_net
@@ -97,19 +104,28 @@ class Net:
             raise ConfigError(f"net '{self.name}' has no layer in phase {phase}")
         self._check_names(chosen)
         self.layers: list[Layer] = [create(layer, context) for layer in chosen]
+        self._numbers = {id(layer): number for number, layer in enumerate(self.layers)}
         self.blobs: dict[str, Blob] = {}
         self._bottoms: list[list[Blob]] = []
         self._tops: list[list[Blob]] = []
         self._set_up()
         self._plan_backward()
         self.parameters = self._own_parameters(share)
+        self.outputs = _unread(chosen)
+        graph_of_layers = self.layers, self._bottoms, self._tops
+        self._single_steps = fusion.plan(*graph_of_layers, fuse=False)
+        if lean and fuse and phase == "TRAIN" and backends.name_of(self.kernels) != "numpy":
+            self.steps = fused_training.plan(*graph_of_layers, self._propagate, self._is_plain())
+        else:
+            self.steps = fusion.plan(*graph_of_layers, fuse=fuse and phase == "TEST")
+        self._steps_run = self.steps
+        self._lean = lean
+        self._gradients = self._plan_gradients()
         there = backends.device_bytes(self.kernels)
         memory.check(self.bytes_needed(), f"net '{self.name}'", there)
         self._fill(share)
-        self.outputs = _unread(chosen)
-        graph_of_layers = self.layers, self._bottoms, self._tops
-        self.steps = fusion.plan(*graph_of_layers, fuse=fuse and phase == "TEST")
-        self._single_steps = fusion.plan(*graph_of_layers, fuse=False)
+        if lean:
+            self._gradients.share(self.kernels.xp)
         self._passed_over = [blob for step in self.steps for blob in step.hidden]
         self.watcher: Callable[[str, Layer], None] | None = None
 
@@ -188,6 +204,13 @@ class Net:
                 else:  # also where it was added as the output of this layer, computed in place
                     under_loss.discard(id(blob))
 
+    def _is_plain(self) -> list[bool]:
+        """Tell for each layer whether it runs backward, and none of its tops is a loss."""
+        return [
+            runs and not any(weights)
+            for runs, weights in zip(self._runs_backward, self.loss_weights, strict=True)
+        ]
+
     def _own_parameters(self, share: Net | None) -> list[Parameter]:
         """Collect the learnable blobs; those shared by name or with another net are one object."""
         named: dict[str, Parameter] = {}
@@ -226,12 +249,21 @@ class Net:
 
     def bytes_needed(self) -> int:
         """Return the bytes of all blobs, parameters and scratch memory (and gradients in TRAIN)."""
-        factor = 2 if self.phase == "TRAIN" else 1
-        activations = sum(blob.size for blob in self.blobs.values())
-        weights = sum(parameter.size for parameter in self.parameters)
-        history = weights if self.phase == "TRAIN" else 0
-        scratch = sum(layer.workspace_bytes() for layer in self.layers)
-        return (factor * (activations + weights) + history) * self.dtype.itemsize + scratch
+        return self.needs().total
+
+    def needs(self) -> memory_plan.Needs:
+        """Return what the network needs of memory, by what it is for."""
+        return memory_plan.needs(
+            self.steps, self._gradients, self._lean, self.parameters, self.phase
+        )
+
+    def _plan_gradients(self) -> memory_plan.GradientPlan:
+        def gets_gradient(layer: Layer) -> list[bool]:
+            number = self._number(layer)
+            runs = self._runs_backward[number]
+            return [runs and flag for flag in self._propagate[number]]
+
+        return memory_plan.GradientPlan(self.steps, gets_gradient)
 
     # --- running ---
 
@@ -268,7 +300,8 @@ class Net:
             self.forget()
         for name, value in (inputs or {}).items():
             backends.assign(self._blob(name).data, value)
-        steps = self._single_steps[first : last + 1] if is_part or self.watcher else self.steps
+        self._steps_run = self._single_steps if is_part or self.watcher else self.steps
+        steps = self._single_steps[first : last + 1] if is_part else self._steps_run
         with backends.single_threaded_blas():
             for step in steps:
                 step.forward()
@@ -349,18 +382,38 @@ class Net:
         first, last = self._span(end, start)
         runs = self._runs_backward if start is None else self._under(last)
         with backends.single_threaded_blas():
+            if start is None and end is None:
+                for step in reversed(self._steps_run):
+                    self.backward_step(step)
+                return
+            if any(isinstance(step, fused_training.TrainingStep) for step in self._steps_run):
+                raise ConfigError(
+                    f"net '{self.name}' ran fused and cannot go back layer by layer; build it "
+                    "with lean=False"
+                )
             for number in reversed(range(first, last + 1)):
-                if not runs[number]:
-                    continue
-                top = self._tops[number]
-                if start is None or number != last:
-                    for blob, weight in zip(top, self.loss_weights[number], strict=True):
-                        if weight:
-                            blob.diff[...] = weight
-                flags = self._propagate[number]
-                self.layers[number].backward(top, flags, self._bottoms[number])
-                if self.watcher:
-                    self.watcher("Backward", self.layers[number])
+                if runs[number]:
+                    is_start = start is not None and number == last
+                    self._backward_layer(number, set_weights=not is_start)
+
+    def backward_step(self, step: fusion.Step) -> None:
+        """Run the backward pass of one of the steps that the last forward pass has run."""
+        if isinstance(step, fused_training.TrainingStep):
+            step.backward()
+            return
+        for layer in reversed(step.layers):
+            number = self._number(layer)
+            if self._runs_backward[number]:
+                self._backward_layer(number)
+
+    def _backward_layer(self, number: int, set_weights: bool = True) -> None:
+        layer, top = self.layers[number], self._tops[number]
+        for blob, weight in zip(top, self.loss_weights[number], strict=True):
+            if weight and set_weights:
+                blob.diff[...] = weight
+        layer.backward(top, self._propagate[number], self._bottoms[number])
+        if self.watcher:
+            self.watcher("Backward", layer)
 
     def _under(self, start: int) -> list[bool]:
         """Tell for each layer whether the gradient of a layer's tops passes through it."""
@@ -402,7 +455,7 @@ class Net:
         return self._propagate[self._number(layer)]
 
     def _number(self, layer: Layer) -> int:
-        return next(i for i, known in enumerate(self.layers) if known is layer)
+        return self._numbers[id(layer)]
 
     @property
     def params(self) -> dict[str, list[Parameter]]:

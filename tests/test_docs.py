@@ -18,8 +18,9 @@ from minissl import models
 from minissl.cli import COMMANDS, main
 from minissl.errors import ConfigError
 from minissl.formats import proto
+from minissl.formats.fused_types import PARTS
 from minissl.formats.prototxt import parse_net, parse_solver, read_net, read_solver_net
-from minissl.layers import LAYERS
+from minissl.layers import ABSENT, LAYERS
 from minissl.recipes.experiment_files import find
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -285,3 +286,5 @@ def test_the_table_of_layers_is_complete_and_true():
             known = proto.LayerParameter.DESCRIPTOR.fields_by_name[param].message_type
             for field in re.findall(r"`([a-z]\w*)`", listed):
                 assert field in known.fields_by_name, f"{name}: {field}"
+    for name in (*ABSENT, *PARTS):
+        assert f"`{name}`" in text

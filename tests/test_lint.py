@@ -57,6 +57,14 @@ def test_a_clean_net_and_solver_give_no_finding() -> None:
         ('"ip1" type', '"conv1" type', "error", "layer 'conv1'", "Another layer of the same phase"),
         ("phase: TEST } }", "phase: TRAIN } }", "error", "layer 'data'", "Another layer"),
         (
+            '"Accuracy"',
+            '"Acuracy"',
+            "error",
+            "layer 'accuracy'",
+            "It has the unknown type",
+        ),
+        ('"Accuracy"', '"Python"', "error", "layer 'accuracy'", "It has the type 'Python', which"),
+        (
             "kernel_size: 5",
             "kernel_size: 5 conv_mode: LOWERED_CSRMM",
             "error",
@@ -134,9 +142,9 @@ def test_all_multipliers_zero() -> None:
 
 
 def test_a_second_blob_that_is_no_bias_may_have_a_lasso() -> None:
-    text = 'layer { name: "r" type: "LSTM" param { } param { breadth_decay_mult: 1 } }'
+    text = 'layer { name: "r" type: "BatchNorm" param { } param { breadth_decay_mult: 1 } }'
     assert lint_net(parse_net(text)) == []
-    (finding,) = lint_net(parse_net(text.replace("LSTM", "InnerProduct")))
+    (finding,) = lint_net(parse_net(text.replace("BatchNorm", "InnerProduct")))
     assert finding.message.startswith("Group lasso is configured for the bias")
 
 

@@ -416,9 +416,8 @@ def test_bytes_needed_counts_what_training_adds():
     text = INPUT + ip("a", "x", "a", 1000)
     weights, activations = 1000 * 5 + 1000, 4 * 5 + 4 + 4 * 1000
     assert build(text, "TEST", dtype="float32").bytes_needed() == 4 * (weights + activations)
-    assert build(text, "TRAIN", dtype="float32").bytes_needed() == 4 * (
-        3 * weights + 2 * activations
-    )
+    # without a loss nothing has a gradient but the weights, whose memory is there all the same
+    assert build(text, "TRAIN", dtype="float32").bytes_needed() == 4 * (3 * weights + activations)
 
 
 # --- running ---

@@ -18,6 +18,8 @@ ORDER = [
     ["data"],
     ["layers", "graph"],
     ["fusion"],
+    ["fused_training"],
+    ["memory_plan"],
     ["gradient_check", "net"],
     ["channels", "solvers"],
     ["compaction", "models", "onnx", "state_dicts"],

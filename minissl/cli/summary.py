@@ -14,6 +14,7 @@ EPILOG = """
 Examples:
   minissl summary lenet.prototxt
   minissl summary lenet.prototxt --weights lenet.caffemodel --phase TRAIN --json
+  minissl summary resnet20.prototxt --phase TRAIN --batch-size 128 --memory
 """
 
 
@@ -27,6 +28,7 @@ Examples:
     show_default=True,
     help="Which of the two networks that a prototxt describes.",
 )
+@click.option("--memory", is_flag=True, help="Show what needs how much memory.")
 @options.data_option
 @options.batch_size_option
 @options.fuse_option
@@ -35,6 +37,7 @@ def command(
     model: Path,
     weights: Path | None,
     phase: str,
+    memory: bool,
     data: str | None,
     batch_size: int | None,
     fuse: bool,
@@ -42,12 +45,19 @@ def command(
 ) -> None:
     """Show the layers of NET with their shapes, parameters, operations and memory.
 
-    In phase TEST also which layers run in the step of another ("fused into").
+    Also which layers run in the step of another ("fused into"). In phase TRAIN memory is counted as
+    a solver uses it: gradients of blobs share what none of them needs at the same time.
     """
     from minissl.net import Net
     from minissl.summary import summarize
 
-    net = Net(model, phase, data=options.data_options(data, batch_size), fuse=fuse)
+    net = Net(
+        model,
+        phase,
+        data=options.data_options(data, batch_size),
+        fuse=fuse,
+        lean=phase == "TRAIN",
+    )
     if weights is not None:
         net.load(weights)
     layers = [layer.to_json() for layer in summarize(net)]
@@ -55,16 +65,20 @@ def command(
         key: sum(layer[key] for layer in layers)
         for key in ("parameters", "nonzero", "flop", "bytes")
     }
-    result = {
+    needs = net.needs().to_json()
+    result: dict[str, Any] = {
         "name": net.name,
         "phase": phase,
         "layers": layers,
         "total": {**total, "bytes_to_run": net.bytes_needed()},
+        "memory": needs,
     }
     if as_json:
         options.show_json(result)
     else:
         _show(result, weights is not None)
+        if memory:
+            _show_memory(needs)
 
 
 def _show(result: dict[str, Any], with_weights: bool) -> None:
@@ -105,3 +119,25 @@ def _show(result: dict[str, Any], with_weights: bool) -> None:
         f"{result['name'] or 'net'} in phase {result['phase']}: running it takes "
         f"{readable(total['bytes_to_run'])}, gradients and scratch memory included"
     )
+
+
+#: what each part of the memory is for
+PARTS = {
+    "forward": "values of blobs",
+    "backward": "gradients of blobs",
+    "parameters": "parameters and their gradients",
+    "history": "momentum, one buffer",
+    "scratch": "kept by layers and computed with",
+    "total": "together",
+}
+
+
+def _show_memory(needs: dict[str, int]) -> None:
+    """Print what each part of the memory is for."""
+    from minissl.memory import readable
+
+    rows = [[words, readable(needs[part])] for part, words in PARTS.items()]
+    click.echo()
+    options.show_table(options.table(["what for", "memory"], rows, names=1))
+    if needs["backward"]:
+        click.echo(f"gradients that shared no memory: {readable(needs['backward_apart'])}")

@@ -89,13 +89,21 @@ class BatchReader:
         The arrays may be views of the data set: they are not to be written to. Images of different
         sizes come as a list.
         """
-        chosen = self._records(self._position)
+        position = self._position
         self._position += self.batch_size
-        return self.dataset.batch(chosen)
+        return self.read(position)
+
+    def read(self, position: int) -> tuple[Any, np.ndarray]:
+        """Return the batch at a position, and stay."""
+        return self.dataset.batch(self._records(position))
 
     def transform_rng(self) -> np.random.Generator:
         """Return the random numbers for crop and mirror of the batch that ``next`` gives next."""
-        return np.random.default_rng([self.seed, TRANSFORM_STREAM, self._position])
+        return self.rng_at(self._position)
+
+    def rng_at(self, position: int) -> np.random.Generator:
+        """Return the random numbers for the batch at a position."""
+        return np.random.default_rng([self.seed, TRANSFORM_STREAM, position])
 
     def skip_up_to(self, limit: int) -> None:
         """Skip a random number of records below ``limit``, drawn from the seed (``rand_skip``)."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -618,6 +619,50 @@ def batch_norm_backward(
     d_x[...] = (d_y - shared.astype(x.dtype)) * inverse[:, None]
 
 
+def norm_scale_forward(
+    x: Array,
+    mean: Array,
+    variance: Array,
+    eps: float,
+    scale: Array,
+    bias: Array | None,
+    y: Array,
+    relu: bool = False,
+) -> None:
+    """:func:`batch_norm_forward`, :func:`channel_scale` and a ReLU, one after the other."""
+    batch_norm_forward(x, mean, variance, eps, y)
+    channel_scale(y, scale, bias, y)
+    if relu:
+        relu_forward(y, 0.0, y)
+
+
+def norm_scale_backward(
+    x: Array,
+    y: Array,
+    mean: Array,
+    variance: Array,
+    eps: float,
+    scale: Array,
+    d_y: Array,
+    d_scale: Array,
+    d_bias: Array | None,
+    d_x: Array,
+    relu: bool = False,
+) -> None:
+    """Gradient of :func:`norm_scale_forward` where mean and variance are those of x.
+
+    With g = d_y, 0 where y is not positive if there is a ReLU: d_bias += sum of g, d_scale += sum
+    of g * x^, and d_x is the gradient of the normalization for scale * g. d_x may be d_y itself.
+    """
+    g = np.where(y > 0, d_y, 0) if relu else d_y
+    normalized = np.empty_like(x)
+    batch_norm_forward(x, mean, variance, eps, normalized)
+    channel_scale_gradient(normalized, g, d_scale)
+    if d_bias is not None:
+        d_bias += g.sum(axis=(0, 2), dtype=np.float64).astype(x.dtype)
+    batch_norm_backward(x, mean, variance, eps, g * scale[:, None], d_x)
+
+
 def channel_scale(x: Array, scale: Array, bias: Array | None, y: Array) -> None:
     """Y = scale[c] * x + bias[c] for every channel c of (N, C, S); y may be x itself."""
     y[...] = x * scale[:, None]
@@ -643,10 +688,20 @@ def relu_backward(x: Array, d_y: Array, negative_slope: float, d_x: Array) -> No
     d_x[...] = np.where(x > 0, d_y, d_y * d_y.dtype.type(negative_slope))
 
 
-def weighted_sum(a: Array, alpha: float, b: Array, beta: float, y: Array) -> None:
-    """Y = alpha * a + beta * b; y may be a or b itself."""
+def weighted_sum(
+    a: Array, alpha: float, b: Array, beta: float, y: Array, relu: bool = False
+) -> None:
+    """Y = alpha * a + beta * b, rectified if asked for; y may be a or b itself."""
     number = a.dtype.type
     y[...] = number(alpha) * a + number(beta) * b
+    if relu:
+        relu_forward(y, 0.0, y)
+
+
+def sum_relu_backward(y: Array, d_y: Array, d_a: Array, d_b: Array) -> None:
+    """Gradient of y = max(a + b, 0): both get d_y where y > 0, else 0; d_a may be d_y itself."""
+    d_a[...] = np.where(y > 0, d_y, 0)
+    d_b[...] = d_a
 
 
 def softmax_forward(x: Array, y: Array) -> None:
@@ -867,6 +922,51 @@ def zero_out(w: Array, threshold: float) -> None:
     """Set every weight with -threshold < w < threshold to exactly 0 (strict)."""
     limit = w.dtype.type(threshold)
     w[(w < limit) & (w > -limit)] = 0
+
+
+def sgd_step(
+    w: Array,
+    d_w: Array,
+    history: Array,
+    average: float,
+    decay: tuple[str, float] | None,
+    multiplier: Array | None,
+    groups: Sequence[tuple[int, int, float]],
+    rate: float,
+    momentum: float,
+    nesterov: bool,
+    mask: Array | None,
+    threshold: float,
+) -> None:
+    """Run the whole update of a parameter: the single steps, one after the other.
+
+    ``d_w *= average``, weight decay, group lasso, momentum, mask, ``w -= d_w``, zero-out.
+
+    Parameters
+    ----------
+    w, d_w, history : arrays of one shape, changed
+    decay : ("L1" or "L2", strength) or None
+    multiplier, mask : arrays or None
+    groups : sequence of (rows, columns, strength)
+        Tiles of the weights seen as a matrix (rows = ``shape[0]``).
+    threshold : float
+        Of the zero-out; 0 for none.
+    """
+    d_w *= d_w.dtype.type(average)
+    if decay:
+        kind, strength = decay
+        (add_l1 if kind == "L1" else add_l2)(w, strength, multiplier, d_w)
+    matrix, d_matrix = (a.reshape(w.shape[0] if w.ndim else 1, -1) for a in (w, d_w))  # (R, C)
+    for ydim, xdim, strength in groups:
+        sums = np.empty((matrix.shape[0] // ydim, matrix.shape[1] // xdim))
+        tile_square_sums(matrix, ydim, xdim, sums)
+        some = sums != 0
+        factors = np.where(some, strength / np.sqrt(np.where(some, sums, 1.0)), 0.0)
+        tile_add_scaled(matrix, factors, ydim, xdim, d_matrix)
+    (nesterov_update if nesterov else sgd_update)(d_w, history, rate, momentum)
+    apply_update(w, d_w, mask)
+    if threshold:
+        zero_out(w, threshold)
 
 
 def all_finite(w: Array) -> bool:

@@ -57,6 +57,7 @@ from minissl.layers.threshold import Threshold
 from minissl.layers.tile import Tile
 
 __all__ = [
+    "ABSENT",
     "BNLL",
     "ELU",
     "LAYERS",
@@ -110,7 +111,15 @@ __all__ = [
     "Tile",
     "create",
     "register",
+    "what_is_wrong_with",
 ]
+
+
+#: types of Caffe and SkimCaffe that are not part of minissl
+ABSENT = (
+    "BatchReindex", "Filter", "HDF5Output", "Im2col", "LSTM", "Parameter", "Python", "RNN", "SPP",
+    "WindowData", "Winograd",
+)  # fmt: skip
 
 
 def create(param: Any, context: Context) -> Layer:
@@ -123,10 +132,18 @@ def create(param: Any, context: Context) -> Layer:
     """
     layer_class = LAYERS.get(param.type)
     if layer_class is None:
-        raise ConfigError(
-            f"layer '{param.name}' has the unknown type '{param.type}'; {_advice(param.type)}"
-        )
+        raise ConfigError(f"layer '{param.name}' {what_is_wrong_with(param.type)}")
     return layer_class(param, context)
+
+
+def what_is_wrong_with(type_name: str) -> str:
+    """Return a clause about a type that is not in :data:`LAYERS`, and what to do."""
+    if type_name in ABSENT:
+        return (
+            f"has the type '{type_name}', which is Caffe's but not part of minissl; replace it by "
+            "other layers (docs/layers.md lists those that are there)"
+        )
+    return f"has the unknown type '{type_name}'; {_advice(type_name)}"
 
 
 def _advice(type_name: str) -> str:

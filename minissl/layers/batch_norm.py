@@ -80,13 +80,8 @@ class BatchNorm(Layer):
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Y = (x - mean) / sqrt(variance + eps)."""
         x = bottom[0].data.reshape(self.folded)  # (N, C, S)
-        if self._mean is None:
-            channels = (self.folded[1],)
-            self._mean = self.kernels.xp.empty(channels, self.dtype)
-            self._variance = self.kernels.xp.empty(channels, self.dtype)
         if self.uses_batch:
-            self.kernels.channel_moments(x, self._mean, self._variance)
-            self._add_to_statistics()
+            self.batch_moments(x)
             if top[0] is bottom[0]:
                 if self._kept is None:
                     self._kept = self.kernels.xp.empty(self.folded, self.dtype)
@@ -111,6 +106,19 @@ class BatchNorm(Layer):
 
     # --- statistics ---
 
+    def batch_moments(self, x: Any) -> tuple[Any, Any]:
+        """Return mean and variance of a batch (N, C, S), and add them to the running sums."""
+        self._allocate()
+        self.kernels.channel_moments(x, self._mean, self._variance)
+        self._add_to_statistics()
+        return self._mean, self._variance
+
+    def _allocate(self) -> None:
+        if self._mean is None:
+            channels = (self.folded[1],)
+            self._mean = self.kernels.xp.empty(channels, self.dtype)
+            self._variance = self.kernels.xp.empty(channels, self.dtype)
+
     def _add_to_statistics(self) -> None:
         """Let the old batches fade, and add this one."""
         values = self.folded[0] * self.folded[2]
@@ -124,6 +132,7 @@ class BatchNorm(Layer):
 
     def _read_statistics(self) -> None:
         """Divide the sums by their factor."""
+        self._allocate()
         mean, variance, factor = (parameter.data for parameter in self.parameters)
         share = (factor != 0) / (factor + (factor == 0))  # 0 while no batch was seen
         self._mean[...] = mean * share

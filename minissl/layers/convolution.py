@@ -15,6 +15,7 @@ from minissl.conv_modes import ConvShape, Prepared, executed_mode, prepare
 from minissl.conv_modes.auto import AUTO, Choice, predict
 from minissl.conv_modes.lowered_ccnmm import LoweredCcnmm
 from minissl.conv_modes.lowered_gemm import LoweredGemm
+from minissl.conv_modes.training import TrainedConvolution
 from minissl.kernels.geometry import convolution_output
 from minissl.layers.base import Layer, register
 
@@ -34,8 +35,13 @@ class Convolution(Layer):
     Prototxt: ``convolution_param`` with num_output, kernel_size / kernel_h, kernel_w, stride, pad,
     dilation, group, bias_term, fillers and ``conv_mode``. A mode other than LOWERED_GEMM serves
     inference: once the weights are known (:meth:`prepare`) they are packed and the dense copy is
-    released. AUTO is LOWERED_GEMM in phase TRAIN; in phase TEST the performance model picks a mode
-    then, which ``conv_mode`` holds from there on (:mod:`minissl.conv_modes.auto`).
+    released. With AUTO the performance model picks a mode then, which ``conv_mode`` holds from
+    there on (:mod:`minissl.conv_modes.auto`).
+
+    In phase TRAIN there are AUTO, LOWERED_GEMM and no mode at all, which is AUTO. Then the model
+    chooses for each of the three passes between the products above and direct tiles, which compute
+    the same sums (:mod:`minissl.conv_modes.training`); LOWERED_GEMM, where the prototxt says so,
+    runs the products.
 
     While rows and columns are frozen at zero (``connectivity_mode``), they take part in no product,
     forward or backward: :meth:`unfrozen`.
@@ -98,6 +104,8 @@ class Convolution(Layer):
         self.choice: Choice | None = None
         if self.is_auto and self.phase == "TRAIN":
             self.conv_mode = "LOWERED_GEMM"
+        lowers = param.HasField("conv_mode") and not self.is_auto
+        self.trained = TrainedConvolution(self.shape, self.images, self.kernels, self.dtype, lowers)
         self.kept_columns = [list(kept.column) for kept in param.kept_columns]
         self.prepared: Any = None
         self.packed: Any = None
@@ -107,7 +115,7 @@ class Convolution(Layer):
             weight_shape = self._packed_shape()
         if self.phase == "TRAIN" and (self.conv_mode != "LOWERED_GEMM" or self.kept_columns):
             raise self.config_error(
-                f"conv_mode {self.conv_mode} serves inference only; train with LOWERED_GEMM and "
+                f"conv_mode {self.conv_mode} serves inference only; train with AUTO and "
                 "set the mode in the net you test or time"
                 if not self.kept_columns
                 else "a compacted layer serves inference only; train the net it was made from"
@@ -203,23 +211,29 @@ class Convolution(Layer):
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Compute y from x."""
-        self.runner().forward(bottom[0].data, top[0].data)
+        x, y = bottom[0].data, top[0].data
+        if self.phase == "TEST" or self.unfrozen():
+            self.runner().forward(x, y)
+            return
+        w, b = self.parameters[0].data, self.parameters[1].data if self.has_bias else None
+        self.trained.forward(x, w, b, y)
 
     def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
         """Compute d_w, d_b (added) and d_x from d_y."""
         x, d_y = bottom[0].data, top[0].diff
         weights = self.parameters[0]
+        d_b = self.parameters[1].diff if self.has_bias else None
         packed = self.unfrozen()
-        if self.has_bias:
-            self.kernels.conv_backward_bias(d_y, self.parameters[1].diff)
         if packed:
+            if d_b is not None:
+                self.kernels.conv_backward_bias(d_y, d_b)
             packed.backward_weights(x, d_y, weights.diff)
             if propagate_down[0]:
                 packed.backward_input(d_y, bottom[0].diff)
             return
-        self.kernels.conv_backward_weights(x, d_y, *self.geometry, weights.diff)
+        self.trained.backward_weights(x, d_y, weights.diff, d_b)
         if propagate_down[0]:
-            self.kernels.conv_backward_input(d_y, weights.data, *self.geometry, bottom[0].diff)
+            self.trained.backward_input(d_y, weights.data, bottom[0].diff)
 
 
 def read_pair(layer: Layer, param: Any, name: str, repeated: str, default: int | None):

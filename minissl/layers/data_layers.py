@@ -18,6 +18,7 @@ from minissl.data.catalogue import CATALOGUE, SOURCES, find_source
 from minissl.data.databases import DatumDataset
 from minissl.data.datasets import load
 from minissl.data.mean import mean_of, read_mean
+from minissl.data.prefetch import Prefetch
 from minissl.data.transform import Transform
 from minissl.errors import DataError, ShapeError
 from minissl.formats.lmdb_file import is_leveldb, is_lmdb
@@ -71,6 +72,7 @@ class Data(Source):
                 )
         self._source = self._find_source(param.source)
         self._reader: BatchReader | None = None
+        self._ahead = Prefetch(self._make)
         self._batch_size = self.batch_size(param.batch_size)
         self._transform = self._read_transform()
         self._database = self._open_database()
@@ -83,20 +85,29 @@ class Data(Source):
         return tops[: len(self.param.top)]
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        """Write the next batch."""
-        rng = self.reader.transform_rng()
-        images, labels = self.reader.next()
-        training = self.phase == "TRAIN"
+        """Write the next batch, and let the one after it be made in the background."""
+        reader = self.reader
         with writing(top[0].data) as out:
-            if isinstance(images, list):  # of different sizes
-                for i, image in enumerate(images):
-                    self._check_shape(image)
-                    self._transform.apply(image[None], training, rng, out=out[i : i + 1])
-            else:
-                self._check_shape(images[0])
-                self._transform.apply(images, training, rng, out=out)
+            labels = self._ahead.take((reader.seed, reader.position), out)
+            reader.position += self._batch_size
+            self._ahead.begin((reader.seed, reader.position), out)
         if len(top) > 1:
             assign(top[1].data, labels)
+
+    def _make(self, key: tuple[int, int], out: np.ndarray) -> np.ndarray:
+        """Write the images of a batch, transformed; return the labels."""
+        _, position = key
+        reader, training = self.reader, self.phase == "TRAIN"
+        images, labels = reader.read(position)
+        rng = reader.rng_at(position)
+        if isinstance(images, list):  # of different sizes
+            for i, image in enumerate(images):
+                self._check_shape(image)
+                self._transform.apply(image[None], training, rng, out=out[i : i + 1])
+        else:
+            self._check_shape(images[0])
+            self._transform.apply(images, training, rng, out=out)
+        return labels
 
     @property
     def reader(self) -> BatchReader:
@@ -131,6 +142,7 @@ class Data(Source):
                 f"layer '{self.name}' (Data): the snapshot holds {sorted(state)} where a data "
                 "position and a seed belong; resume from another snapshot"
             )
+        self._ahead.forget()
         self.reader.position = state["position"]
         self.reader.seed = state["seed"]
 

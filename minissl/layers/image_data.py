@@ -12,6 +12,7 @@ from minissl.blob import Blob, Shape
 from minissl.data.batches import BatchReader
 from minissl.data.images import ImageList
 from minissl.data.mean import read_mean
+from minissl.data.prefetch import Prefetch
 from minissl.data.transform import Transform
 from minissl.errors import DataError, ShapeError
 from minissl.layers.base import register
@@ -47,6 +48,7 @@ class ImageData(Source):
         self._batch_size = self.batch_size(p.batch_size)
         self._transform = self._read_transform()
         self._reader: BatchReader | None = None
+        self._ahead = Prefetch(self._make)
         crop = self._transform.crop_size
         if self._size or not crop:
             shape = (3 if p.is_color else 1, *(self._size or self._first().shape[1:]))
@@ -64,20 +66,29 @@ class ImageData(Source):
         return self.reader.dataset.read(0)  # type: ignore[attr-defined]
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        """Decode, transform and write the next batch."""
-        rng = self.reader.transform_rng()
-        images, labels = self.reader.next()
+        """Write the next batch, and let the one after it be made in the background."""
+        reader = self.reader
         with writing(top[0].data) as out:
-            for i, image in enumerate(images):
-                if self._transform.output_shape(image.shape) != self._top_shape:
-                    raise DataError(
-                        f"layer '{self.name}' (ImageData): an image of shape {image.shape} where "
-                        f"{self._top_shape} belongs; set new_height and new_width, or crop_size"
-                    )
-                training = self.phase == "TRAIN"
-                self._transform.apply(image[None], training, rng, out=out[i : i + 1])
+            labels = self._ahead.take((reader.seed, reader.position), out)
+            reader.position += self._batch_size
+            self._ahead.begin((reader.seed, reader.position), out)
         if len(top) > 1:
             assign(top[1].data, labels)
+
+    def _make(self, key: tuple[int, int], out: np.ndarray) -> np.ndarray:
+        """Decode and transform the images of a batch; return the labels."""
+        _, position = key
+        reader, training = self.reader, self.phase == "TRAIN"
+        images, labels = reader.read(position)
+        rng = reader.rng_at(position)
+        for i, image in enumerate(images):
+            if self._transform.output_shape(image.shape) != self._top_shape:
+                raise DataError(
+                    f"layer '{self.name}' (ImageData): an image of shape {image.shape} where "
+                    f"{self._top_shape} belongs; set new_height and new_width, or crop_size"
+                )
+            self._transform.apply(image[None], training, rng, out=out[i : i + 1])
+        return labels
 
     @property
     def reader(self) -> BatchReader:
@@ -109,6 +120,7 @@ class ImageData(Source):
                 f"layer '{self.name}' (ImageData): the snapshot holds {sorted(state)} where a data "
                 "position and a seed belong; resume from another snapshot"
             )
+        self._ahead.forget()
         self.reader.position, self.reader.seed = state["position"], state["seed"]
 
     def _read_transform(self) -> Transform:

@@ -32,6 +32,9 @@ class Split(Layer):
         if not propagate_down[0]:
             return
         d_x = bottom[0].diff
-        d_x[...] = top[0].diff
-        for blob in top[1:]:
-            d_x += blob.diff
+        if len(top) == 1:
+            d_x[...] = top[0].diff
+            return
+        self.kernels.weighted_sum(top[0].diff, 1.0, top[1].diff, 1.0, d_x)
+        for blob in top[2:]:
+            self.kernels.weighted_sum(d_x, 1.0, blob.diff, 1.0, d_x)

@@ -168,7 +168,8 @@ class Builder:
 
 # ------------------------------------------------------------------------------------- GoogLeNet
 
-#: filters of each inception module: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, projection of the pool
+#: how many filters a module has in its convolutions 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, and in
+#: the projection of its pool
 INCEPTIONS = {
     "3a": (64, 96, 128, 16, 32, 32),
     "3b": (128, 128, 192, 32, 96, 64),

@@ -365,6 +365,8 @@ def _pooled(t: Translation, node: Node, x: str, signals: bool = False) -> str:
     wanted = pooled_counts(
         sizes, kernel, stride, dilation, first + last, bool(a.get("ceil_mode", 0))
     )
+    whole = kernel, stride, first
+    kernel, stride, first = _cut_to_image(sizes, wanted, *whole)
     even = [pooled_counts(sizes, kernel, stride, dilation, first * 2, up) for up in (True, False)]
     if min(wanted) < 1 or math.prod(wanted) > MAX_PADDED:
         raise Inexpressible(f"{node}: {wanted} windows are out of range.")
@@ -374,8 +376,12 @@ def _pooled(t: Translation, node: Node, x: str, signals: bool = False) -> str:
     ratio = np.ones(1)
     if mean:
         padding = (first, last) if a.get("count_include_pad", 0) else ([0, 0], [0, 0])
-        axes = zip(sizes, kernel, stride, first, wanted, *padding, strict=True)
-        ratio = np.outer(*(_areas(*numbers) for numbers in axes))
+        theirs = zip(sizes, wanted, *whole, *padding, strict=True)
+        ours = zip(sizes, wanted, kernel, stride, first, first, first, strict=True)
+        rows, columns = (
+            _lengths(*one) / _lengths(*other) for one, other in zip(ours, theirs, strict=True)
+        )
+        ratio = np.outer(rows, columns)
     fields = {
         **({"pool": "AVE"} if mean else {}),
         **{f"{k.removesuffix('_size')}{s}": v for k, s, v in _pool_numbers(kernel, stride, first)},
@@ -407,19 +413,30 @@ def _pool_numbers(kernel: Any, stride: Any, pad: Any) -> list[tuple[str, str, in
     return numbers
 
 
-def _areas(
-    size: int, kernel: int, stride: int, pad: int, count: int, before: int, behind: int
-) -> np.ndarray:
-    """Return, along one axis, the length by which Caffe divides over that by which ONNX does.
+def _cut_to_image(sizes: Any, counts: Any, kernel: Any, stride: Any, pad: Any) -> Any:
+    """Return kernel, stride and padding, where a single window of the whole image is no larger.
 
-    Caffe counts the padding `pad` on both sides, ONNX what it counts before and behind the image.
+    Caffe has no window that is larger than the image and hangs over its end alone.
+    """
+    cut = [
+        (size, 1, 0) if count == 1 and k - p >= size else (k, s, p)
+        for size, count, k, s, p in zip(sizes, counts, kernel, stride, pad, strict=True)
+    ]
+    return tuple(list(numbers) for numbers in zip(*cut, strict=True))
+
+
+def _lengths(
+    size: int, count: int, kernel: int, stride: int, pad: int, before: int, behind: int
+) -> np.ndarray:
+    """Return how much of each window counts along an axis: the image and what pads it.
+
+    Windows begin at -`pad`; what counts are the pixels from -`before` to `size` + `behind`.
     """
     start = np.arange(count) * stride - pad
-    end = start + kernel
-    theirs = np.minimum(end, size + behind) - np.maximum(start, -before)
-    if theirs.min() < 1:
+    counted = np.minimum(start + kernel, size + behind) - np.maximum(start, -before)
+    if counted.min() < 1:
         raise ConfigError("a window lies in the padding alone.")
-    return (np.minimum(end, size + pad) - start) / theirs
+    return counted
 
 
 @operator("GlobalAveragePool", "GlobalMaxPool")

@@ -59,6 +59,8 @@ class Solver:
         Told of everything that happens; writes the log (:mod:`minissl.solvers.display`).
     run : str or Path, optional
         Folder for snapshots; without it none is written.
+    lean : bool
+        Whether the training net saves time and memory; see :class:`minissl.net.Net`.
 
     Attributes
     ----------
@@ -86,6 +88,7 @@ class Solver:
         collapse_check: bool = True,
         reporter: Any = None,
         run: str | Path | None = None,
+        lean: bool = True,
     ):
         folder = "."
         if isinstance(param, (str, Path)):
@@ -101,7 +104,7 @@ class Solver:
         self.seed = max(0, param.random_seed)
         options = {"backend": backend, "dtype": dtype, "seed": self.seed}
         options["data"] = {"seed": self.seed, **(data or {})}
-        self.net = train_net(param, folder, **options)
+        self.net = train_net(param, folder, lean=lean, **options)
         self.test_nets = test_nets(param, folder, share=self.net, **options)
         self.kernels = self.net.kernels
         self.original = original

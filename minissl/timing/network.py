@@ -115,15 +115,9 @@ def _forward_steps(net: Net, modes: Mapping[str, Sequence[str]], groups: bool) -
 
 
 def _run_backward(net: Net, watch: Stopwatch) -> None:
-    """Run the backward pass layer by layer, as :meth:`minissl.net.Net.backward` does."""
+    """Run the backward pass step by step, as :meth:`minissl.net.Net.backward` does."""
     net.clear_gradients()
-    for number in reversed(range(len(net.layers))):
-        layer = net.layers[number]
-        if not net.runs_backward(layer):
-            continue
-        bottom, top = net.bottoms_and_tops(layer)
-        for blob, weight in zip(top, net.loss_weights[number], strict=True):
-            if weight:
-                blob.diff[...] = weight
-        with watch.measure((layer.name, "backward")):
-            layer.backward(top, net.propagates(layer), bottom)
+    for step in reversed(net.steps):
+        if any(net.runs_backward(layer) for layer in step.layers):
+            with watch.measure((step.layer.name, "backward")):
+                net.backward_step(step)

@@ -70,6 +70,22 @@ def test_convert_there_and_back(run, weights_file, weights, tmp_path, suffix):
         assert all(np.array_equal(a, b) for a, b in zip(found[name], blobs, strict=True))
 
 
+def test_convert_to_onnx_and_back(run, net_file, weights_file, weights, tmp_path):
+    pytest.importorskip("onnx", reason="onnx is not installed; pip install 'minissl[onnx]'")
+    there, back = tmp_path / "net.onnx", tmp_path / "back"
+    assert str(there) in run("convert", net_file, weights_file, there).stdout
+    assert "net.caffemodel" in run("convert", there, back, "--batch-size", 3).stdout
+    assert "dim: 3" in (back / "net.prototxt").read_text()
+    found = read_caffemodel(back / "net.caffemodel")
+    assert [blob.shape for blobs in found.values() for blob in blobs] == [
+        blob.shape for blobs in weights.values() for blob in blobs
+    ]
+    result = run("convert", there, tmp_path / "x.npz", tmp_path / "y.npz", code=2)
+    assert "NET, WEIGHTS and OUT.onnx" in result.stderr
+    run("convert", weights_file, tmp_path / "net.onnx", code=2)
+    run("convert", weights_file, tmp_path / "x.npz", "--sparse", code=2)
+
+
 def test_convert_an_old_net(run, tmp_path):
     old, new = tmp_path / "old.prototxt", tmp_path / "new.prototxt"
     old.write_text('layers { name: "r" type: RELU bottom: "x" top: "y" }')

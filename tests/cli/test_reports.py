@@ -24,6 +24,18 @@ def test_summary(run, run_json, net_file, weights_file):
     assert "3x1x5x5" in table and "9x3x5x5" in table and "phase TRAIN" in table
 
 
+def test_summary_of_memory(run, run_json, net_file):
+    memory = run_json("summary", net_file, "--phase", "TRAIN")["memory"]
+    parts = ("forward", "backward", "parameters", "history", "scratch")
+    assert memory["total"] == sum(memory[part] for part in parts)
+    assert 0 < memory["backward"] <= memory["backward_apart"]
+    assert memory["history"] == 4 * (78 + 760) and memory["parameters"] == 2 * memory["history"]
+    assert run_json("summary", net_file)["memory"]["backward"] == 0
+    table = run("summary", net_file, "--phase", "TRAIN", "--memory").stdout
+    assert "gradients of blobs" in table and "shared no memory" in table
+    assert "gradients of blobs" not in run("summary", net_file).stdout
+
+
 def test_flops(run, run_json, net_file, weights_file):
     result = run_json("flops", net_file, weights_file)
     conv1, ip1 = result["layers"]

@@ -315,6 +315,22 @@ def test_what_is_done_to_channels_agrees(gpu, shape, dtype, seed):
     assert_agree(gpu, "channel_scale", (x, scale, None), nothing)
     assert_agree(gpu, "channel_scale_gradient", (x, d_y), np.ones_like(mean))
     assert_agree(gpu, "weighted_sum", (x, 0.3, d_y, -2.0), nothing)
+    assert_agree(gpu, "sum_relu_backward", (x, d_y), nothing, nothing)
+    for relu in (False, True):
+        y, found = np.empty_like(x), {}
+        reference.norm_scale_forward(x, mean, variance, 0.1, scale, mean, y, relu)
+        for module in (reference, gpu):
+            state = [y, d_y, no_sums, no_sums, nothing, nothing]
+            state = [module.xp.array(np.nan_to_num(a, nan=1)) for a in state]
+            at = [module.xp.array(a) for a in (x, mean, variance, scale)]
+            module.norm_scale_forward(*at[:3], 0.1, at[3], at[1], state[4], relu)
+            module.norm_scale_backward(
+                at[0], state[0], *at[1:3], 0.1, at[3], *state[1:4], state[5], relu
+            )
+            found[module] = [to_host(a) for a in state]
+        for expected, ours in zip(*found.values(), strict=True):
+            size = max(1.0, float(np.abs(expected).max()))
+            assert np.allclose(ours, expected, rtol=1e-4, atol=10 * TOLERANCE[dtype] * size)
 
 
 @given(

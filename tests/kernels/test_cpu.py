@@ -13,6 +13,8 @@ from minissl.conv_modes import MODES, prepare
 from minissl.kernels import reference
 from minissl.kernels.cpu import convolution
 from minissl.kernels.geometry import pooling_output
+from minissl.sparsity import group_lasso
+from minissl.sparsity.groups import Tile
 from tests.kernels import naive
 from tests.kernels.strategies import convolutions
 
@@ -340,6 +342,89 @@ def test_what_is_done_to_channels_agrees(shape, dtype, seed):
     tolerance = 10 * TOLERANCE[dtype]
     for found, other in zip((y, d_x), expected, strict=True):
         assert np.allclose(found, other, rtol=tolerance, atol=tolerance)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 9), st.sampled_from([1, 9, 33, 100])),
+    relu=st.booleans(),
+    bias=st.booleans(),
+    dtype=st.sampled_from(["float64", "float32"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_fused_normalizations_agree(shape, relu, bias, dtype, seed):
+    """With the definition; forward also bitwise with the kernels that run one after the other."""
+    rng = np.random.default_rng(seed)
+    x, d_y = rng.uniform(-2, 2, (2, *shape)).astype(dtype)
+    scale, offset = rng.uniform(-2, 2, (2, shape[1])).astype(dtype)
+    mean, variance = np.empty((2, shape[1]), dtype)
+    reference.channel_moments(x, mean, variance)
+    offset = offset if bias else None
+    found = {}
+    for module in (reference, cpu):
+        y, d_x, total = np.full_like(x, np.nan), d_y.copy(), np.full_like(x, np.nan)
+        d_scale, d_bias = np.ones_like(scale), np.ones_like(scale) if bias else None
+        given_ = x, mean, variance, 0.1, scale
+        module.norm_scale_forward(*given_, offset, y, relu)
+        module.norm_scale_backward(x, y, *given_[1:], d_x, d_scale, d_bias, d_x, relu)
+        module.weighted_sum(x, 1.0, d_y, 1.0, total, relu)
+        d_a, d_b = d_y.copy(), np.full_like(x, np.nan)
+        module.sum_relu_backward(total, d_a, d_a, d_b)
+        found[module] = [y, d_x, d_scale, *([d_bias] if bias else []), total, d_a, d_b]
+    for one, other in zip(*found.values(), strict=True):
+        tolerance = 10 * TOLERANCE[dtype]
+        size = max(1.0, float(np.abs(other).max()))
+        assert np.allclose(one, other, rtol=tolerance, atol=tolerance * size)
+    step_by_step = np.empty_like(x)
+    cpu.batch_norm_forward(x, mean, variance, 0.1, step_by_step)
+    cpu.channel_scale(step_by_step, scale, offset, step_by_step)
+    if relu:
+        cpu.relu_forward(step_by_step, 0.0, step_by_step)
+    assert np.array_equal(found[cpu][0], step_by_step)
+
+
+@given(
+    size=st.sampled_from([1, 7, 300, 4096 * 8 + 5]),
+    decay=st.sampled_from([None, ("L1", 0.3), ("L2", 0.3)]),
+    average=st.sampled_from([1.0, 0.5]),
+    nesterov=st.booleans(),
+    masked=st.booleans(),
+    grouped=st.booleans(),
+    threshold=st.sampled_from([0.0, 0.2]),
+    dtype=st.sampled_from(["float64", "float32"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_the_step_in_one_pass_is_the_steps_one_by_one(
+    size, decay, average, nesterov, masked, grouped, threshold, dtype
+):
+    """Bitwise, of this backend; and what the definition computes."""
+    rng = np.random.default_rng(size)
+    state = [rng.uniform(-1, 1, (2, size)).astype(dtype) for _ in range(3)]
+    mask = (rng.random((2, size)) < 0.7).astype(dtype) if masked else None
+    multiplier = rng.uniform(0, 2, (2, size)).astype(dtype) if masked and grouped else None
+    groups = [(1, size, 0.2), (2, 1, 0.1)] if grouped else []
+    results = {}
+    for module in (reference, cpu):
+        w, d_w, h = results[module] = [a.copy() for a in state]
+        module.sgd_step(
+            w, d_w, h, average, decay, multiplier, groups, 0.1, 0.9, nesterov, mask, threshold
+        )
+    for one, other in zip(*results.values(), strict=True):
+        near = np.abs(np.abs(results[reference][0]) - threshold) < 1e-5
+        same = np.isclose(one, other, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+        assert (same | near).all()
+    w, d_w, h = state
+    number = np.dtype(dtype).type
+    d_w *= number(average)
+    if decay:
+        (cpu.add_l1 if decay[0] == "L1" else cpu.add_l2)(w, decay[1], multiplier, d_w)
+    for ydim, xdim, strength in groups:
+        group_lasso.add_gradient(d_w, w, Tile(xdim, ydim), strength, cpu)
+    (cpu.nesterov_update if nesterov else cpu.sgd_update)(d_w, h, 0.1, 0.9)
+    cpu.apply_update(w, d_w, mask)
+    cpu.zero_out(w, threshold)
+    for one, other in zip(results[cpu], state, strict=True):
+        assert np.array_equal(one, other)
 
 
 @given(convolutions(), st.sampled_from(["float64", "float32"]))

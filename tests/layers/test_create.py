@@ -4,7 +4,7 @@ import pytest
 
 from minissl import backend
 from minissl.errors import ConfigError
-from minissl.layers import LAYERS, Context, create
+from minissl.layers import ABSENT, LAYERS, Context, create
 from tests.gradient_cases import layer_param
 
 CONTEXT = Context(backend.get("numpy"))
@@ -78,3 +78,10 @@ def test_unknown_type_names_the_nearest_known_one(type_name, words):
     with pytest.raises(ConfigError, match=words) as error:
         create(layer_param(f'name: "one" type: "{type_name}"'), CONTEXT)
     assert f"layer 'one' has the unknown type '{type_name}'" in str(error.value)
+
+
+@pytest.mark.parametrize("type_name", ABSENT)
+def test_types_that_are_not_there_are_said_to_be_caffes(type_name):
+    assert type_name not in LAYERS
+    with pytest.raises(ConfigError, match="which is Caffe's but not part of minissl; replace it"):
+        create(layer_param(f'name: "one" type: "{type_name}"'), CONTEXT)

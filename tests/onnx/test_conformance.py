@@ -48,13 +48,13 @@ def test_node_cases():
     passed, complaints = cases.run_all("node", set(REFUSED))
     assert not complaints, "\n".join(complaints)
     assert sum(passed.values()) >= 1194
-    assert passed["layers"] >= 147  # by layers of minissl alone
+    assert passed["layers"] >= 200  # by layers of minissl alone
 
 
 @needs_the_release
 @pytest.mark.parametrize(
     ("kind", "least", "by_layers"),
-    [("simple", 7, 1), ("pytorch-converted", 79, 45), ("pytorch-operator", 35, 9)],
+    [("simple", 7, 1), ("pytorch-converted", 79, 54), ("pytorch-operator", 35, 15)],
 )
 def test_other_cases(kind, least, by_layers):
     passed, complaints = cases.run_all(kind, set(REFUSED))
@@ -95,9 +95,19 @@ def test_weightless_models(name):
     ]
     content = (LIGHT / f"light_{name}_output_0.pb").read_bytes()
     expected = numpy_helper.to_array(onnx.TensorProto.FromString(content))
+    if name == "squeezenet":
+        # its scores are 1e10, and one unit in their last place is 1,024 to the softmax: a softmax
+        # of rounding errors. The scores themselves can be compared.
+        onnxruntime = pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
+        (pool,) = (node for node in model.graph.node if node.op_type == "GlobalAveragePool")
+        model.graph.output[0].name = pool.output[0]
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        (expected,) = session.run(None, {session.get_inputs()[0].name: inputs[0]})
+        assert expected.min() > 1e9
     prepared = backend.prepare(model)
     (output,) = prepared.run(inputs)
     np.testing.assert_allclose(output, expected, rtol=1e-3, atol=1e-7)
+    assert (prepared.ways == {"*": "layers"}) == NETS[name], prepared.reason
 
 
 # --- the interface ---

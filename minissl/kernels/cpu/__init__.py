@@ -19,6 +19,7 @@ from minissl.kernels.cpu.activations import (
     relu_forward,
     softmax_backward,
     softmax_forward,
+    sum_relu_backward,
     weighted_sum,
 )
 from minissl.kernels.cpu.batch_normalization import (
@@ -27,6 +28,8 @@ from minissl.kernels.cpu.batch_normalization import (
     channel_moments,
     channel_scale,
     channel_scale_gradient,
+    norm_scale_backward,
+    norm_scale_forward,
 )
 from minissl.kernels.cpu.convolution import (
     conv_backward_bias,
@@ -74,6 +77,7 @@ from minissl.kernels.cpu.update import (
     are_finite,
     nesterov_update,
     rmsprop_update,
+    sgd_step,
     sgd_update,
     zero_out,
 )
@@ -134,15 +138,19 @@ __all__ = [
     "max_pool_forward",
     "micro",
     "nesterov_update",
+    "norm_scale_backward",
+    "norm_scale_forward",
     "read_labels",
     "relu_backward",
     "relu_forward",
     "rmsprop_update",
+    "sgd_step",
     "sgd_update",
     "softmax_backward",
     "softmax_forward",
     "sum_of_magnitudes",
     "sum_of_squares",
+    "sum_relu_backward",
     "tile_add_scaled",
     "tile_scale",
     "tile_square_sums",

@@ -35,6 +35,21 @@ def _weighted_sum(a, alpha, b, beta, y):
 
 
 @parallel_kernel
+def _rectified_sum(a, alpha, b, beta, zero, y):
+    for i in prange(y.size):
+        value = alpha * a[i] + beta * b[i]
+        y[i] = value if value > 0 else value * zero
+
+
+@parallel_kernel
+def _sum_relu_backward(y, d_y, zero, d_a, d_b):
+    for i in prange(y.size):
+        gradient = d_y[i] if y[i] > 0 else zero
+        d_a[i] = gradient
+        d_b[i] = gradient
+
+
+@parallel_kernel
 def _softmax_forward(x, y):
     outer, classes, inner = x.shape
     for o in prange(outer):
@@ -72,10 +87,20 @@ def relu_backward(x, d_y, negative_slope, d_x) -> None:
     _relu_backward(x.reshape(-1), d_y.reshape(-1), x.dtype.type(negative_slope), d_x.reshape(-1))
 
 
-def weighted_sum(a, alpha, b, beta, y) -> None:
+def weighted_sum(a, alpha, b, beta, y, relu=False) -> None:
     """Y = alpha * a + beta * b; see the reference."""
     number = a.dtype.type
-    _weighted_sum(a.reshape(-1), number(alpha), b.reshape(-1), number(beta), y.reshape(-1))
+    terms = a.reshape(-1), number(alpha), b.reshape(-1), number(beta)
+    if relu:
+        _rectified_sum(*terms, number(0), y.reshape(-1))
+    else:
+        _weighted_sum(*terms, y.reshape(-1))
+
+
+def sum_relu_backward(y, d_y, d_a, d_b) -> None:
+    """Gradient of a rectified sum; see the reference."""
+    flat = (array.reshape(-1) for array in (d_a, d_b))
+    _sum_relu_backward(y.reshape(-1), d_y.reshape(-1), y.dtype.type(0), *flat)
 
 
 def softmax_forward(x, y) -> None:

@@ -3,6 +3,9 @@
 Arrays are (N, C, S): N images, C channels, S values of a channel in one image. A run of S values is
 summed in lanes, the runs of a channel are added in double; so sums are close to exact, and always
 formed in the same order.
+
+A channel is read several times. Runs that were read last are still in the cache, so that every
+other pass goes through them backwards.
 """
 
 from __future__ import annotations
@@ -70,7 +73,7 @@ def _moments(x, mean, variance):
             total += lane_sum(x[n, c])
         mean[c] = total / (N * S)
         total = 0.0
-        for n in range(N):
+        for n in range(N - 1, -1, -1):
             total += lane_squares(x[n, c], mean[c])
         variance[c] = total / (N * S)
 
@@ -98,6 +101,72 @@ def _normalize_backward(x, mean, variance, eps, one, d_y, d_x):
         slope = x.dtype.type(product / (N * S)) * inverse * inverse
         for n in range(N):
             normalize_gradient(x[n, c], mean[c], slope, common, inverse, d_y[n, c], d_x[n, c])
+
+
+@kernel
+def affine_run(v, center, inverse, factor, offset, relu, y):
+    """Y = factor * (v - center) * inverse + offset along one run, rectified if asked for."""
+    zero = v.dtype.type(0)
+    if relu:
+        for i in range(v.size):
+            value = factor * ((v[i] - center) * inverse) + offset
+            y[i] = value if value > 0 else value * zero
+    else:
+        for i in range(v.size):
+            y[i] = factor * ((v[i] - center) * inverse) + offset
+
+
+@lane_kernel
+def rectified_sums(v, center, y, d_y, relu, d_v):
+    """Gradient behind the rectifier, to ``d_v``; its sum, and that of it times v - center."""
+    zero = v.dtype.type(0)
+    total = zero
+    product = zero
+    if relu:
+        for i in range(v.size):
+            gradient = d_y[i] if y[i] > 0 else zero
+            d_v[i] = gradient
+            total += gradient
+            product += (v[i] - center) * gradient
+    else:
+        for i in range(v.size):
+            gradient = d_y[i]
+            d_v[i] = gradient
+            total += gradient
+            product += (v[i] - center) * gradient
+    return total, product
+
+
+@parallel_kernel
+def _norm_scale(x, mean, variance, eps, one, scale, bias, relu, y):
+    N, C = x.shape[:2]
+    for c in prange(C):
+        inverse = one / np.sqrt(variance[c] + eps)
+        for n in range(N):
+            affine_run(x[n, c], mean[c], inverse, scale[c], bias[c], relu, y[n, c])
+
+
+@parallel_kernel
+def _norm_scale_backward(
+    x, y, mean, variance, eps, one, scale, relu, d_y, d_scale, d_bias, has_bias, d_x
+):
+    N, C, S = x.shape
+    for c in prange(C):
+        inverse = one / np.sqrt(variance[c] + eps)
+        total = 0.0
+        product = 0.0
+        for n in range(N):
+            sums = rectified_sums(x[n, c], mean[c], y[n, c], d_y[n, c], relu, d_x[n, c])
+            total += sums[0]
+            product += sums[1]
+        if has_bias:
+            d_bias[c] += total
+        d_scale[c] += product * inverse
+        common = x.dtype.type(total / (N * S))
+        slope = x.dtype.type(product / (N * S)) * inverse * inverse
+        factor = scale[c] * inverse
+        for n in range(N - 1, -1, -1):
+            normalize_gradient(x[n, c], mean[c], slope, common, factor, d_x[n, c], d_x[n, c])
 
 
 @parallel_kernel
@@ -177,3 +246,25 @@ def channel_scale_gradient(x, d_y, d_scale) -> None:
         _scale_gradient_rows(x[:, :, 0], d_y[:, :, 0], step(len(sums)), sums, d_scale)
     else:
         _scale_gradient(x, d_y, x.dtype.type(0), d_scale)
+
+
+def norm_scale_forward(x, mean, variance, eps, scale, bias, y, relu=False) -> None:
+    """Normalize, scale, add a bias and rectify in one pass; see the reference."""
+    number = x.dtype.type
+    if bias is None:
+        bias = scratch("no bias", scale.shape, scale.dtype)
+        bias[...] = 0
+    x = np.ascontiguousarray(x)
+    _norm_scale(x, mean, variance, number(eps), number(1), scale, bias, bool(relu), y)
+
+
+def norm_scale_backward(
+    x, y, mean, variance, eps, scale, d_y, d_scale, d_bias, d_x, relu=False
+) -> None:
+    """Gradient of all of it in two passes; see the reference."""
+    number, has_bias = x.dtype.type, d_bias is not None
+    x, y, d_y = (np.ascontiguousarray(a) for a in (x, y, d_y))
+    _norm_scale_backward(
+        x, y, mean, variance, number(eps), number(1), scale, bool(relu),
+        d_y, d_scale, d_bias if has_bias else d_scale, has_bias, d_x,
+    )  # fmt: skip

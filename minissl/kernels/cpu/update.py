@@ -1,10 +1,25 @@
-"""The update of a parameter, one pass over its weights each."""
+"""The update of a parameter: single steps, and all of them in one pass over its weights.
+
+Small parameters are updated by one thread: to wake the others takes longer.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from minissl.kernels.cpu.jit import PARTS, kernel, parallel_kernel, prange, step
+from minissl.kernels.cpu.regularization import (
+    add_l1,
+    add_l2,
+    tile_add_scaled,
+    tile_square_sums,
+)
+
+#: numbers that a thread takes through the whole update before the next ones; they stay in its cache
+RUN = 4096
+
+#: parameters of fewer numbers are not worth a second thread
+SMALL = 8 * RUN
 
 
 @parallel_kernel
@@ -88,6 +103,85 @@ def _non_finite_parts(w, length, counts):
         counts[part] = count_non_finite(w[part * length : (part + 1) * length])
 
 
+@kernel
+def _step_run(
+    w, d_w, history, mask, masked, average, decay, is_l1, rate, momentum, nesterov, limit
+):
+    """Take a run of weights through the update; in each loop what the single kernel computes."""
+    size, zero = w.size, w.dtype.type(0)
+    if average != 1:
+        for i in range(size):
+            d_w[i] *= average
+    if decay != 0 and is_l1:
+        for i in range(size):
+            d_w[i] += decay if w[i] > 0 else (-decay if w[i] < 0 else zero)
+    elif decay != 0:
+        for i in range(size):
+            d_w[i] += decay * w[i]
+    if nesterov:
+        for i in range(size):
+            previous = history[i]
+            history[i] = rate * d_w[i] + momentum * previous
+            d_w[i] = (1 + momentum) * history[i] - momentum * previous
+    else:
+        for i in range(size):
+            history[i] = rate * d_w[i] + momentum * history[i]
+            d_w[i] = history[i]
+    if masked:
+        for i in range(size):
+            d_w[i] *= mask[i]
+    for i in range(size):
+        moved = w[i] - d_w[i]
+        w[i] = zero if -limit < moved < limit else moved
+
+
+@parallel_kernel
+def _step_runs(
+    w, d_w, history, mask, masked, average, decay, is_l1, rate, momentum, nesterov, limit
+):
+    """Let every thread take runs of its own."""
+    for part in prange((w.size + RUN - 1) // RUN):
+        first, last = part * RUN, min(w.size, (part + 1) * RUN)
+        _step_run(
+            w[first:last], d_w[first:last], history[first:last], mask[first:last],
+            masked, average, decay, is_l1, rate, momentum, nesterov, limit,
+        )  # fmt: skip
+
+
+def sgd_step(
+    w, d_w, history, average, decay, multiplier, groups, rate, momentum, nesterov, mask, threshold
+) -> None:
+    """Run the whole update of a parameter; see the reference."""
+    number = w.dtype.type
+    kind, strength = decay or ("L2", 0.0)
+    if multiplier is not None or groups:  # these come between what is done in one pass
+        if average != 1:
+            d_w *= number(average)
+        if strength:
+            (add_l1 if kind == "L1" else add_l2)(w, strength, multiplier, d_w)
+        matrix, d_matrix = (a.reshape(w.shape[0] if w.ndim else 1, -1) for a in (w, d_w))
+        for ydim, xdim, pull in groups:
+            _add_group_lasso(matrix, ydim, xdim, pull, d_matrix)
+        average, strength = 1, 0.0
+    flat = [a.reshape(-1) for a in (w, d_w, history, w if mask is None else mask)]
+    constants = [number(value) for value in (rate, momentum)]
+    run = _step_run if w.size < SMALL else _step_runs
+    run(
+        *flat, mask is not None, number(average), number(strength), kind == "L1",
+        *constants, bool(nesterov), number(threshold),
+    )  # fmt: skip
+
+
+def _add_group_lasso(matrix, ydim, xdim, strength, d_matrix) -> None:
+    """d_w += strength * w / ||w_g|| for every tile."""
+    sums = np.empty((matrix.shape[0] // ydim, matrix.shape[1] // xdim))
+    tile_square_sums(matrix, ydim, xdim, sums)
+    norms = np.sqrt(sums, out=sums)
+    some = norms != 0
+    factors = np.where(some, strength / np.where(some, norms, 1.0), 0.0)
+    tile_add_scaled(matrix, factors, ydim, xdim, d_matrix)
+
+
 def sgd_update(d_w, history, rate, momentum) -> None:
     """SGD with momentum; see the reference."""
     number = d_w.dtype.type
@@ -139,6 +233,8 @@ def zero_out(w, threshold) -> None:
 
 def all_finite(w) -> bool:
     """Whether no element is NaN or infinite."""
+    if w.size < SMALL:
+        return count_non_finite(w.reshape(-1)) == 0
     counts = np.empty(PARTS, np.int64)
     _non_finite_parts(w.reshape(-1), step(w.size), counts)
     return not counts.any()

@@ -22,6 +22,7 @@ from minissl.kernels.gpu.activations import (
     relu_forward,
     softmax_backward,
     softmax_forward,
+    sum_relu_backward,
     weighted_sum,
 )
 from minissl.kernels.gpu.batch_normalization import (
@@ -30,6 +31,8 @@ from minissl.kernels.gpu.batch_normalization import (
     channel_moments,
     channel_scale,
     channel_scale_gradient,
+    norm_scale_backward,
+    norm_scale_forward,
 )
 from minissl.kernels.gpu.convolution import (
     conv_backward_bias,
@@ -136,6 +139,8 @@ __all__ = [
     "max_pool_backward",
     "max_pool_forward",
     "nesterov_update",
+    "norm_scale_backward",
+    "norm_scale_forward",
     "read_labels",
     "relu_backward",
     "relu_forward",
@@ -146,6 +151,7 @@ __all__ = [
     "softmax_forward",
     "sum_of_magnitudes",
     "sum_of_squares",
+    "sum_relu_backward",
     "tile_add_scaled",
     "tile_scale",
     "tile_square_sums",

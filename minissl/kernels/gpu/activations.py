@@ -19,10 +19,17 @@ def relu_backward(x, d_y, negative_slope, d_x) -> None:
     each("elements", "relu_gradient", x, x.size, x, d_y, float(negative_slope), x.size, d_x)
 
 
-def weighted_sum(a, alpha, b, beta, y) -> None:
+def weighted_sum(a, alpha, b, beta, y, relu=False) -> None:
     """Y = alpha * a + beta * b; see the reference."""
     a, b = cupy.ascontiguousarray(a), cupy.ascontiguousarray(b)
-    each("elements", "weighted_sum", a, a.size, a, float(alpha), b, float(beta), a.size, y)
+    terms = a, float(alpha), b, float(beta), int(relu)
+    each("elements", "weighted_sum", a, a.size, *terms, a.size, y)
+
+
+def sum_relu_backward(y, d_y, d_a, d_b) -> None:
+    """Gradient of a rectified sum; see the reference."""
+    y, d_y = cupy.ascontiguousarray(y), cupy.ascontiguousarray(d_y)
+    each("elements", "sum_relu_gradient", y, y.size, y, d_y, y.size, d_a, d_b)
 
 
 def softmax_forward(x, y) -> None:

@@ -46,3 +46,24 @@ def channel_scale_gradient(x, d_y, d_scale) -> None:
     x, d_y = cupy.ascontiguousarray(x), cupy.ascontiguousarray(d_y)
     threads = threads_for(N * S)
     blocks("channels", "scale_gradient", x, C, x, d_y, N, C, S, d_scale, threads=threads)
+
+
+def norm_scale_forward(x, mean, variance, eps, scale, bias, y, relu=False) -> None:
+    """Normalize, scale, add a bias and rectify in one pass; see the reference."""
+    N, C, S = x.shape
+    x = cupy.ascontiguousarray(x)
+    constants = mean, variance, float(eps), scale, bias, int(relu)
+    each("channels", "norm_scale", x, x.size, x, N, C, S, *constants, y)
+
+
+def norm_scale_backward(
+    x, y, mean, variance, eps, scale, d_y, d_scale, d_bias, d_x, relu=False
+) -> None:
+    """Gradient of all of it; see the reference."""
+    N, C, S = x.shape
+    x, y, d_y = (cupy.ascontiguousarray(a) for a in (x, y, d_y))
+    blocks(
+        "channels", "norm_scale_gradient", x, C,
+        x, y, d_y, N, C, S, mean, variance, float(eps), scale, int(relu), d_scale, d_bias, d_x,
+        threads=threads_for(N * S),
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Register-blocked vector kernels for convolutions at inference: what plain loops cannot reach.
+"""Register-blocked vector kernels for convolutions: what plain loops cannot reach.
 
 ======================  ==========================================================================
 :mod:`.isa`             which vectors to use; MINISSL_ISA forces or switches off
@@ -9,6 +9,11 @@
 :mod:`.sparse`          its packing and its loops
 :mod:`.dense_tile`      register tile of the dense convolution (LOWERED_CCNMM, DIRECT_DCONV)
 :mod:`.dense`           its packing and its loops
+:mod:`.windows`         what a convolution and its gradients read: taps, phases, offsets
+:mod:`.pixel_tile`      register tile of a convolution in training: pixels in the lanes
+:mod:`.correlation`     its loops: forward, and the gradient of the input
+:mod:`.gradient_tile`   register tile of the gradient of the weights
+:mod:`.weight_gradient` its loops
 ======================  ==========================================================================
 
 They are an option, never the only way: where they do not apply (no such vectors, float64,
@@ -23,10 +28,12 @@ from typing import Any
 import numpy as np
 
 from minissl.kernels.cpu.micro import isa
+from minissl.kernels.cpu.micro.correlation import Correlation
 from minissl.kernels.cpu.micro.dense import DenseConvolution
 from minissl.kernels.cpu.micro.sparse import MOST_BYTES, SparseConvolution, layouts
+from minissl.kernels.cpu.micro.weight_gradient import WeightGradient
 
-__all__ = ["dense_convolution", "sparse_convolution", "supports"]
+__all__ = ["dense_convolution", "sparse_convolution", "supports", "training_pass"]
 
 
 def sparse_convolution(
@@ -64,6 +71,27 @@ def dense_convolution(
     return vectors and DenseConvolution(
         vectors, shape, values, rows, row_start, columns, column_start, b
     )
+
+
+def training_pass(name: str, shape: Any, dtype: Any) -> Correlation | WeightGradient | None:
+    """Prepare a pass of a convolution that is trained; None where lowering must do.
+
+    Parameters
+    ----------
+    name : {"forward", "weights", "input"}
+        The convolution itself, or the gradient of its weights or of its input.
+    shape : ConvShape
+        Geometry (:class:`minissl.conv_modes.shape.ConvShape`).
+    dtype : dtype
+        Of all arrays.
+    """
+    vectors = _usable(shape, dtype)
+    P, Q = shape.output
+    if vectors is None or 4 * (shape.filters + 1) * (P + 1) * (Q + 1) > MOST_BYTES:
+        return None
+    if name == "weights":
+        return WeightGradient(vectors, shape)
+    return Correlation(vectors, shape, gradient=name == "input")
 
 
 def supports(shape: Any, dtype: Any) -> bool:

@@ -65,16 +65,19 @@ def extent(shape: Any) -> tuple[int, int]:
 
 
 class PixelPlane(NamedTuple):
-    """Copies an image (stride 1) into a plane of numbers.
+    """Copies an image into a plane of numbers.
 
     Attributes
     ----------
     lanes, vectors : int
         float32 numbers in a vector, and vectors in a row of the plane.
+    step : int
+        Pixels from one that is copied to the next: the stride of the columns.
     """
 
     lanes: int
     vectors: int
+    step: int = 1
 
     def emit(
         self,
@@ -88,7 +91,7 @@ class PixelPlane(NamedTuple):
         rows: Value,
         first: Value,
         last: Value,
-        _pitch: Value,
+        pitch: Value,
         lead: Value,
     ) -> None:
         """Fill a plane of ``rows`` rows, of which first..last - 1 come from the image.
@@ -104,22 +107,30 @@ class PixelPlane(NamedTuple):
         target : address
             The plane.
         pitch : int
-            Columns of the plane.
+            Columns of the plane. Where they are fewer than the vectors hold, the zeros behind a row
+            are overwritten by the row, or plane, that follows.
         """
         end = v.builder.add(lead, count)
-        masks = [v.between(lead, end, i * self.lanes) for i in range(self.vectors)]
-        begin = v.builder.sub(source, v.builder.mul(lead, ir.Constant(I64, 4)))
+        elements = range(self.vectors * self.lanes * self.step)
+        # which of the elements of a row are copied: every step-th of those that lie in the image
+        numbers = [e // self.step if e % self.step == 0 else -1 for e in elements]
+        pieces = [numbers[i : i + self.lanes] for i in elements[:: self.lanes]]
+        masks = [v.within(lead, end, piece) for piece in pieces]
+        before = v.builder.mul(lead, ir.Constant(I64, 4 * self.step))
+        begin = v.builder.sub(source, before)
 
         def copy(line: Value, source: Value) -> None:
-            for i, mask in enumerate(masks):
-                v.store(v.load_some(v.add(source, i * v.bytes), mask), v.add(line, i * v.bytes))
+            for i in range(self.vectors):
+                own = range(i * self.step, (i + 1) * self.step)
+                found = [v.load_some(v.add(source, k * v.bytes), masks[k]) for k in own]
+                v.store(v.every(found, self.step), v.add(line, i * v.bytes), aligned=False)
 
         def clear(line: Value) -> None:
             for i in range(self.vectors):
-                v.store(v.zero, v.add(line, i * v.bytes))
+                v.store(v.zero, v.add(line, i * v.bytes), aligned=False)
 
-        pitch = ir.Constant(I64, self.vectors * v.bytes)
-        _fill_rows(v, target, pitch, rows, first, last, begin, row_bytes, copy, clear)
+        row_size = v.builder.mul(pitch, ir.Constant(I64, 4))
+        _fill_rows(v, target, row_size, rows, first, last, begin, row_bytes, copy, clear)
 
 
 class ImagePlane(NamedTuple):
@@ -253,7 +264,7 @@ def make_plane(x, first_image, images, lanes, slot, geometry, copy, buffer, at):
     count = min(phase_columns, pitch - lead)
     first, last = min(rows, -top), max(min(rows, -top), min(rows, phase_rows - top))
     source = (first_image * C + channel) * H * W + a * W + b
-    if sw == 1:
+    if sw == 1 or lanes == 1:
         call(
             copy,
             (

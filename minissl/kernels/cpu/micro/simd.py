@@ -101,12 +101,16 @@ class Vectors:
 
     def between(self, begin: Value, end: Value, first: int = 0) -> Value:
         """Mask of the lanes whose number, counted from ``first``, is begin <= number < end."""
+        return self.within(begin, end, range(first, first + self.lanes))
+
+    def within(self, begin: Value, end: Value, numbers: Sequence[int]) -> Value:
+        """Mask of the lanes whose given number is begin <= number < end."""
         kind = ir.VectorType(I32, self.lanes)
-        numbers = ir.Constant(kind, list(range(first, first + self.lanes)))
+        given = ir.Constant(kind, list(numbers))
         low, high = (self._spread(self.builder.trunc(number, I32), kind) for number in (begin, end))
         return self.builder.and_(
-            self.builder.icmp_signed(">=", numbers, low),
-            self.builder.icmp_signed("<", numbers, high),
+            self.builder.icmp_signed(">=", given, low),
+            self.builder.icmp_signed("<", given, high),
         )
 
     def _declare(self, name: str, result: Any, arguments: Sequence[Any]) -> Any:
@@ -204,6 +208,33 @@ class Vectors:
             if part == 0
             else self.builder.shuffle_vector(vector(i + whole), vector(i + whole + 1), picked)
             for i in range(len(row))
+        ]
+
+    def pick(self, vectors: Sequence[Value], places: Sequence[int]) -> Value:
+        """Gather lanes: lane i of the result is number ``places[i]`` of all vectors in a row."""
+        result = vectors[0]
+        for number in range(1, max(2, len(vectors))):
+            lanes = []
+            for i, place in enumerate(places):
+                vector, lane = divmod(place, self.lanes)
+                if vector == number:
+                    lanes.append(self.lanes + lane)
+                else:  # from the first vector, or where it was put before
+                    lanes.append(lane if number == 1 else i)
+            other = vectors[number] if number < len(vectors) else self._unset
+            result = self.builder.shuffle_vector(result, other, self._lanes(lanes))
+        return result
+
+    def every(self, vectors: Sequence[Value], step: int) -> Value:
+        """Gather every step-th number of as many vectors in a row."""
+        return vectors[0] if step == 1 else self.pick(vectors, range(0, step * self.lanes, step))
+
+    def interleave(self, vectors: Sequence[Value]) -> list[Value]:
+        """Deal out: the first numbers of all vectors, then the second ones, ..."""
+        count = len(vectors)
+        order = [lane + k * self.lanes for lane in range(self.lanes) for k in range(count)]
+        return [
+            self.pick(vectors, order[i * self.lanes : (i + 1) * self.lanes]) for i in range(count)
         ]
 
     def transpose(self, vectors: Sequence[Value]) -> list[Value]:

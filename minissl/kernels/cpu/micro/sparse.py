@@ -322,8 +322,9 @@ class Packed:
     def tile(self) -> tuple[int, int, int]:
         """Address of the copy of planes, address of the tile, bytes of its sums; compiled now."""
         tile = self.layout.tile
-        vectors = tile.pitch // tile.lanes
-        copy = ImagePlane(tile.lanes) if tile.images else PixelPlane(tile.lanes, vectors)
+        copy: ImagePlane | PixelPlane = ImagePlane(tile.lanes)
+        if not tile.images:
+            copy = PixelPlane(tile.lanes, tile.pitch // tile.lanes, self.geometry.stride_w)
         return planes.compiled(copy).address, sparse_tile.compiled(tile).address, tile.nbytes
 
 

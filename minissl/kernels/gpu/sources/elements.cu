@@ -14,10 +14,20 @@ extern "C" __global__ void relu_gradient(
     d_x[i] = x[i] > 0 ? d_y[i] : d_y[i] * (real)slope;
 }
 
-// y = alpha * a + beta * b; y may be a or b.
+// y = alpha * a + beta * b, rectified if asked for; y may be a or b.
 extern "C" __global__ void weighted_sum(
-    const real* a, double alpha, const real* b, double beta, int size, real* y)
+    const real* a, double alpha, const real* b, double beta, int relu, int size, real* y)
 {
     OWN(i, size);
-    y[i] = (real)alpha * a[i] + (real)beta * b[i];
+    y[i] = rectified((real)alpha * a[i] + (real)beta * b[i], relu);
+}
+
+// d_a = d_b = d_y where y > 0, else 0; d_a may be d_y.
+extern "C" __global__ void sum_relu_gradient(
+    const real* y, const real* d_y, int size, real* d_a, real* d_b)
+{
+    OWN(i, size);
+    const real gradient = y[i] > 0 ? d_y[i] : (real)0;
+    d_a[i] = gradient;
+    d_b[i] = gradient;
 }

@@ -1,0 +1,62 @@
+r"""Cost of the three passes of a convolution that is trained, by lowering and by direct tiles.
+
+Lowering takes, forward, what LOWERED_GEMM takes; backward each chunk gathers d_y besides, and
+
+* for the gradient of the weights adds a matrix of the weights' size,
+* for that of the input raises the lowered matrix, reading and writing: two units for each number.
+
+The direct passes (:mod:`minissl.kernels.cpu.micro.correlation`, ``.weight_gradient``) count their
+own vector operations, N images on T threads::
+
+    vector operations of an image x N / T  [tile]
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minissl.conv_modes.cost import lowered
+from minissl.conv_modes.cost.work import Amounts, Work, ceil_div, is_near
+from minissl.conv_modes.shape import ConvShape
+
+
+def dense(shape: ConvShape, images: int, itemsize: int) -> Work:
+    """Return the work of all weights, on one thread."""
+    return Work(
+        shape,
+        images,
+        1,
+        np.full(shape.filters, shape.columns),
+        (shape.rows,) * shape.groups,
+        (shape.columns,) * shape.groups,
+        (shape.channels // shape.groups,) * shape.groups,
+        itemsize,
+    )
+
+
+def lowered_pass(name: str, work: Work) -> Amounts:
+    """Cost of a pass by lowering.
+
+    Parameters
+    ----------
+    name : {"forward", "weights", "input"}
+    """
+    amounts = lowered.gemm(work)
+    if name == "forward":
+        return amounts
+    s = work.shape
+    size = s.columns * s.groups * work.pixels * work.images
+    if name == "weights":
+        B = lowered.images_per_chunk(work.images, s.columns, work.pixels, work.itemsize)
+        amounts["write"] += s.filters * s.columns * ceil_div(work.images, B)
+        return amounts
+    term = "lower" if is_near(s.columns * work.pixels * work.itemsize) else "lower_far"
+    amounts[term] = amounts.get(term, 0) + size
+    return amounts
+
+
+def direct_pass(kernel: Any, work: Work) -> Amounts:
+    """Cost of a pass by direct tiles, which know their vector operations for an image."""
+    return {"call": 1, "region": 1, "tile": kernel.cost() * work.busiest(work.images)}
