@@ -135,14 +135,17 @@ def test_what_does_not_fit_is_refused():
 
 
 class Evil:
-    def __reduce__(self):
-        import os
+    """Writes a file when it is unpickled."""
 
-        return os.system, ("touch /tmp/minissl-was-here",)
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
 
 
 def _evil(path):
-    torch.save({"a": Evil()}, path)
+    torch.save({"a": Evil(path.with_name("executed"))}, path)
 
 
 def _wide(path):
@@ -179,6 +182,7 @@ def test_hostile_and_damaged_files_are_refused(tmp_path, write):
     with pytest.raises(WeightsError) as caught:
         read_state_dict(path)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "executed").exists()
 
 
 def test_a_checkpoint_with_more_around_it(tmp_path):
