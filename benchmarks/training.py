@@ -183,7 +183,7 @@ def ours(name: str, options: Any) -> Any:
 def theirs(name: str, options: Any) -> Any:
     """Return a function that makes one iteration in PyTorch."""
     import torch
-    from training_twin import Twin, check
+    from training_twin import Twin, check, in_memory
 
     from minissl import Net
 
@@ -193,12 +193,13 @@ def theirs(name: str, options: Any) -> Any:
     small = Net(param.net_param, "TRAIN", data={"source": source, "batch_size": 4})
     layout = torch.channels_last if "last" in options.engine else torch.contiguous_format
     twin: list[Any] = []
-    images, labels = small.layer(small.layers[0].name).reader.dataset.batch(slice(None))  # type: ignore[attr-defined]
+    data: Any = small.layers[0]
+    batches = in_memory(*data.reader.dataset.batch(slice(None)), layout)
     check(small)
 
     def step() -> None:
         if not twin:
-            twin.append(Twin(small, layout).trainer(param, images, labels, batch))
+            twin.append(Twin(small, layout).trainer(param, *batches, batch))
         twin[0]()
 
     return step

@@ -98,11 +98,8 @@ class Twin(nn.Module):
             blobs[top] = run(*inputs)
         return blobs["loss"]
 
-    def trainer(self, param: Any, images: Any, labels: Any, batch: int) -> Callable[[], None]:
+    def trainer(self, param: Any, values: Any, classes: Any, batch: int) -> Callable[[], None]:
         """Return a function that makes one iteration on images that lie in memory."""
-        mean = images.mean(0, dtype="float64").astype("float32")
-        values = torch.from_numpy(images.astype("float32") - mean).to(memory_format=self.layout)
-        classes = torch.from_numpy(labels.astype("int64"))
         groups = [
             {"params": [p], "lr": param.base_lr * rate, "weight_decay": param.weight_decay * decay}
             for p, rate, decay in self.rates
@@ -120,6 +117,13 @@ class Twin(nn.Module):
             sgd.step()
 
         return step
+
+
+def in_memory(images: np.ndarray, labels: np.ndarray, layout: Any) -> tuple[Any, Any]:
+    """Return images less their mean, and their labels, as PyTorch takes them."""
+    mean = images.mean(0, dtype="float64").astype("float32")
+    values = torch.from_numpy(images.astype("float32") - mean).to(memory_format=layout)
+    return values, torch.from_numpy(labels.astype("int64"))
 
 
 def check(net: Net) -> None:
