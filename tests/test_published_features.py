@@ -286,3 +286,50 @@ def test_lint_finds_no_error(name):
     net = parse_net(NETS[name])
     findings = lint_net(net) + lint_solver(parse_solver(SOLVER + SOLVERS["inv"]), net)
     assert [one for one in findings if one.severity == "error"] == []
+
+
+def test_images_from_files_in_training(tmp_path):
+    """ImageData in phase TRAIN, as ImageNet's nets may have it; the run goes on from a snapshot."""
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        pixels = rng.integers(0, 256, (9, 12, 3), np.uint8)
+        image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    (tmp_path / "train.txt").write_text("".join(f"{i}.png {i % 3}\n" for i in range(6)))
+    data = f"""layer {{ name: "data" type: "ImageData" top: "data" top: "label"
+        include {{ phase: TRAIN }}
+        transform_param {{ mirror: true crop_size: 7 mean_value: 104 mean_value: 117
+          mean_value: 123 scale: 0.01 }}
+        image_data_param {{ source: "{tmp_path}/train.txt" root_folder: "{tmp_path}/" batch_size: 4
+          shuffle: true new_height: 8 new_width: 8 }} }}
+        layer {{ name: "data" type: "DummyData" top: "data" top: "label" include {{ phase: TEST }}
+        dummy_data_param {{ shape {{ dim: 1 dim: 3 dim: 7 dim: 7 }} shape {{ dim: 1 }} }} }}\n"""
+    net = data + conv("conv1", "data", "num_output: 2 kernel_size: 3")
+    net += product("ip1", "conv1", 3) + END.format(scores="ip1")
+    whole = Solver(solver_of(net), run=tmp_path)
+    whole.solve(2)
+    saved = whole.snapshot()
+    whole.solve(2)
+    again = Solver(solver_of(net), resume=saved)
+    again.solve(2)
+    assert again.iteration == whole.iteration == 4
+    for one, other in zip(whole.net.parameters, again.net.parameters, strict=True):
+        np.testing.assert_array_equal(one.data, other.data)
+
+
+def test_rows_of_hdf5_files_in_training(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed")
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        file["data"] = np.random.default_rng(0).normal(size=(10, 4)).astype(np.float32)
+        file["label"] = np.arange(10) % 2
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/rows.h5\n")
+    net = f"""layer {{ name: "data" type: "HDF5Data" top: "data" top: "label"
+        hdf5_data_param {{ source: "{tmp_path}/list.txt" batch_size: 10 }} }}\n"""
+    net += product("ip1", "data", 2, "lr_mult: 1") + END.format(scores="ip1")
+    fields = 'lr_policy: "fixed" max_iter: 60 base_lr: 0.5 momentum: 0.9'
+    param = parse_solver(fields)
+    param.net_param.CopyFrom(parse_net(net))
+    solver = Solver(param)
+    first = float(solver.step())
+    solver.solve()
+    assert solver.loss < 0.8 * first

@@ -91,8 +91,17 @@ def info(name: str | None, as_json: bool) -> None:
     click.echo(f"folder: {data_folder()}")
 
 
-@command.command(epilog="Example: minissl data lmdb mnist mnist_train_lmdb")
-@click.argument("name", type=options.DatasetName(divided=True), metavar="NAME")
+LMDB_EPILOG = """
+\b
+Examples:
+  minissl data lmdb mnist mnist_train_lmdb
+  minissl data lmdb cifar10 cifar10_train_lmdb --pad 4
+  minissl data lmdb train.txt ilsvrc12_train_lmdb --root train/ --size 256 256
+"""
+
+
+@command.command(epilog=LMDB_EPILOG)
+@click.argument("source", metavar="SOURCE")
 @click.argument("target", type=options.FILE, metavar="OUT")
 @click.option(
     "--split",
@@ -104,20 +113,53 @@ def info(name: str | None, as_json: bool) -> None:
 @click.option(
     "--pad", type=click.IntRange(0, 64), default=0, help="Zeros on each side of each image."
 )
+@click.option("--root", default="", metavar="DIR/", help="Stands before each path of a list.")
+@click.option(
+    "--size", type=options.POSITIVE, nargs=2, metavar="H W", help="Size of all images of a list."
+)
+@click.option("--gray", is_flag=True, help="One channel for the images of a list, not three.")
 @click.option(
     "--encode", type=click.Choice(["png", "jpeg"]), help="Store each image as such a file."
 )
-def lmdb(name: str, target: Path, split: str, pad: int, encode: str | None) -> None:
+def lmdb(
+    source: str,
+    target: Path,
+    split: str,
+    pad: int,
+    root: str,
+    size: tuple[int, int] | None,
+    gray: bool,
+    encode: str | None,
+) -> None:
     """Write a data set as an LMDB database of Datum, as Caffe's tools do.
 
-    OUT is a folder that is not there yet. Caffe's padded CIFAR-10 is --pad 4.
+    SOURCE is the name of a data set, or a text file that lists images: a path and a label in each
+    line. OUT is a folder that is not there yet. Caffe's padded CIFAR-10 is --pad 4.
     """
-    from minissl.data.databases import write_lmdb
+    from minissl.data.catalogue import CATALOGUE, SOURCES
+    from minissl.data.databases import write_image_list, write_lmdb
     from minissl.data.datasets import load
+    from minissl.data.images import ImageList
+    from minissl.errors import DataError
 
-    dataset = load(name, split)
-    with options.progress(name, len(dataset)) as tick:
-        count = write_lmdb(target, dataset, pad, encode, tick)
+    named = source in SOURCES
+    if named and (root or size or gray):
+        raise click.UsageError("--root, --size and --gray are for lists of image files.")
+    if not named and not Path(source).exists():
+        known = ", ".join(CATALOGUE)
+        raise DataError(
+            f"'{source}' is neither a data set ({known}) nor a text file that lists images"
+        )
+    if not named and (pad or split != "train"):
+        raise click.UsageError("--pad and --split are for data sets that minissl knows by name.")
+    if named:
+        dataset = load(source, split)
+        with options.progress(source, len(dataset)) as tick:
+            count = write_lmdb(target, dataset, pad, encode, tick)
+    else:
+        images = ImageList(source, root, size, not gray)
+        with options.progress(source, len(images)) as tick:
+            count = write_image_list(target, images, encode, tick)
     click.echo(f"{target}: {count:,} records")
 
 

@@ -126,7 +126,8 @@ def command(
         options.use_threads(count, backend)
     times, results = [], []
     phase = "TRAIN" if backward else "TEST"
-    nets = _Nets(model, weights, matrices, phase, backend, dtype, data, fuse)
+    lowers = backward and conv_mode == "LOWERED_GEMM"
+    nets = _Nets(model, weights, matrices, phase, backend, dtype, data, fuse, lowers)
     for size in batch_sizes or (None,):
         net = nets.open(size)
         for count in counts:
@@ -166,6 +167,7 @@ class _Nets:
         dtype: str,
         data: str | None,
         fuse: bool,
+        lowers: bool,
     ):
         from minissl import backend as backends
         from minissl import timing
@@ -187,6 +189,8 @@ class _Nets:
             param = recognised.net
         self.own = timing.own_modes(param)
         self.param = timing.without_modes(param)
+        if lowers:
+            timing.lower(self.param)
 
     def open(self, batch_size: int | None) -> Net:
         """Build the network for a batch size; its weights are read the first time."""
@@ -235,10 +239,11 @@ def _time(
 
     threads = options.use_threads(threads, nets.backend)
     own = {layer.name: nets.own[layer.name] for layer in net.layers if layer.name in nets.own}
+    own.update(timing.trained_modes(net))
     asking = [name for name, mode in own.items() if timing.wants_choice(conv_mode, mode)]
     choices = timing.predict_layers(net, asking)
     modes = timing.modes_to_time(conv_mode, own, net, choices)
-    _check_backward(backward, modes)
+    _check_backward(backward, modes, own)
     with options.progress("timing", iterations + 1, quiet=quiet) as tick:
         measured = timing.time_net(net, modes, iterations, backward, tick, groups=True, peak=True)
     if nets.model is None:  # the inputs of known layers are of no interest
@@ -269,10 +274,12 @@ def _time(
     }
 
 
-def _check_backward(backward: bool, modes: dict[str, tuple[str, ...]]) -> None:
-    if backward and any(mode != "LOWERED_GEMM" for several in modes.values() for mode in several):
+def _check_backward(backward: bool, modes: dict[str, tuple[str, ...]], own: dict[str, str]) -> None:
+    trains = {name: ("LOWERED_GEMM", mode) for name, mode in own.items()}
+    if backward and any(mode not in trains[name] for name in modes for mode in modes[name]):
         raise click.UsageError(
-            "--backward times training, which runs LOWERED_GEMM; add --conv-mode LOWERED_GEMM."
+            "--backward times training, which runs dense weights; leave --conv-mode out, or add "
+            "--conv-mode LOWERED_GEMM to lower in every pass."
         )
 
 

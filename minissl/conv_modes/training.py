@@ -95,6 +95,11 @@ class TrainedConvolution:
         """The same of the gradient of the input."""
         return self._direct("input")
 
+    @property
+    def mode(self) -> str:
+        """The ``conv_mode`` that the forward pass amounts to."""
+        return "LOWERED_GEMM" if self.direct_forward is None else "DIRECT_DCONV"
+
     def passes(self) -> dict[str, str]:
         """Return how each pass runs: "direct" or "lowered"."""
         found = {

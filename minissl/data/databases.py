@@ -13,13 +13,17 @@ from typing import Any
 import numpy as np
 
 from minissl.data.datasets import Dataset
-from minissl.data.images import decode
+from minissl.data.images import ImageList, decode
 from minissl.errors import DataError
 from minissl.formats.datum import datum_of, parse_datum
 from minissl.formats.lmdb_file import open_database, write_database
+from minissl.formats.reading import read_bytes
 
 #: digits of a key: convert_cifar_data writes five, the other tools eight
 KEY_DIGITS = {"cifar10": 5}
+#: LMDB's longest key
+MAX_KEY = 511
+SIGNATURES = {"png": b"\x89PNG", "jpeg": b"\xff\xd8\xff"}
 
 
 class DatumDataset:
@@ -102,6 +106,48 @@ def write_lmdb(
                 image = np.pad(image, ((0, 0), (pad, pad), (pad, pad)))
             stored = _encoded(image, encode) if encode else image
             yield b"%0*d" % (digits, number), datum_of(stored, int(label))
+            if tick:
+                tick()
+
+    return write_database(path, records())
+
+
+def write_image_list(
+    path: str | Path,
+    images: ImageList,
+    encode: str | None = None,
+    tick: Callable[[], None] | None = None,
+) -> int:
+    """Write listed image files as an LMDB database of Datum, as Caffe's ``convert_imageset`` does.
+
+    Parameters
+    ----------
+    path
+        A folder that is not there yet.
+    images : ImageList
+        Keys are eight digits, ``_`` and the path in the list.
+    encode : {"png", "jpeg"}, optional
+        Store each image as such a file; one that is such a file already, and keeps its size, is
+        stored as it is.
+    tick : callable, optional
+        Called after each record.
+
+    Raises
+    ------
+    DataError
+        If an image cannot be read or the database not be written.
+    """
+
+    def records() -> Iterator[tuple[bytes, bytes]]:
+        for number, name in enumerate(images.paths):
+            image = images.read(number)
+            stored: np.ndarray | bytes = image
+            if encode:
+                content = read_bytes(images.root + name, "image", DataError)
+                is_one = content.startswith(SIGNATURES[encode]) and not images.size
+                stored = content if is_one else _encoded(image, encode)
+            key = b"%08d_" % number + name.encode("utf-8", "surrogateescape")
+            yield key[:MAX_KEY], datum_of(stored, int(images.labels[number]))
             if tick:
                 tick()
 

@@ -1,30 +1,27 @@
 """LMDB databases: records in the order of their keys, read and written by the library lmdb.
 
 A database is a folder with a ``data.mdb``. The library maps that file and trusts what stands in
-it, so that its first pages are looked at before: a file that is cut short is refused. What the
-records hold is another matter (:mod:`minissl.formats.datum`); a database whose inner pages were
-forged can still end the process, so open those you made or trust.
+it, so its pages are checked before (:mod:`minissl.formats.lmdb_check`); what the records hold is
+checked as they are read (:mod:`minissl.formats.datum`).
 """
 
 from __future__ import annotations
 
+import os
 import shutil
-import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 from minissl.errors import DataError, DependencyError
-from minissl.formats.reading import explain
+from minissl.formats.lmdb_check import check
 
 DATA_FILE = "data.mdb"
 #: records that Caffe's tools write between two commits
 COMMIT_EVERY = 1000
-_MAGIC, _VERSIONS = 0xBEEFC0DE, (1, 999)
-# in a meta page, behind its header of 16 bytes: magic, version; page size; last page, transaction
-_META, _PAGE_SIZE, _LAST = struct.Struct("<16xII"), struct.Struct("<40xI"), struct.Struct("<136xQQ")
-_META_BYTES = 152
+#: room that is asked for and not taken until it is needed; Windows takes more of it at once
+MAP_SIZE = 2**40 if os.name == "posix" else 2**34
 
 _open: WeakValueDictionary[str, Database] = WeakValueDictionary()
 
@@ -84,7 +81,7 @@ class Database:
     def __init__(self, path: str | Path):
         lmdb = library()
         self.path = Path(path)
-        _check_file(self.path / DATA_FILE)
+        check(self.path / DATA_FILE)
         try:
             self._environment = lmdb.open(
                 str(path), readonly=True, lock=False, create=False, readahead=False, max_dbs=0
@@ -145,8 +142,7 @@ def write_database(path: str | Path, records: Iterable[tuple[bytes, bytes]]) -> 
     count = 0
     try:
         temporary.mkdir(parents=True)
-        # the room that is asked for is not taken until it is needed; Caffe asks for as much
-        with lmdb.open(str(temporary), map_size=2**40, sync=False, writemap=False) as environment:
+        with lmdb.open(str(temporary), map_size=MAP_SIZE, sync=False) as environment:
             transaction = environment.begin(write=True)
             for key, value in records:
                 transaction.put(key, value, append=True)
@@ -162,29 +158,3 @@ def write_database(path: str | Path, records: Iterable[tuple[bytes, bytes]]) -> 
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return count
-
-
-def _check_file(file: Path) -> None:
-    """Refuse a file that is no database, or shorter than its own pages say."""
-    try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            first = stream.read(_META_BYTES)
-            if len(first) < _META_BYTES or not _is_meta(first):
-                raise DataError(f"{file} is not an LMDB database of this kind of machine.")
-            (page,) = _PAGE_SIZE.unpack_from(first)
-            if page not in [2**k for k in range(9, 17)] or size < 2 * page:
-                raise DataError(f"{file} is damaged: its pages have {page} bytes.")
-            stream.seek(page)
-            second = stream.read(_META_BYTES)
-    except OSError as reason:
-        raise explain(file, "database", DataError, reason) from None
-    metas = [meta for meta in (first, second) if len(meta) == _META_BYTES and _is_meta(meta)]
-    last, _ = max((_LAST.unpack_from(meta) for meta in metas), key=lambda pair: pair[1])
-    if (last + 1) * page > size:
-        raise DataError(f"{file} is cut short: {size} bytes of {(last + 1) * page} are there.")
-
-
-def _is_meta(page: bytes) -> bool:
-    magic, version = _META.unpack_from(page)
-    return magic == _MAGIC and version in _VERSIONS

@@ -335,8 +335,9 @@ def _make_input_layer(net: Any, source: str) -> None:
             f"{source} gives {len(shapes)} input_shape for {len(names)} inputs; write one for each"
         )
     taken = {layer.name for layer in net.layer}
-    name = next(n for n in ("input", *(f"input_{i}" for i in range(len(taken) + 1)))
-                if n not in taken)  # fmt: skip
+    name = next(
+        n for n in ("input", *(f"input_{i}" for i in range(len(taken) + 1))) if n not in taken
+    )
     layer = proto.LayerParameter(name=name, type="Input", top=names)
     for shape in shapes:
         layer.input_param.shape.add(dim=shape)

@@ -17,15 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx.backend.base import Backend, BackendRep, namedtupledict
 
 from minissl import backend as backends
-from minissl.errors import ConfigError, MinisslError
+from minissl.errors import ConfigError, DependencyError, MinisslError
 from minissl.net import Net
 from minissl.onnx import arrays
 from minissl.onnx.graph import Graph, Node, graph_of
 from minissl.onnx.patterns import recognize
 from minissl.onnx.translation import DOUBLE, FLOAT, Translated, translate
+
+try:
+    from onnx.backend.base import Backend, BackendRep, namedtupledict
+except ImportError as reason:
+    raise DependencyError(
+        f"the backend needs the library onnx ({reason}); pip install 'minissl[onnx]'"
+    ) from None
 
 #: device of ONNX -> backend of minissl
 DEVICES = {"CPU": "numba", "CUDA": "cupy"}

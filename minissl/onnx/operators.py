@@ -493,7 +493,7 @@ def _batch_normalization(t: Translation, node: Node) -> None:
     if node.attributes.get("training_mode", 0) or not node.attributes.get("spatial", 1):
         raise Inexpressible(f"{node}: only batch normalization for inference has a layer.")
     one = np.ones(1, mean.dtype)
-    fields = {"use_global_stats": True, "eps": node.attributes.get("epsilon", 1e-5)}
+    fields = {"eps": node.attributes.get("epsilon", 1e-5)}
     name = t.weight_name(node)
     blobs = [mean, variance, one]
     y = t.layer(node, "BatchNorm", [x], (), blobs, name, batch_norm_param=fields)

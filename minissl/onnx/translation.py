@@ -85,7 +85,8 @@ def translate(
         If shapes do not fit together.
     """
     work = Translation(graph, shapes, values, data_type)
-    work.run(graph.nodes, set(graph.outputs))
+    with np.errstate(all="ignore"):  # weights may hold anything
+        work.run(graph.nodes, set(graph.outputs))
     return work.result()
 
 

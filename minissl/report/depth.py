@@ -95,7 +95,7 @@ def error_over_layers(
     from matplotlib.ticker import MaxNLocator
 
     figure, (axes,) = figure_of(1, height=3.8)
-    for points, color, whose in ((paper, "C7", "the paper's"), (ours, "C0", "our")):
+    for points, color, whose in ((paper, "#777777", "the paper's"), (ours, "C0", "our")):
         (name, _, error), *others = points
         axes.axhline(error, color=color, linestyle=":", label=f"{whose} {name}")
         others = sorted(others, key=lambda point: point[1])

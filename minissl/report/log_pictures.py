@@ -38,8 +38,8 @@ def beside_log(run: Run, log: Mapping[str, Any], layers: Sequence[str]) -> Figur
     tests = [line for line in run.tests if "accuracy" in line["test"]]
     ours = [(line["iteration"], 1.0 - line["test"]["accuracy"]) for line in tests]
     theirs = [(point["iteration"], point["error"]) for point in log["points"]]
-    _draw(errors, ours, run.last_iteration, "-", "C7", "error")
-    _draw(errors, theirs, log["iterations"], "s--", "C7", "error, published")
+    _draw(errors, ours, run.last_iteration, "-", "#555555", "error")
+    _draw(errors, theirs, log["iterations"], "s--", "#555555", "error, published")
     errors.set_ylabel("test error, %")
     for axes, (key, label) in zip(others, PANELS.items(), strict=True):
         for number, layer in enumerate(layers):

@@ -117,7 +117,11 @@ def _value(layer: Mapping[str, Any], key: str, result: Mapping[str, Any]) -> flo
 def _number(value: float) -> str:
     if isinstance(value, int):
         return str(value)
-    return f"{value:.0f}" if value == 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+    if value == 100:
+        return "100"
+    if value < 1:
+        return f"{value:.2g}"
+    return f"{value + 1e-9:.1f}"  # halves go up, as in the paper: 31.25 is 31.3
 
 
 def seed_headings(result: Mapping[str, Any]) -> list[str]:

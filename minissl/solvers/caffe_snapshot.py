@@ -107,8 +107,9 @@ def read(solver: Solver, path: str | Path) -> tuple[SolverState, dict[str, list[
                 f"{parameter.shape}; resume with the net it was saved with"
             )
         if not np.isfinite(blob).all():
-            raise WeightsError(f"{path}: history {number} holds NaN or infinity; resume from "
-                               "another snapshot")  # fmt: skip
+            raise WeightsError(
+                f"{path}: history {number} holds NaN or infinity; resume from another snapshot"
+            )
     weights = _find_weights(state.learned_net, Path(path))
     return state, read_weights(weights), weights
 
@@ -130,8 +131,10 @@ def masks_of(solver: Solver, state: SolverState, path: str | Path) -> list[Any]:
     """Return the connectivity masks that minissl stored, one for each parameter or None."""
     parameters = solver.net.parameters
     if len(state.masks) != len(parameters):
-        raise WeightsError(f"{path}: it has {len(state.masks)} masks for {len(parameters)} "
-                           "parameters; the file is damaged")  # fmt: skip
+        raise WeightsError(
+            f"{path}: it has {len(state.masks)} masks for {len(parameters)} "
+            "parameters; the file is damaged"
+        )
     masks: list[Any] = []
     for parameter, packed in zip(parameters, state.masks, strict=True):
         if packed and len(packed) != (parameter.size + 7) // 8:

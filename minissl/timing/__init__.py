@@ -36,7 +36,15 @@ from minissl.timing.measurements import (
     fastest,
     total_ms,
 )
-from minissl.timing.modes import modes_of, modes_to_time, own_modes, wants_choice, without_modes
+from minissl.timing.modes import (
+    lower,
+    modes_of,
+    modes_to_time,
+    own_modes,
+    trained_modes,
+    wants_choice,
+    without_modes,
+)
 from minissl.timing.network import feed_random, time_net
 from minissl.timing.predictions import Pick, predict_layers
 
@@ -53,6 +61,7 @@ __all__ = [
     "fastest",
     "feed_random",
     "load_matrices",
+    "lower",
     "modes_of",
     "modes_to_time",
     "own_modes",
@@ -60,6 +69,7 @@ __all__ = [
     "recognise_matrices",
     "time_net",
     "total_ms",
+    "trained_modes",
     "wants_choice",
     "without_modes",
 ]

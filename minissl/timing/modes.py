@@ -8,7 +8,7 @@ from typing import Any
 from minissl.conv_modes import MODES
 from minissl.conv_modes.auto import AUTO, Choice
 from minissl.conv_modes.inner_product import GEMM_MODES, PRODUCTS
-from minissl.layers import Layer
+from minissl.layers import Convolution, Layer
 from minissl.net import Net
 from minissl.timing.measurements import ALL, BASELINE, PICKED
 
@@ -34,15 +34,34 @@ def own_modes(param: Any) -> dict[str, str]:
 
 
 def without_modes(param: Any) -> Any:
-    """Return a copy of a net in which every layer is dense, to be timed in any mode."""
+    """Return a copy of a net in which every layer is dense, to be timed in any mode.
+
+    A LOWERED_GEMM that is written out stays: in training it means more than no mode at all.
+    """
     copy = type(param)()
     copy.CopyFrom(param)
     for layer in copy.layer:
-        if layer.type == "Convolution":
-            layer.convolution_param.ClearField("conv_mode")
+        fields = layer.convolution_param
+        if layer.type == "Convolution" and fields.conv_mode != fields.LOWERED_GEMM:
+            fields.ClearField("conv_mode")
         if layer.type == "InnerProduct":
             layer.inner_product_param.ClearField("gemm_mode")
     return copy
+
+
+def lower(param: Any) -> None:
+    """Write LOWERED_GEMM out in every convolution of a net (NetParameter)."""
+    for layer in param.layer:
+        if layer.type == "Convolution":
+            layer.convolution_param.conv_mode = layer.convolution_param.LOWERED_GEMM
+
+
+def trained_modes(net: Net) -> dict[str, str]:
+    """Return what the forward passes of convolutions amount to, where a net is trained."""
+    if net.phase != "TRAIN":
+        return {}
+    convolutions = [layer for layer in net.layers if isinstance(layer, Convolution)]
+    return {layer.name: layer.trained.mode for layer in convolutions}
 
 
 def modes_of(layer: Layer) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from minissl import backend as backends
 from minissl.errors import ConfigError
 from minissl.net import Net
 from minissl.timing.measurements import BASELINE, UPDATE, LayerTime
-from minissl.timing.modes import modes_of
+from minissl.timing.modes import modes_of, trained_modes
 from minissl.timing.peak import Peak
 from minissl.timing.steps import Timed, TimedMode, update_time
 from minissl.timing.stopwatch import Stopwatch
@@ -103,13 +103,14 @@ def time_net(
 
 def _forward_steps(net: Net, modes: Mapping[str, Sequence[str]], groups: bool) -> list[Timed]:
     steps: list[Timed] = []
+    trained = trained_modes(net)
     for step in net.steps:
         layer = step.layer
         offered = modes_of(layer)
         if not offered:
             steps.append(Timed(net, step))
             continue
-        wanted = modes.get(layer.name, (BASELINE,))
+        wanted = modes.get(layer.name) or (trained.get(layer.name, BASELINE),)
         unknown = [mode for mode in wanted if mode not in offered]
         if unknown:
             raise ConfigError(

@@ -19,6 +19,7 @@ from minissl.layers import Layer
 from minissl.net import Net
 from minissl.summary import flop_per_image
 from minissl.timing.measurements import PARTS, UPDATE, LayerTime
+from minissl.timing.modes import trained_modes
 from minissl.timing.stopwatch import Stopwatch
 
 
@@ -90,6 +91,8 @@ class TimedMode(Timed):
         self.filters, self.weights = layer.filters, int(weights.size)
         self.prepared: Prepared
         self.stages: dict[str, int] = {}
+        #: in training a convolution runs by kernels of its own
+        self.is_trained = trained_modes(net).get(layer.name) == mode
         self.groups: list[_Group] = []
         if layer.type_name == "Convolution":
             self.prepared = prepare(mode, layer.shape, weights, bias, net.kernels)
@@ -110,7 +113,7 @@ class TimedMode(Timed):
             with watch.measure((*key, stage)):
                 self.step.forward(self.prepared, stages=bit)
         with watch.measure((*key, "total")):
-            self.step.forward(self.prepared)
+            self.step.forward(None if self.is_trained else self.prepared)
         for group in self.groups:
             group.run(watch)
 

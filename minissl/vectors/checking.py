@@ -78,7 +78,7 @@ def read_questions(folder: str | Path) -> dict[str, str]:
         return {str(case["name"]): str(case["question"]) for case in index["cases"]}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise WeightsError(
             f"{folder}/{INDEX} is damaged; take it away, or copy the one of the vectors again."
         ) from None

@@ -290,3 +290,8 @@ def test_data_as_caffes_tools_write_it(run, run_json, tmp_path):
     assert "mean_value channel [0]: " in run("data", "mean", "mnist-small", mean).stdout
     assert read_mean(mean).shape == (1, 28, 28)
     assert "is there already" in run("data", "lmdb", "mnist-small", database, code=1).stderr
+    run("data", "lmdb", "mnist-small", tmp_path / "x", "--gray", code=2)
+    assert (
+        "is neither a data set (mnist"
+        in run("data", "lmdb", "mnits", tmp_path / "x", code=1).stderr
+    )

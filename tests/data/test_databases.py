@@ -9,8 +9,14 @@ import pytest
 from hypothesis import given, settings
 
 from minissl import Net
-from minissl.data.databases import DatumDataset, mean_of_records, write_lmdb
+from minissl.data.databases import (
+    DatumDataset,
+    mean_of_records,
+    write_image_list,
+    write_lmdb,
+)
 from minissl.data.datasets import Dataset, load
+from minissl.data.images import ImageList
 from minissl.data.mean import read_mean
 from minissl.errors import ConfigError, DataError, MinisslError
 from minissl.formats import proto
@@ -116,6 +122,28 @@ def test_mean_as_compute_image_mean_writes_it(tmp_path):
     np.testing.assert_array_equal(read_mean(path), expected.astype(np.float32))
 
 
+def test_listed_images_as_convert_imageset_writes_them(tmp_path):
+    from PIL import Image
+
+    pixels = images(3)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image[::-1].transpose(1, 2, 0)).save(tmp_path / f"{i} a.png")
+    (tmp_path / "list.txt").write_text("0 a.png 5\n2 a.png 0\n1 a.png 12\n")
+    listed = ImageList(str(tmp_path / "list.txt"), f"{tmp_path}/")
+    assert write_image_list(tmp_path / "db", listed) == 3
+    assert [key for key, _ in raw(tmp_path / "db")] == [
+        b"00000000_0 a.png", b"00000001_2 a.png", b"00000002_1 a.png"]  # fmt: skip
+    found, labels = DatumDataset(tmp_path / "db").batch(slice(0, 3))
+    np.testing.assert_array_equal(found, pixels[[0, 2, 1]])
+    assert labels.tolist() == [5, 0, 12]
+    write_image_list(tmp_path / "as_is", listed, "png")
+    datum = proto.Datum.FromString(raw(tmp_path / "as_is")[1][1])
+    assert datum.encoded and datum.data == (tmp_path / "2 a.png").read_bytes()
+    sized = ImageList(str(tmp_path / "list.txt"), f"{tmp_path}/", (8, 6), color=False)
+    write_image_list(tmp_path / "sized", sized, "png")
+    assert DatumDataset(tmp_path / "sized").image_shape == (1, 8, 6)
+
+
 # --- reading ---
 
 
@@ -198,7 +226,9 @@ def test_sources_that_are_not_there(tmp_path):
     ("damage", "words"),
     [
         (lambda content: content[:100], "is not an LMDB database"),
-        (lambda content: content[:5000], "is damaged|is cut short"),
+        (lambda content: content[:4096], "or it is cut short"),
+        (lambda content: content[:5000], "is cut short"),
+        (lambda content: b"", "is not an LMDB database"),
         (lambda content: content[:-4096], "is cut short"),
         (lambda content: b"\0" * len(content), "is not an LMDB database"),
         (lambda content: content[:40] + b"\x07" + content[41:], "is damaged: its pages have"),

@@ -4,15 +4,16 @@
 
 What follows the name goes to libFuzzer. New inputs that reach new code are kept in
 ``fuzz-corpus/NAME`` of the current folder; a finding is written there as well, and ends the run.
-``python -m tests.fuzz.run caffemodel --keep 12`` copies the smallest inputs that together reach
-everything into the repository's corpus, which the tests replay.
+``python -m tests.fuzz.run caffemodel --keep 12`` copies findings, the smallest input for each
+answer of the reader and a few others, 12 in all, into the repository's corpus, which the tests
+replay.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shutil
-import subprocess
+import re
 import sys
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from pathlib import Path
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
 
 WORK = Path("fuzz-corpus")
-LIMITS = ["-rss_limit_mb=2048", "-timeout=60", "-max_len=4096"]
+#: what tells one answer from another; names and numbers of the file do not
+WORD = re.compile(r"(?<![\w/'])[a-z]{3,}(?![\w/.'])")
+LIMITS = ["-rss_limit_mb=2048", "-timeout=60", "-max_len=40000"]
 
 
 def main() -> None:
@@ -46,21 +49,22 @@ def main() -> None:
 
 
 def keep(name: str, most: int) -> None:
-    """Minimise what was found and copy the smallest inputs into the repository."""
-    from tests.fuzz.targets import CORPUS
+    """Copy findings, the smallest input for each answer, and others into the corpus."""
+    from tests.fuzz.targets import CORPUS, TARGETS, check
 
-    merged = WORK / f"{name}-merged"
-    shutil.rmtree(merged, ignore_errors=True)
-    merged.mkdir(parents=True)
-    command = [sys.executable, "-m", "tests.fuzz.run", name, "-merge=1", str(merged)]
-    subprocess.run(command, check=False, capture_output=True)
-    found = sorted(merged.iterdir(), key=lambda path: path.stat().st_size)
-    step = max(1, len(found) // most)
+    found = sorted((WORK / name).iterdir(), key=lambda path: path.stat().st_size)
+    chosen = [path for path in found if not path.name.startswith("start") and "-" in path.name]
+    answers: dict[str, Path] = {}
+    for path in found:
+        error = check(TARGETS[name], path.read_bytes())
+        words = "" if error is None else " ".join(WORD.findall(str(error)))
+        answers.setdefault(words, path)
+    chosen += [*answers.values(), *found[:: max(1, len(found) // most)]]
     target = CORPUS / name
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for number, path in enumerate(found[::step][:most]):
-        shutil.copy(path, target / f"{number:02}")
+    target.mkdir(parents=True, exist_ok=True)
+    for path in list(dict.fromkeys(chosen))[:most]:
+        content = path.read_bytes()
+        (target / hashlib.sha256(content).hexdigest()[:12]).write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -195,10 +195,37 @@ def _read_run(path: Path) -> Any:
     return read_run(folder)
 
 
+def _read_lmdb(path: Path) -> Any:
+    """Read all records of a database in order, and one out of order."""
+    from minissl.formats.lmdb_file import DATA_FILE, Database
+
+    folder = path.parent / "lmdb"
+    folder.mkdir(exist_ok=True)
+    path.replace(folder / DATA_FILE)
+    database = Database(folder)
+    records = [database[number] for number in range(len(database))]
+    return [*records, database[len(records) // 2]]
+
+
+def _read_state_dict(path: Path) -> Any:
+    from minissl.formats.state_dict import read_state_dict
+
+    return read_state_dict(path)
+
+
 def _read_onnx(path: Path) -> Any:
     from minissl.onnx.convert import read
 
     return read(path)
+
+
+def _read_questions(path: Path) -> Any:
+    from minissl.vectors.checking import read_questions
+
+    folder = path.parent / "answers"
+    folder.mkdir(exist_ok=True)
+    path.replace(folder / "index.json")
+    return read_questions(folder)
 
 
 def _read_snapshot(path: Path) -> Any:
@@ -317,6 +344,28 @@ def _snapshots() -> list[bytes]:
     return [path.read_bytes()]
 
 
+def _databases() -> list[bytes]:
+    import shutil
+
+    from minissl.formats.lmdb_file import DATA_FILE, write_database
+
+    folder = _folder() / "valid-lmdb"
+    found = []
+    for count, size in ((3, 5000), (12, 900)):
+        shutil.rmtree(folder, ignore_errors=True)
+        write_database(folder, [(b"%08d" % i, bytes([i]) * size) for i in range(count)])
+        found.append((folder / DATA_FILE).read_bytes())
+    return found
+
+
+def _state_dicts() -> list[bytes]:
+    import torch
+
+    file = io.BytesIO()
+    torch.save({"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}, file)
+    return [file.getvalue()]
+
+
 def _onnx_models() -> list[bytes]:
     from minissl import Net
     from minissl.formats.prototxt import parse_net
@@ -363,6 +412,11 @@ TARGETS = {
     "idx": Target("-idx3-ubyte", _read_idx, _idx),
     "archive": Target(".tar.gz", _read_archive, _archives),
     "experiment": Target(".toml", _read_toml, _experiments),
+    "lmdb": Target(".mdb", _read_lmdb, _databases),
     "onnx": Target(".onnx", _read_onnx, _onnx_models),
+    "state-dict": Target(".pth", _read_state_dict, _state_dicts),
+    "questions": Target(
+        ".json", _read_questions, _texts('{"cases": [{"name": "relu", "question": "abc"}]}')
+    ),
     "log": Target(".jsonl", _read_run, _texts(LOG)),
 }

@@ -17,7 +17,13 @@ from minissl.formats.wire import header
 from tests.formats.conftest import damaged
 from tests.fuzz.targets import TARGETS, Target, check, corpus
 
-NEEDS = {"caffemodel-h5": "h5py", "solverstate-h5": "h5py", "onnx": "onnx"}
+NEEDS = {
+    "caffemodel-h5": "h5py",
+    "solverstate-h5": "h5py",
+    "lmdb": "lmdb",
+    "onnx": "onnx",
+    "state-dict": "torch",
+}
 
 
 def target_of(name: str) -> Target:
@@ -114,6 +120,7 @@ CLAIMS = {
     "net: deep unknown nesting": ("net", b"x {" * 100_000),
     "net: brackets": ("net", b"input_dim: " + b"[" * 100_000),
     "experiment: deep nesting": ("experiment", b"x = " + b"[" * 100_000),
+    "questions: deep nesting": ("questions", b"[" * 100_000),
     "log: deep nesting": ("log", b"[" * 100_000 + b"\n"),
 }
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from minissl import backend
+from minissl import Net, backend, fusion
 from minissl.backend import to_host
 from minissl.errors import ConfigError, ShapeError
+from minissl.formats.prototxt import parse_net
 from minissl.kernels.geometry import pooling_output
 from tests.gradient_cases import make_layer
 from tests.layers.running import forward, set_up
@@ -285,3 +286,22 @@ def test_stochastic_pooling_has_no_padding(kernels):
     with pytest.raises(ConfigError, match="no padding; remove pad"):
         set_up('type: "Pooling" pooling_param { pool: STOCHASTIC kernel_size: 2 pad: 1 }', kernels,
                np.ones((1, 1, 4, 4)))  # fmt: skip
+
+
+def test_stochastic_pooling_within_a_fused_step(monkeypatch):
+    """A chain brings a few images at a time."""
+    monkeypatch.setattr(fusion, "BLOCK_BYTES", 1)
+    net = """
+        layer { name: "x" type: "Input" top: "x"
+          input_param { shape { dim: 5 dim: 2 dim: 6 dim: 6 } } }
+        layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param {
+          num_output: 3 kernel_size: 3 weight_filler { type: "gaussian" } } }
+        layer { name: "r" type: "ReLU" bottom: "c" top: "c" }
+        layer { name: "p" type: "Pooling" bottom: "c" top: "p"
+          pooling_param { pool: STOCHASTIC kernel_size: 2 stride: 2 } }"""
+    x = np.random.default_rng(0).normal(size=(5, 2, 6, 6))
+    one, other = (Net(parse_net(net), fuse=fuse, dtype="float64") for fuse in (True, False))
+    assert len(one.steps) < len(other.steps)
+    found, expected = (each.forward({"x": x})["p"] for each in (one, other))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert expected.max() > 0

@@ -102,6 +102,24 @@ def test_timing_leaves_a_right_result_behind(backend):
     assert np.allclose(timed, to_host(net.blobs["ip2"].data), rtol=1e-5)
 
 
+def test_a_net_that_is_trained_is_timed_as_it_trains(monkeypatch):
+    net = tiny("numpy", "TRAIN")
+    assert timing.trained_modes(net) == {"conv1": "LOWERED_GEMM"}
+    assert timing.trained_modes(tiny("numpy", "TEST")) == {}
+    called = []
+    monkeypatch.setattr(net.layer("conv1").trained, "forward", lambda *_: called.append(1))
+    timing.time_net(net, iterations=2, backward=True)
+    assert len(called) == 3  # the first round does not count
+
+
+def test_lowering_in_training_is_written_out():
+    param = parse_net(net_text())
+    timing.lower(param)
+    convolutions = [x.convolution_param for x in param.layer if x.type == "Convolution"]
+    assert all(fields.HasField("conv_mode") for fields in convolutions)
+    assert timing.without_modes(param) == param
+
+
 def test_backward_is_timed_where_it_runs():
     net = tiny("numpy", "TRAIN")
     times = {t.name: t for t in timing.time_net(net, iterations=2, backward=True)}

@@ -41,8 +41,8 @@ FLOAT32 = np.dtype(np.float32)
 #: Fused multiply-adds that must be under way at once: latency times units, on common CPUs.
 CHAINS = 8
 #: In multiply-adds: what a load of a vector costs that may cross a cache line, beginning a tile,
-#: and writing one of its vectors.
-CROSSING, BEGIN, WRITE = 1.5, 40, 2
+#: writing one of its vectors, and putting a vector of outputs together from their phases.
+CROSSING, BEGIN, WRITE, JOIN = 1.5, 40, 2, 8
 
 
 class Cover(NamedTuple):
@@ -192,8 +192,10 @@ class Correlation:
         return sum(groups * self.cover(phase, lanes).cost for phase in self._phases())
 
     def cost(self) -> float:
-        """The same, of the vectors that were chosen."""
-        return self.cost_of(self.lanes)
+        """The same, of the vectors that were chosen, with planes and the joining of phases."""
+        P, Q = self.size
+        joined = self.filters * P * -(-Q // self.lanes) if self.is_strided else 0
+        return self.cost_of(self.lanes) + self.source.cost + JOIN * joined
 
     @cached_property
     def joined(self) -> tuple[int, int]:

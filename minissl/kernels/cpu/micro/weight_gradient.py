@@ -125,8 +125,8 @@ class WeightGradient:
         self._plan()
 
     def cost(self) -> float:
-        """Multiply-adds of vectors that take as long as one image."""
-        return self.shape.groups * self.tiling.cost
+        """Multiply-adds of vectors that take as long as one image, with its planes."""
+        return self.shape.groups * self.tiling.cost + self.source.cost
 
     def _plan(self) -> None:
         """Set ``blocks`` and ``jobs``; see :func:`_gradient`."""

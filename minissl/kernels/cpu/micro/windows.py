@@ -25,6 +25,9 @@ import numpy as np
 from minissl.kernels.cpu.micro import planes
 from minissl.kernels.cpu.micro.planes import PixelPlane, Planes
 
+#: In multiply-adds: copying a vector to a plane; with a stride several are read for it.
+COPY = 4
+
 
 class Tap(NamedTuple):
     """Kernel position ``position`` reads ``phase`` of the source, moved by ``move``."""
@@ -150,6 +153,12 @@ class Source:
     def floats(self) -> int:
         """Numbers of the planes of one image, a multiple of a cache line."""
         return -(-len(self.slots) * self.plane // 16) * 16
+
+    @property
+    def cost(self) -> float:
+        """Multiply-adds of vectors that take as long as making the planes of one image."""
+        vectors = len(self.slots) * self.planes.rows * -(-self.planes.pitch // self.lanes)
+        return COPY * vectors * self.planes.stride_w
 
     @property
     def slack(self) -> int:

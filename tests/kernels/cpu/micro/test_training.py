@@ -144,6 +144,23 @@ def test_bands_are_whole_images_or_pieces_of_one(vectors):
     assert large.images == 1 and large.rows < 100
 
 
+@every_isa
+@pytest.mark.parametrize("name", PASSES)
+def test_costs_grow_with_the_work(vectors, name):
+    def cost(**changes):
+        shape = ConvShape(8, (16, 16), 16, (3, 3), pad=(1, 1))._replace(**changes)
+        if name == "weights":
+            return WeightGradient(vectors, shape).cost()
+        return Correlation(vectors, shape, gradient=name == "input").cost()
+
+    same = cost()
+    assert cost(filters=64) > 3 * same
+    assert cost(channels=32) > 3 * same
+    assert cost(size=(32, 32)) > 3 * same
+    # a quarter of the multiply-adds, and phases to be made or joined
+    assert same / 4 < cost(stride=(2, 2)) < same
+
+
 @pytest.mark.parametrize("name", PASSES)
 def test_what_must_be_lowered(name, monkeypatch):
     shape = ConvShape(3, (8, 8), 4, (3, 3))
