@@ -6,7 +6,7 @@ Three parts:
   coo_conv1.weight ...), or with random zero rows and columns of about the published number: the
   product alone and the whole layer, dense and in every sparse mode, and cuDNN's dense layer;
 * inference of whole networks: LeNet, and the convolutions of AlexNet;
-* training steps: LeNet, and a plain network of the shape of ResNet-20, with SGD and momentum.
+* training steps: LeNet and ResNet-20, with SGD and momentum.
 
     python benchmarks/gpu.py --matrices alexnet/SSL --json reference_results/gpu/result.json
 
@@ -67,7 +67,7 @@ def main(arguments=None) -> dict:
             layer(name, batch, kernels, options) for name in ALEXNET for batch in options.batch
         ],
         "networks": [network(name, batch, options) for name in NETS for batch in options.batch],
-        "training": [training(name, options) for name in ("lenet", "plain20")],
+        "training": [training(name, options) for name in TRAINED],
     }
     kernels.use_tf32(False)
     if options.json and not options.rehearse:
@@ -240,46 +240,89 @@ def alexnet() -> str:
     return text
 
 
-def plain20() -> str:
-    """The nineteen convolutions of ResNet-20 and its classifier, without the shortcuts."""
-    text, bottom = conv("conv0", "data", 16, 3, pad=1), "conv0"
-    for stage, F in enumerate((16, 32, 64)):
-        for number in range(6):
-            name = f"conv{stage + 1}_{number}"
-            stride = 2 if stage and not number else 1
-            text += conv(name, bottom, F, 3, stride, 1)
-            bottom = name
-    return text + pool("mean", bottom, 8, 1, "AVE") + product("scores", "mean", 10)
+def resnet20() -> str:
+    """The network that ``minissl/models`` holds, without its data, loss and accuracy."""
+    from minissl.formats.prototxt import read_net
+
+    path = Path(__file__).resolve().parents[1] / "minissl" / "models" / "resnet20.prototxt"
+    param = read_net(path)
+    kept = [one for one in param.layer if one.type not in ("Data", "Accuracy", "SoftmaxWithLoss")]
+    kept[-1].top[0] = "scores"
+    return "".join(f"layer {{ {one} }}\n" for one in kept)
 
 
 #: text, image shape
 NETS = {"lenet": (lenet, (1, 28, 28)), "alexnet": (alexnet, (3, 227, 227))}
-TRAINED = {"lenet": (lenet, (1, 28, 28), 64), "plain20": (plain20, (3, 32, 32), 128)}
+#: text, image shape, batch
+TRAINED = {"lenet": (lenet, (1, 28, 28), 64), "resnet20": (resnet20, (3, 32, 32), 128)}
 
 
 def in_torch(net):
     """The same network in PyTorch, with the same weights."""
     import torch
 
-    modules = []
-    weights = net.weights()
+    class Graph(torch.nn.Module):
+        def __init__(self, steps):
+            super().__init__()
+            self.steps = steps
+            self.parts = torch.nn.ModuleList(step[0] for step in steps)
+
+        def forward(self, x):
+            blobs = {"data": x}
+            for module, bottoms, top in self.steps:
+                blobs[top] = module(*(blobs[name] for name in bottoms))
+            return blobs[top]
+
+    steps: list[tuple] = []
+    origin = {"data": "data"}  # which blob each part of a Split is
     for one in net.layers:
-        param = one.param
-        if one.type_name == "Convolution":
-            p = one.shape
-            channels, sizes = (p.channels, p.filters), (p.kernel, p.stride, p.pad, p.dilation)
-            modules.append(torch.nn.Conv2d(*channels, *sizes, p.groups))
-        elif one.type_name == "InnerProduct":
-            modules += [torch.nn.Flatten(), torch.nn.Linear(one.inputs, one.filters)]
-        elif one.type_name == "ReLU":
-            modules.append(torch.nn.ReLU(inplace=True))
-        elif one.type_name == "Pooling":
-            kind = torch.nn.AvgPool2d if param.pooling_param.pool else torch.nn.MaxPool2d
-            modules.append(kind(one.kernel, one.stride, ceil_mode=True))
-        if one.name in weights:
-            for target, values in zip(modules[-1].parameters(), weights[one.name], strict=True):
-                target.data.copy_(torch.from_numpy(values.copy()))
-    return torch.nn.Sequential(*modules)
+        names = list(one.param.bottom)
+        if one.is_data or not names or names[0] not in origin or "label" in names:
+            continue
+        if one.type_name == "Split":
+            origin |= dict.fromkeys(one.param.top, origin[names[0]])
+            continue
+        if one.type_name in ("Accuracy", "SoftmaxWithLoss"):
+            continue
+        (top,) = one.param.top
+        if one.type_name == "Scale":  # what BatchNorm2d learns
+            module = steps[-1][0]
+        else:
+            module = torch_module(one)
+            steps.append((module, [origin[name] for name in names], top))
+        origin[top] = top
+        if one.type_name != "BatchNorm":
+            for target, own in zip(module.parameters(), one.parameters, strict=True):
+                values = own.data if isinstance(own.data, np.ndarray) else own.data.get()
+                target.data.copy_(torch.from_numpy(np.array(values)))
+                target.rates = own.spec.lr_mult, own.spec.decay_mult
+    return Graph(steps)
+
+
+def torch_module(one):
+    """A layer of minissl as a PyTorch user would write it."""
+    from torch import add, nn
+
+    class Sum(nn.Module):
+        def forward(self, a, b):
+            return add(a, b)
+
+    if one.type_name == "Convolution":
+        p = one.shape
+        sizes = p.kernel, p.stride, p.pad, p.dilation, p.groups
+        return nn.Conv2d(p.channels, p.filters, *sizes, bias=one.has_bias)
+    if one.type_name == "InnerProduct":
+        return nn.Sequential(nn.Flatten(), nn.Linear(one.inputs, one.filters, one.has_bias))
+    if one.type_name == "BatchNorm":
+        return nn.BatchNorm2d(one.folded[1], one.eps)
+    if one.type_name == "ReLU":
+        return nn.ReLU(inplace=True)
+    if one.type_name == "Pooling":
+        kind = nn.AvgPool2d if one.param.pooling_param.pool else nn.MaxPool2d
+        return kind(one.kernel, one.stride, ceil_mode=True)
+    if one.type_name == "Eltwise":
+        return Sum()
+    raise SystemExit(f"layer '{one.name}' ({one.type_name}) has no counterpart here")
 
 
 def network(name, batch, options) -> dict:
@@ -343,10 +386,12 @@ def training(name, options) -> dict:
     labels = rng.integers(0, 10, batch)
     solver.net.layer("data").set_arrays(images, labels.astype("float32"))
     peer = in_torch(solver.net).to(options.device)
-    weights = [p for p in peer.parameters() if p.ndim > 1]
-    biases = [p for p in peer.parameters() if p.ndim == 1]
-    groups = [{"params": weights, "lr": 0.001}, {"params": biases, "lr": 0.002}]
-    optimizer = torch.optim.SGD(groups, lr=0.001, momentum=0.9, weight_decay=5e-4)
+    groups: dict[tuple[float, float], dict] = {}  # by multiples of rate and decay
+    for p in peer.parameters():
+        rate, decay = p.rates
+        group = {"params": [], "lr": 0.001 * rate, "weight_decay": 5e-4 * decay}
+        groups.setdefault(p.rates, group)["params"].append(p)
+    optimizer = torch.optim.SGD(list(groups.values()), lr=0.001, momentum=0.9)
     host = torch.from_numpy(images), torch.from_numpy(labels)
     if options.device == "cuda":
         host = tuple(one.pin_memory() for one in host)

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 
 class MinisslError(Exception):
-    """Base of all errors that minissl raises on purpose; the command line prints it and exits 1."""
+    """Base of all errors that minissl raises on purpose; the command line prints it and exits 1.
+
+    Names from files stand in messages. What does not print in them, such as line ends and a
+    terminal's control characters, is escaped, so that a message is one line.
+    """
+
+    def __init__(self, message: object = ""):
+        super().__init__(
+            "".join(
+                c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(message)
+            )
+        )
 
 
 class ConfigError(MinisslError):

@@ -203,6 +203,7 @@ class _Nets:
             self.dtype,
             data=options.data_options(self.data, batch_size),
             fuse=self.fuse,
+            lean=self.phase == "TRAIN",
         )
         if self.values is not None:
             net.load(self.values)

@@ -9,6 +9,7 @@ import click
 
 from minissl.cli import options
 from minissl.timing import ALL, BASELINE, LayerTime, NetTime
+from minissl.timing.measurements import UPDATE
 from minissl.timing.predictions import TOLERANCE
 
 
@@ -80,12 +81,25 @@ def _show_run(result: Mapping[str, Any], times: NetTime) -> None:
         f"total {times.total_ms:.4g} ms for a batch of {result['batch_size']}, {threads}, "
         f"{result['backend']}, {result['dtype']}, weights: {result['weights']}"
     )
+    if backward:
+        _show_training(times)
     if result["peak_gflops"]:
         click.echo(f"dense products reach {result['peak_gflops']:.4g} GFLOP/s here ({threads})")
     for mode, milliseconds in result["totals"].items():
         click.echo(f"  {mode:14} {milliseconds:9.4g} ms")
     if times.choices:
         _show_picks(times, bool(result["calibrated"]))
+
+
+def _show_training(times: NetTime) -> None:
+    """Say how a training iteration divides into its parts."""
+    parts = [(one.name == UPDATE, one.backward_ms or 0.0) for one in times.layers]
+    update = sum(ms for is_update, ms in parts if is_update)
+    backward = sum(ms for is_update, ms in parts if not is_update)
+    click.echo(
+        f"a training iteration: forward {times.total_ms:.4g} ms, backward {backward:.4g} ms, "
+        f"update {update:.4g} ms, together {times.total_ms + backward + update:.4g} ms"
+    )
 
 
 def _show_picks(times: NetTime, calibrated: bool) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from minissl.compaction.proof import JUDGES
+from minissl.formats.fused_types import plain_layers
+from minissl.formats.upgrade import upgraded
 from minissl.net import Net
 
 
@@ -25,20 +27,21 @@ class Draft:
     Attributes
     ----------
     layers : list of LayerParameter
-        Of all phases, in order; changed in place.
+        Of all phases, in order, in the current form and without fused types; changed in place.
     weights : dict
         {layer name: [arrays]}; arrays are replaced, never written into.
     """
 
     def __init__(self, net: Net):
         self.net = net
-        self.layers = [_copy(layer) for layer in net.param.layer]
+        self._param = upgraded(net.param)
+        self.layers = [part for layer in self._param.layer for part in plain_layers(_copy(layer))]
         self.weights: dict[str, list[np.ndarray]] = net.weights()
 
     def param(self) -> Any:
         """Return the prototxt."""
-        param = type(self.net.param)()
-        param.CopyFrom(self.net.param)
+        param = type(self._param)()
+        param.CopyFrom(self._param)
         del param.layer[:]
         param.layer.extend(self.layers)
         return param

@@ -152,22 +152,26 @@ class Solver:
             rate = self.learning_rate()
             self.reporter.before_update(self, rate)
             self.clip_gradients()
-            left = one_pass.update(self, rate)  # what the backend has not done in one pass
-            learning = [(number, p) for number, p in left if p.spec.lr_mult != 0]
-            for number, parameter in learning:
-                self.normalize(parameter)
-                self.weight_decay(number, parameter)
-                self.group_lasso(number, parameter)
-                self.update(number, parameter, rate)
-            for number, parameter in learning:
-                self.freeze(parameter)
-                self.proximal_step(number, parameter, rate)
-            for _, parameter in left:
-                self.zero_out(parameter)
-            if self.kernels.WAITS:
-                self.check_weights()
+            self.update_all(rate)
         self.iteration += 1
         return self.loss_value
+
+    def update_all(self, rate: float) -> None:
+        """From gradients to weights, parameter by parameter."""
+        left = one_pass.update(self, rate)  # what the backend has not done in one pass
+        learning = [(number, p) for number, p in left if p.spec.lr_mult != 0]
+        for number, parameter in learning:
+            self.normalize(parameter)
+            self.weight_decay(number, parameter)
+            self.group_lasso(number, parameter)
+            self.update(number, parameter, rate)
+        for number, parameter in learning:
+            self.freeze(parameter)
+            self.proximal_step(number, parameter, rate)
+        for _, parameter in left:
+            self.zero_out(parameter)
+        if self.kernels.WAITS:
+            self.check_weights()
 
     def forward_backward(self) -> None:
         """Data loss and its gradient, over ``iter_size`` batches."""

@@ -11,6 +11,8 @@ from minissl.conv_modes.auto import AUTO, Choice
 from minissl.timing.predictions import Pick
 
 BASELINE = "LOWERED_GEMM"
+#: name of the entry that stands for the update of all parameters
+UPDATE = "(update)"
 #: what may be asked for in place of a mode: every mode is timed, or the one that AUTO picks
 ALL, PICKED = "all", "auto"
 #: what is measured of a layer; keys of :attr:`LayerTime.quartiles_ms`

@@ -10,11 +10,12 @@ import numpy as np
 from minissl import backend as backends
 from minissl.errors import ConfigError
 from minissl.net import Net
-from minissl.timing.measurements import BASELINE, LayerTime
+from minissl.timing.measurements import BASELINE, UPDATE, LayerTime
 from minissl.timing.modes import modes_of, trained_modes
 from minissl.timing.peak import Peak
-from minissl.timing.steps import Timed, TimedMode
+from minissl.timing.steps import Timed, TimedMode, update_time
 from minissl.timing.stopwatch import Stopwatch
+from minissl.timing.update import TimedUpdate
 
 
 def feed_random(net: Net, seed: int = 0) -> None:
@@ -48,7 +49,7 @@ def time_net(
     iterations : int
         Rounds, of which the median is taken. One more round runs first, to warm up and to compile.
     backward : bool
-        Time the backward pass of each layer as well.
+        Time the backward pass of each layer as well, and the update of all parameters.
     tick : callable, optional
         Called after each round.
     groups : bool
@@ -60,7 +61,7 @@ def time_net(
     -------
     list of LayerTime
         In the order of the steps, one entry for each mode of a layer. Split layers are part of it,
-        and so are layers fused to another.
+        and so are layers fused to another. With ``backward`` the last entry is the update.
 
     Raises
     ------
@@ -70,6 +71,7 @@ def time_net(
     feed_random(net)
     watch = Stopwatch(net.kernels)
     steps = _forward_steps(net, modes or {}, groups)
+    update = TimedUpdate(net) if backward else None
     best = Peak(net.kernels, net.dtype) if peak else None
     with backends.single_threaded_blas():
         if best:
@@ -80,7 +82,9 @@ def time_net(
             net.forget()
             for step in steps:
                 step.run(watch)
-            if backward:
+            if update:
+                with watch.measure((UPDATE, "backward")):
+                    update.once()  # by the gradients of the round before, so that these stay
                 _run_backward(net, watch)
             if tick:
                 tick()
@@ -92,6 +96,8 @@ def time_net(
         measured.append(timed.result(watch, peak_gflops))
         if following is None or following.step is not timed.step:  # the last of its modes
             measured += timed.fused_results(watch, peak_gflops)
+    if update:
+        measured.append(update_time(watch))
     return measured
 
 

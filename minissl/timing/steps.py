@@ -18,7 +18,7 @@ from minissl.fusion import Step
 from minissl.layers import Layer
 from minissl.net import Net
 from minissl.summary import flop_per_image
-from minissl.timing.measurements import PARTS, LayerTime
+from minissl.timing.measurements import PARTS, UPDATE, LayerTime
 from minissl.timing.modes import trained_modes
 from minissl.timing.stopwatch import Stopwatch
 
@@ -175,6 +175,20 @@ class _Group:
             executed_flop=2 * self.prepared.multiply_adds * positions,
             peak_gflops=peak_gflops,
         )
+
+
+def update_time(watch: Stopwatch) -> LayerTime:
+    """Sum up the rounds of the update; it counts as the last step of the backward pass."""
+    return _layer_time(
+        watch,
+        (UPDATE,),
+        backward=(UPDATE, "backward"),
+        name=UPDATE,
+        type="SGD",
+        conv_mode=None,
+        dense_flop=0,
+        executed_flop=0,
+    )
 
 
 def _layer_time(watch: Stopwatch, key: Any, backward: Any = None, **options: Any) -> LayerTime:

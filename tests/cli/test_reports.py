@@ -25,7 +25,7 @@ def test_summary(run, run_json, net_file, weights_file):
 
 
 def test_summary_of_memory(run, run_json, net_file):
-    memory = run_json("summary", net_file, "--phase", "TRAIN")["memory"]
+    memory = run_json("summary", net_file, "--phase", "TRAIN", "--batch-size", 64)["memory"]
     parts = ("forward", "backward", "parameters", "history", "scratch")
     assert memory["total"] == sum(memory[part] for part in parts)
     assert 0 < memory["backward"] <= memory["backward_apart"]

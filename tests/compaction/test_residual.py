@@ -435,6 +435,23 @@ def test_a_batch_norm_that_has_seen_nothing():
 # ------------------------------------------------------------------------------------- counts
 
 
+def test_fused_types_and_old_forms():
+    fused = conv("conv1", "data", 4).replace("Convolution", "ConvolutionReLU")
+    net = change(build(data(), fused, conv("conv2", "conv1", 2)), conv1=zeros_at(1))
+    compacted = check(net)
+    assert [x.type for x in compacted.net_param.layer[1:3]] == ["Convolution", "ReLU"]
+    assert shapes(compacted) == {"conv1": (3, 2, 3, 3), "conv2": (2, 3, 3, 3)}
+    old = """
+        input: "data" input_dim: 2 input_dim: 2 input_dim: 6 input_dim: 5
+        layers { name: "conv1" type: CONVOLUTION bottom: "data" top: "conv1"
+                 convolution_param { num_output: 3 kernel_size: 3 } }
+        layers { name: "ip" type: INNER_PRODUCT bottom: "conv1" top: "ip"
+                 inner_product_param { num_output: 2 } }
+    """
+    compacted = check(change(build(old), conv1=zeros_at(1)))
+    assert shapes(compacted) == {"conv1": (2, 2, 3, 3), "ip": (2, 24)}
+
+
 def test_flop_of_residual_networks():
     """Dead layers count nothing, and so does what only they read."""
     net = build(*resnet(2))

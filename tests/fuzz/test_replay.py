@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
+from minissl.errors import ConfigError
 from minissl.formats import proto
 from minissl.formats.wire import header
 from tests.formats.conftest import damaged
@@ -66,6 +67,11 @@ def test_the_check_can_fail() -> None:
     check(Target(".json", careless, list), b"{}")
     with pytest.raises(ValueError, match="Expecting"):
         check(Target(".json", careless, list), b"{")
+
+
+def test_names_from_files_do_not_break_a_message() -> None:
+    assert str(ConfigError("layer 'a\nb\x1b[2J\udc80'")) == "layer 'a\\nb\\x1b[2J\\udc80'"
+    assert str(ConfigError("λ ‖w‖ ü 層")) == "λ ‖w‖ ü 層"
 
 
 def npz_of(shape: str) -> bytes:

@@ -22,5 +22,5 @@ def test_rehearsal(monkeypatch):
     with double.installed():
         result = benchmark.main(["--rehearse"])  # raises where it differs from PyTorch
     assert [one["layer"] for one in result["layers"]] == ["conv2"] * 2
-    assert {one["network"] for one in result["training"]} == {"lenet", "plain20"}
+    assert {one["network"] for one in result["training"]} == {"lenet", "resnet20"}
     assert set(result["layers"][0]["ccnmm_speedup"]) == {"product", "whole"}

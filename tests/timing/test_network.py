@@ -125,6 +125,7 @@ def test_backward_is_timed_where_it_runs():
     times = {t.name: t for t in timing.time_net(net, iterations=2, backward=True)}
     assert all(times[name].backward_ms > 0 for name in ("conv1", "relu1", "ip1", "loss"))
     assert times["data"].backward_ms is None
+    assert times["(update)"].backward_ms > 0 and times["(update)"].total_ms == 0
     # the gradients are those of the random images
     found = net.layer("ip2").parameters[0].diff.copy()
     net.clear_gradients()

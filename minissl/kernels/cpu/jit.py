@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numba import cfunc, get_thread_id, njit, prange, types
 from numba import config as numba_config
+from numba.core import event
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 
 __all__ = [
@@ -82,6 +83,26 @@ def _cached(decorator: Callable, function: Callable, **options) -> Any:
         return decorator(**options)(function)
     finally:
         config.CACHE_DIR = before
+
+
+class _Announcer(event.Listener):
+    """Says which kernel is compiled, since the first use of many takes seconds."""
+
+    depth = 0  # a kernel compiles those that it calls
+
+    def on_start(self, event: Any) -> None:
+        function = event.data["dispatcher"].py_func
+        package, _, module = function.__module__.rpartition(".")
+        if self.depth == 0 and package.startswith("minissl."):
+            name = f"{module}.{function.__name__}"
+            log.info("compiling the kernel %s, once; kept in %s", name, _FOLDER)
+        self.depth += 1
+
+    def on_end(self, event: Any) -> None:
+        self.depth -= 1
+
+
+event.register("numba:compile", _Announcer())
 
 
 def _compiler(**options) -> Callable:
