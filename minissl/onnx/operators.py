@@ -375,7 +375,7 @@ def _pooled(t: Translation, node: Node, x: str, signals: bool = False) -> str:
     mean = node.op == "AveragePool"
     ratio = np.ones(1)
     if mean:
-        padding = (first, last) if a.get("count_include_pad", 0) else ([0, 0], [0, 0])
+        padding = (whole[2], last) if a.get("count_include_pad", 0) else ([0, 0], [0, 0])
         theirs = zip(sizes, wanted, *whole, *padding, strict=True)
         ours = zip(sizes, wanted, kernel, stride, first, first, first, strict=True)
         rows, columns = (

@@ -94,6 +94,13 @@ def test_pooling_of_any_padding(data, op):
         assume(False)
 
 
+@pytest.mark.parametrize("counts", [0, 1])
+def test_a_window_of_the_whole_image_with_its_padding(counts):
+    settings_ = {"kernel_shape": [3, 3], "strides": [3, 3], "pads": [1, 1, 1, 1], "ceil_mode": 1}
+    settings_["count_include_pad"] = counts
+    same_as_arrays([("AveragePool", ["x"], ["y"], settings_)], shape=(1, 3, 2, 2), opset=19)
+
+
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_convolution_of_any_padding(data):
