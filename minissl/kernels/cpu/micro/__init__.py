@@ -1,20 +1,20 @@
 """Register-blocked vector kernels for convolutions: what plain loops cannot reach.
 
-======================  ==========================================================================
-:mod:`.isa`             which vectors to use; MINISSL_ISA forces or switches off
-:mod:`.simd`            vector instructions, in words
-:mod:`.tiles`           from written instructions to an address that compiled loops can call
-:mod:`.planes`          the input in planes with zero rows around, strides taken out
-:mod:`.sparse_tile`     register tile of the sparse convolution (DIRECT_SCONV)
-:mod:`.sparse`          its packing and its loops
-:mod:`.dense_tile`      register tile of the dense convolution (LOWERED_CCNMM, DIRECT_DCONV)
-:mod:`.dense`           its packing and its loops
-:mod:`.windows`         what a convolution and its gradients read: taps, phases, offsets
-:mod:`.pixel_tile`      register tile of a convolution in training: pixels in the lanes
-:mod:`.correlation`     its loops: forward, and the gradient of the input
-:mod:`.gradient_tile`   register tile of the gradient of the weights
-:mod:`.weight_gradient` its loops
-======================  ==========================================================================
+=======================  =========================================================================
+:mod:`.isa`              which vectors to use; MINISSL_ISA forces or switches off
+:mod:`.simd`             vector instructions, in words
+:mod:`.tiles`            from written instructions to an address that compiled loops can call
+:mod:`.planes`           the input in planes with zero rows around, strides taken out
+:mod:`.sparse_tile`      register tile of the sparse convolution (DIRECT_SCONV)
+:mod:`.sparse`           its packing and its loops
+:mod:`.dense_tile`       register tile of the dense convolution (LOWERED_CCNMM, DIRECT_DCONV)
+:mod:`.dense`            its packing and its loops
+:mod:`.windows`          what a convolution and its gradients read: taps, phases, offsets
+:mod:`.pixel_tile`       register tile of a convolution in training: pixels in the lanes
+:mod:`.correlation`      its loops: forward, and the gradient of the input
+:mod:`.gradient_tile`    register tile of the gradient of the weights
+:mod:`.weight_gradient`  its loops
+=======================  =========================================================================
 
 They are an option, never the only way: where they do not apply (no such vectors, float64,
 MINISSL_ISA=generic), the functions below return None and the caller runs the plain kernels. The
