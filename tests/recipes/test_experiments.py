@@ -15,7 +15,10 @@ LENET3 = "lenet3_ssl_solver.prototxt"
 DECAYS = ("block_group_decay", "breadth_decay", "kernel_shape_decay")
 EXPERIMENTS = {name: find(name) for name in NAMES}
 ROWS = [(one, row) for one in EXPERIMENTS.values() for row in one.rows]
-OF_THE_PAPER = [one for one in EXPERIMENTS.values() if one.key != "variants"]
+#: of Figure 6 the paper tells no sizes of layers
+OF_THE_PAPER = [one for one in EXPERIMENTS.values() if one.key not in ("variants", "depth")]
+#: filters that are zero in the paper's dense networks already
+DEAD_IN_THE_PAPER = {("table3", "conv1"): 4}
 
 
 def built(experiment, solver_name):
@@ -48,7 +51,10 @@ def test_the_stages_of_a_row_train_the_same_weights(experiment, row):
         assert lint_solver(solver, net.param, weights_given=given) == []
         has_lasso = any(getattr(solver, decay) > 0 for decay in DECAYS)
         assert has_lasso == (what != "finetune" and row.key != "squared")
-        modes = {net.layer(layer).param.connectivity_mode for layer in experiment.layers}
+        # the classifier of a residual network stays as it is
+        of_one_type = [net.layer(layer) for layer in experiment.layers]
+        of_one_type = [x for x in of_one_type if x.type_name == of_one_type[0].type_name]
+        modes = {layer.param.connectivity_mode for layer in of_one_type}
         assert len(modes) == 1 and (modes != {0}) == (what == "finetune")
         given = True
 
@@ -61,8 +67,10 @@ def test_the_paper_s_rows_tell_of_the_table_s_layers(experiment):
         assert row.paper["name"] == row.name
     for layer in experiment.baseline.paper["layers"]:
         filters, columns = net.layer(layer["name"]).parameters[0].matrix_shape
+        filters -= DEAD_IN_THE_PAPER.get((experiment.key, layer["name"]), 0)
         assert layer["filters"] in (filters, None) and layer["columns"] in (columns, None)
-        assert layer["flops_percent"] == 100
+        if experiment.key != "table3":  # which gives no FLOP
+            assert layer["flops_percent"] == 100
 
 
 def test_the_mlp_s_flop_are_the_products_of_their_ends():
