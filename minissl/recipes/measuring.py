@@ -120,7 +120,10 @@ def structure_of(net: Net, dense: Mapping[str, int]) -> list[dict[str, Any]]:
     rows = []
     for shape, count in zip(shapes, flops.count(shapes), strict=True):
         columns = shape.nonzero.any(axis=1)  # (g, K)
-        channels = columns.reshape(shape.input_channels, -1).any(axis=1)  # (C,)
+        # every value of the data that an inner product reads is an input neuron
+        of_data = shape.weight.ndim == 2 and all(x.producer is None for x in shape.inputs)
+        number = columns.size if of_data else shape.input_channels
+        channels = columns.reshape(number, -1).any(axis=1)  # (C,)
         rows.append(
             {
                 "name": shape.name,

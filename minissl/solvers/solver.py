@@ -104,7 +104,7 @@ class Solver:
         self.seed = max(0, param.random_seed)
         options = {"backend": backend, "dtype": dtype, "seed": self.seed}
         options["data"] = {"seed": self.seed, **(data or {})}
-        self.net = train_net(param, folder, lean=lean, **options)
+        self.net = train_net(param, folder, lean=lean and not param.debug_info, **options)
         self.test_nets = test_nets(param, folder, share=self.net, **options)
         self.kernels = self.net.kernels
         self.original = original
