@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from minissl.channels import WITH_WEIGHTS, Flow, Value, follow, parameter_axis, reads_channels
+from minissl.compaction.batch_norm import fold_batch_norm
 from minissl.compaction.constants import Constants, find_constants, is_even
 from minissl.compaction.draft import Draft
 from minissl.compaction.plan import running
@@ -84,8 +85,12 @@ class Branches:
     stays: dict[str, list[str]] = field(default_factory=dict)
 
 
-def drop_branches(net: Net) -> Branches:
-    """Drop all branches that add what is known, and the layers that only they need."""
+def drop_branches(net: Net, fold_norms: bool = False) -> Branches:
+    """Drop all branches that add what is known, and the layers that only they need.
+
+    With ``fold_norms`` the constants that take the place of a sum become part of the layer before
+    them, where that can be.
+    """
     slim = net
     while True:
         flow = follow(slim, net.outputs)
@@ -95,6 +100,8 @@ def drop_branches(net: Net) -> Branches:
         if not dropped:
             return done
         slim = _without(slim, flow, dropped)
+        if fold_norms:
+            slim = fold_batch_norm(slim)
 
 
 # ------------------------------------------------------------------------------- what leaves

@@ -89,7 +89,7 @@ def compact(net: Net, fold_norms: bool = False) -> Compacted:
     paper, Section 3.2 (filters, channels, depth) and 3.3 (kept columns).
     """
     folded = fold_batch_norm(net) if fold_norms else net
-    branches = drop_branches(folded)
+    branches = drop_branches(folded, fold_norms)
     slim, flow = branches.net, branches.flow
     constants, reading = branches.constants, branches.reading
     plan = make_plan(slim, flow, constants, reading)

@@ -494,3 +494,17 @@ def test_the_summary_knows_residual_networks():
     net = Net(parse_net("\n".join(resnet(1))), backend="numpy")
     rows = {row.name: row for row in summarize(net)}
     assert rows["res1a"].tops == {"res1a": (2, 4, 8, 8)}
+
+
+def test_constants_of_a_branch_fold_into_the_other_one():
+    text = [
+        data(),
+        conv("a", "data", 4, "kernel_size: 1"),
+        conv("b", "data", 4, "kernel_size: 1"),
+        joined("Eltwise", "sum", ["a", "b"]),
+        layer("ReLU", "relu", "sum", "sum"),
+        layer("Pooling", "pool", "sum", "pool", "pooling_param { pool: AVE global_pooling: true }"),
+        ip("ip", "pool", 3),
+    ]
+    net = change(build(*text), b=everything)
+    assert names(check(net, fold_norms=True)) == ["data", "a", "relu", "pool", "ip"]
