@@ -163,7 +163,7 @@ def _conv_mode(layer: LayerParameter, trained: bool) -> Iterator[Finding]:
             "error",
             where,
             f"conv_mode {mode} runs sparse weights forward only, but this net is trained.",
-            "Train with LOWERED_GEMM and set the mode in the net that is deployed or timed.",
+            "Train without conv_mode and set it in the net that is deployed or timed.",
         )
     if convolution.engine == convolution.CUDNN:
         yield Finding(

@@ -115,7 +115,7 @@ class Convolution(Layer):
             weight_shape = self._packed_shape()
         if self.phase == "TRAIN" and (self.conv_mode != "LOWERED_GEMM" or self.kept_columns):
             raise self.config_error(
-                f"conv_mode {self.conv_mode} serves inference only; train with AUTO and "
+                f"conv_mode {self.conv_mode} serves inference only; train without conv_mode and "
                 "set the mode in the net you test or time"
                 if not self.kept_columns
                 else "a compacted layer serves inference only; train the net it was made from"

@@ -184,5 +184,5 @@ def test_weights_are_packed_at_load_and_the_dense_copy_is_released(mode, tmp_pat
 
 
 def test_training_in_a_sparse_mode_is_refused():
-    with pytest.raises(ConfigError, match=r"'conv'.*inference only.*train with AUTO"):
+    with pytest.raises(ConfigError, match=r"'conv'.*inference only.*train without conv_mode"):
         Net(parse_net(NET % "conv_mode: LOWERED_CSRMM"), phase="TRAIN")
