@@ -6,12 +6,11 @@ Dimensions: N images of a batch, C channels, H rows, W columns.
 from __future__ import annotations
 
 from dataclasses import replace
-from math import ceil
 from typing import Any, ClassVar
 
 import numpy as np
 
-from minissl.backend import assign, writing
+from minissl.backend import assign
 from minissl.blob import Blob, Shape
 from minissl.data.batches import BatchReader
 from minissl.data.catalogue import CATALOGUE, SOURCES, find_source
@@ -22,30 +21,14 @@ from minissl.data.prefetch import Prefetch
 from minissl.data.transform import Transform
 from minissl.errors import DataError, ShapeError
 from minissl.formats.lmdb_file import is_leveldb, is_lmdb
-from minissl.layers.base import Layer, register
+from minissl.layers.base import register
+from minissl.layers.records import Records, Source
 
 SPLIT_OF_PHASE = {"TRAIN": "train", "TEST": "test"}
 
 
-class Source(Layer):
-    """A layer that only produces."""
-
-    n_bottoms: ClassVar[tuple[int, int]] = (0, 0)
-    is_data: ClassVar[bool] = True
-
-    def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
-        """Do nothing: there is no bottom to give a gradient to."""
-
-    def batch_size(self, of_prototxt: int) -> int:
-        """Return the batch size of the command line, else that of the prototxt."""
-        size = self.context.data.get("batch_size") or of_prototxt
-        if size < 1:
-            raise self.config_error(f"batch_size is {size}; use 1 or more")
-        return size
-
-
 @register("Data")
-class Data(Source):
+class Data(Records):
     """Batches of a data set, in file order, transformed; top 0 the images, top 1 the labels.
 
     ``data_param.source`` names a data set that minissl knows (``mnist``, ``cifar10`` ...), or the
@@ -59,8 +42,6 @@ class Data(Source):
     Tops: (N, C, H, W) and, where there is a second one, (N,); labels are numbers of the network's
     type, as in Caffe.
     """
-
-    n_tops: ClassVar[tuple[int, int]] = (1, 2)
 
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
         """Find the data set in the catalogue and work out the shapes; nothing is read yet."""
@@ -83,16 +64,6 @@ class Data(Source):
             raise self.shape_error(str(error)) from error
         tops: list[Shape] = [(self._batch_size, *self._image_shape), (self._batch_size,)]
         return tops[: len(self.param.top)]
-
-    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        """Write the next batch, and let the one after it be made in the background."""
-        reader = self.reader
-        with writing(top[0].data) as out:
-            labels = self._ahead.take((reader.seed, reader.position), out)
-            reader.position += self._batch_size
-            self._ahead.begin((reader.seed, reader.position), out)
-        if len(top) > 1:
-            assign(top[1].data, labels)
 
     def _make(self, key: tuple[int, int], out: np.ndarray) -> np.ndarray:
         """Write the images of a batch, transformed; return the labels."""
@@ -126,25 +97,6 @@ class Data(Source):
             if self.param.data_param.rand_skip:
                 self._reader.skip_up_to(self.param.data_param.rand_skip)
         return self._reader
-
-    def batches_per_epoch(self) -> int | None:
-        """Return how many batches hold every record once."""
-        return ceil(len(self.reader.dataset) / self._batch_size)
-
-    def state(self) -> dict[str, Any]:
-        """Return the number of records read and the seed of their order."""
-        return {"position": self.reader.position, "seed": self.reader.seed}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on where another run stood."""
-        if set(state) != {"position", "seed"}:
-            raise DataError(
-                f"layer '{self.name}' (Data): the snapshot holds {sorted(state)} where a data "
-                "position and a seed belong; resume from another snapshot"
-            )
-        self._ahead.forget()
-        self.reader.position = state["position"]
-        self.reader.seed = state["seed"]
 
     def _find_source(self, source: str) -> str:
         override = self.context.data.get("source")

@@ -8,8 +8,8 @@ from minissl.backend import assign
 from minissl.blob import Blob, Shape
 from minissl.formats.proto import FillerParameter
 from minissl.layers.base import register
-from minissl.layers.data_layers import Source
 from minissl.layers.fillers import fill
+from minissl.layers.records import Source
 
 
 @register("DummyData")

@@ -9,7 +9,7 @@ from minissl.backend import assign
 from minissl.blob import Blob, Shape
 from minissl.data.hdf5_rows import Hdf5Rows
 from minissl.layers.base import register
-from minissl.layers.data_layers import Source
+from minissl.layers.records import Source
 
 
 @register("HDF5Data")

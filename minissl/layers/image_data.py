@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from math import ceil
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from minissl.backend import assign, writing
-from minissl.blob import Blob, Shape
+from minissl.blob import Shape
 from minissl.data.batches import BatchReader
 from minissl.data.images import ImageList
 from minissl.data.mean import read_mean
@@ -16,11 +14,11 @@ from minissl.data.prefetch import Prefetch
 from minissl.data.transform import Transform
 from minissl.errors import DataError, ShapeError
 from minissl.layers.base import register
-from minissl.layers.data_layers import Source
+from minissl.layers.records import Records
 
 
 @register("ImageData")
-class ImageData(Source):
+class ImageData(Records):
     """Images that a text file lists, a path and a label in each line; top 1 holds the labels.
 
     ``image_data_param`` has ``source`` (the text file), ``root_folder``, ``batch_size``,
@@ -31,8 +29,6 @@ class ImageData(Source):
 
     Tops: (N, C, H, W) and, where there is a second one, (N,).
     """
-
-    n_tops: ClassVar[tuple[int, int]] = (1, 2)
 
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
         """Work out the shapes; an image is read only where its size is not in the prototxt."""
@@ -65,16 +61,6 @@ class ImageData(Source):
     def _first(self) -> np.ndarray:
         return self.reader.dataset.read(0)  # type: ignore[attr-defined]
 
-    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        """Write the next batch, and let the one after it be made in the background."""
-        reader = self.reader
-        with writing(top[0].data) as out:
-            labels = self._ahead.take((reader.seed, reader.position), out)
-            reader.position += self._batch_size
-            self._ahead.begin((reader.seed, reader.position), out)
-        if len(top) > 1:
-            assign(top[1].data, labels)
-
     def _make(self, key: tuple[int, int], out: np.ndarray) -> np.ndarray:
         """Decode and transform the images of a batch; return the labels."""
         _, position = key
@@ -104,24 +90,6 @@ class ImageData(Source):
             if p.rand_skip:
                 self._reader.skip_up_to(p.rand_skip)
         return self._reader
-
-    def batches_per_epoch(self) -> int | None:
-        """Return how many batches hold every record once."""
-        return ceil(len(self.reader.dataset) / self._batch_size)
-
-    def state(self) -> dict[str, Any]:
-        """Return the number of records read and the seed of their order."""
-        return {"position": self.reader.position, "seed": self.reader.seed}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on where another run stood."""
-        if set(state) != {"position", "seed"}:
-            raise DataError(
-                f"layer '{self.name}' (ImageData): the snapshot holds {sorted(state)} where a data "
-                "position and a seed belong; resume from another snapshot"
-            )
-        self._ahead.forget()
-        self.reader.position, self.reader.seed = state["position"], state["seed"]
 
     def _read_transform(self) -> Transform:
         p = self.param.transform_param
