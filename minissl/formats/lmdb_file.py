@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -95,6 +96,7 @@ class Database:
             raise DataError(f"The database {path} is empty; make it again.")
         self._next = 0
         self._keys: list[bytes] = []
+        self._one_at_a_time = Lock()  # several layers read it, each in a thread of its own
 
     def __len__(self) -> int:
         return self._length
@@ -104,13 +106,14 @@ class Database:
         if not 0 <= number < self._length:
             raise IndexError(number)
         try:
-            found = self._move_to(number)
-            value: bytes = self._cursor.value()
+            with self._one_at_a_time:
+                found = self._move_to(number)
+                value: bytes = self._cursor.value()
+                self._next = number + 1
         except library().Error as reason:
             raise DataError(f"The database {self.path} is damaged: {reason}.") from None
         if not found:
             raise DataError(f"The database {self.path} has no record {number}; it is damaged.")
-        self._next = number + 1
         return value
 
     def _move_to(self, number: int) -> bool:

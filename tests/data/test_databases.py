@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -184,6 +185,19 @@ def test_shuffled_and_resumed(tmp_path):
             np.testing.assert_array_equal(values, expected[name])
     first = [net(tmp_path / "db", 11, **options).forward()["label"].tolist() for _ in range(2)]
     assert first[0] == first[1] != sorted(first[0])
+
+
+def test_threads_read_the_same_database_side_by_side(tmp_path):
+    write_lmdb(tmp_path / "db", dataset(count=40))
+    records = DatumDataset(tmp_path / "db")
+    expected = [records.record(number)[0].tobytes() for number in range(40)]
+
+    def read(seed):
+        order = np.random.default_rng(seed).integers(40, size=1500)
+        return [n for n in order if records.record(n)[0].tobytes() != expected[n]]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert not [wrong for found in pool.map(read, range(4)) for wrong in found]
 
 
 def test_float_values_and_sizes_that_differ(tmp_path):
