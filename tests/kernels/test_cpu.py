@@ -290,9 +290,12 @@ def test_poolings_agree(case, dtype, seed):
     assert_agree("max_pool_backward", (d_y, positions, *geometry), np.full_like(x, np.nan))
 
 
+WINDOWS = [(1, 1, 1), (3, 1, 1), (5, 1, 1), (9, 1, 1), (1, 3, 3), (1, 5, 5), (1, 9, 9)]
+
+
 @given(
-    shape=st.tuples(*(st.integers(1, 7) for _ in range(4))),
-    window=st.sampled_from([(1, 1, 1), (3, 1, 1), (5, 1, 1), (9, 1, 1), (1, 3, 3), (1, 5, 5)]),
+    shape=st.tuples(*(st.integers(1, most) for most in (3, 7, 9, 20))),
+    window=st.sampled_from([*WINDOWS, (1, 1, 3), (1, 7, 1), (3, 3, 5)]),
     beta=st.sampled_from([0.75, 0.5, 1.3]),
     dtype=st.sampled_from(["float64", "float32"]),
     seed=st.integers(0, 2**32 - 1),
@@ -311,6 +314,24 @@ def test_normalizations_agree(shape, window, beta, dtype, seed):
     expected = naive.normalize(x.astype("float64"), window, *constants)
     assert np.allclose(y, expected, rtol=TOLERANCE[dtype], atol=0)
     assert_agree("lrn_backward", (x, y, scale, d_y, window, *constants[:2]), nothing)
+
+
+@pytest.mark.parametrize("window", [(1, 3, 3), (1, 5, 5), (3, 1, 1)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_normalization_keeps_what_is_not_finite_in_its_window(window, value):
+    """The end of a row lies next to the beginning of the next, but is no neighbour of it."""
+    x, d_y = np.random.default_rng(5).uniform(-2, 2, (2, 1, 4, 5, 6)).astype(np.float32)
+    x[0, 1, 2, 5] = x[0, 3, 4, 0] = value
+    results = []
+    for module in (reference, cpu):
+        scale, y, d_x = (np.empty_like(x) for _ in range(3))
+        with np.errstate(all="ignore"):
+            module.lrn_forward(x, window, 2.5, 0.75, 1.5, scale, y)
+            module.lrn_backward(x, y, scale, d_y, window, 2.5, 0.75, d_x)
+        results.append((y, scale, d_x))
+    for expected, found in zip(*results, strict=True):
+        assert np.isnan(expected).sum() < expected.size / 2
+        assert np.allclose(found, expected, rtol=2e-5, atol=2e-5, equal_nan=True)
 
 
 @given(
