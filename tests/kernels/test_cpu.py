@@ -223,10 +223,17 @@ def test_results_are_bitwise_equal_for_any_number_of_threads():
                 cpu.max_pool_forward(y, *windows, pooled[0], None)
                 cpu.max_pool_forward(y, *windows, pooled[1], argmax)
                 cpu.ave_pool_forward(y, *windows, pooled[2])
+                spread = np.empty((2, *y.shape), "float32")
+                cpu.max_pool_backward(pooled[0], argmax, *windows, spread[0])
+                cpu.ave_pool_backward(pooled[2], *windows, spread[1])
                 normal = [np.empty_like(y) for _ in range(4)]
                 cpu.lrn_forward(y, (5, 1, 1), 1.0, 0.75, 1.0, normal[0], normal[1])
                 cpu.lrn_backward(y, normal[1], normal[0], y, (5, 1, 1), 1.0, 0.75, normal[2])
                 cpu.lrn_forward(y, (1, 3, 3), 1.0, 0.75, 1.0, None, normal[3])
+                scale, within = np.empty_like(y), np.empty_like(y)
+                cpu.lrn_forward(y, (1, 3, 3), 1.0, 0.75, 1.0, scale, within)
+                gradient = np.empty_like(y)
+                cpu.lrn_backward(y, within, scale, y, (1, 3, 3), 1.0, 0.75, gradient)
                 channels = [np.zeros(6, "float32") for _ in range(4)]
                 folded, by_channel = y.reshape(33, 6, -1), np.empty((3, 33, 6, 144), "float32")
                 cpu.channel_moments(folded, *channels[:2])
@@ -245,7 +252,9 @@ def test_results_are_bitwise_equal_for_any_number_of_threads():
                 d_v,
                 argmax,
                 *pooled,
+                spread,
                 *normal,
+                gradient,
                 *channels,
                 by_channel,
             )
@@ -260,12 +269,15 @@ def windows(draw):
     """Pooling of (N, C, H, W): kernel, stride and pad, the usual sizes more often."""
     kernel, stride, pad, sizes = [], [], [], []
     for _ in "hw":
-        k, s = draw(st.sampled_from([(3, 2), (2, 2), (1, 1), (3, 1), (4, 3), (2, 3), (5, 2)]))
+        k, s = draw(
+            st.sampled_from([(3, 2), (2, 2), (1, 1), (3, 1), (4, 3), (2, 3), (5, 2), (7, 1)])
+        )
         p = draw(st.integers(0, k - 1))
         size = draw(st.integers(max(1, k - 2 * p), 40))
         kernel, stride, pad, sizes = [*kernel, k], [*stride, s], [*pad, p], [*sizes, size]
     shape = (draw(st.integers(1, 2)), draw(st.integers(1, 3)), *sizes)
-    windows = [pooling_output(*axis) for axis in zip(sizes, kernel, stride, pad, strict=True)]
+    down = draw(st.booleans())
+    windows = [pooling_output(*axis, down) for axis in zip(sizes, kernel, stride, pad, strict=True)]
     return shape, (*shape[:2], *windows), tuple(kernel), tuple(stride), tuple(pad)
 
 

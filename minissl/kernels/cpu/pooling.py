@@ -1,8 +1,9 @@
 """Max and average pooling; a thread owns whole planes (one channel of one image).
 
-Most windows are pooled in two steps: down the columns of a band of rows, which leaves one line as
-long as the image is wide, then along that line. The first step and the usual cases of the second
-are vector code.
+Windows are pooled in two steps: down the columns of a band of rows, which leaves one line as long
+as the image is wide, then along that line. The first step and the usual cases of the second are
+vector code. The gradient of the mean takes the two steps the other way round, and gathers: every
+pixel sums the shares of the windows that cover it.
 
 N images, C channels, H x W input pixels, P x Q output pixels.
 """
@@ -12,7 +13,14 @@ from __future__ import annotations
 import numpy as np
 
 from minissl.kernels.cpu import jit
-from minissl.kernels.cpu.jit import get_thread_id, kernel, parallel_kernel, prange, unsigned
+from minissl.kernels.cpu.jit import (
+    fused_kernel,
+    get_thread_id,
+    kernel,
+    parallel_kernel,
+    prange,
+    unsigned,
+)
 
 #: where a pixel outside the image would be: behind all others
 NOWHERE = np.iinfo(np.int32).max
@@ -83,21 +91,6 @@ def _max_pool_values(x, kernel, stride, pad, lines, y):
 # --- the maximum and where it was, for training ---
 
 
-@kernel
-def largest(image, W, top, bottom, left, right):
-    """Index and value of the largest pixel of a window; ``image`` is a flat plane of width W."""
-    index = unsigned(top * W + left)
-    best = image[index]
-    for h in range(top, bottom):
-        row = unsigned(h * W)
-        for w in range(unsigned(left), unsigned(right)):
-            value = image[row + w]
-            larger = value > best
-            best = value if larger else best
-            index = row + w if larger else index
-    return index, best
-
-
 @parallel_kernel
 def _max_pool_halves(x, y, argmax):
     """Windows of 2 x 2 that lie side by side, the usual case: no bounds, no inner loops."""
@@ -124,9 +117,21 @@ def _max_pool_halves(x, y, argmax):
                 where[p * Q + q] = index
 
 
-@kernel
+@fused_kernel
 def largest_of_rows_and_where(image, W, top, bottom, line, where):
     """As :func:`largest_of_rows`; where[w] is the index of the first of the largest pixels."""
+    if bottom - top == 3:
+        a, b, c = top * W, (top + 1) * W, (top + 2) * W
+        for w in range(unsigned(W)):
+            best, at = image[unsigned(a) + w], np.int32(a + np.int64(w))
+            value = image[unsigned(b) + w]
+            more = value > best
+            best, at = value if more else best, np.int32(b + np.int64(w)) if more else at
+            value = image[unsigned(c) + w]
+            more = value > best
+            line[w] = value if more else best
+            where[w] = np.int32(c + np.int64(w)) if more else at
+        return
     row = top * W
     for w in range(unsigned(W)):
         line[w] = image[unsigned(row) + w]
@@ -141,14 +146,41 @@ def largest_of_rows_and_where(image, W, top, bottom, line, where):
 
 
 @kernel
-def comes_first(value, at, best, index):
-    """Whether a pixel is the winner: larger than the best so far, or its equal and before it."""
-    return (value > best) | ((value == best) & (at < index))
+def first_largest(value, at, best, index):
+    """Of two pixels the larger, of equals the first; with its index."""
+    more = (value > best) | ((value == best) & (at < index))
+    return value if more else best, at if more else index
+
+
+@kernel
+def first_largest_of_three(line, place, at):
+    """The winner of line[at : at + 3] and its index."""
+    middle, last = at + unsigned(1), at + unsigned(2)
+    best, index = first_largest(line[middle], place[middle], line[at], place[at])
+    return first_largest(line[last], place[last], best, index)
+
+
+@fused_kernel
+def largest_of_runs_and_where(line, place, length, stride, out, where):
+    """As :func:`largest_of_runs`; ``place`` holds the indices of the line's pixels."""
+    if length == 3 and stride == 2:
+        for q in range(unsigned(out.size)):
+            out[q], where[q] = first_largest_of_three(line, place, unsigned(2) * q)
+    elif length == 3 and stride == 1:
+        for q in range(unsigned(out.size)):
+            out[q], where[q] = first_largest_of_three(line, place, q)
+    else:
+        for q in range(unsigned(out.size)):
+            at = unsigned(stride) * q
+            best, index = line[at], place[at]
+            for k in range(unsigned(1), unsigned(length)):
+                best, index = first_largest(line[at + k], place[at + k], best, index)
+            out[q], where[q] = best, index
 
 
 @parallel_kernel
-def _max_pool_threes(x, rows, stride, pad, lines, places, y, argmax):
-    """Windows 3 wide and 2 apart, ``rows`` high, AlexNet's."""
+def _max_pool(x, kernel, stride, pad, lines, places, y, argmax):
+    """Values and indices; beyond the ends of a line stands minus infinity, behind all pixels."""
     N, C, H, W = x.shape
     P, Q = y.shape[2:]
     for plane in prange(N * C):
@@ -158,42 +190,13 @@ def _max_pool_threes(x, rows, stride, pad, lines, places, y, argmax):
         line, place = lines[thread, 0], places[thread, 0]
         line[:] = -np.inf
         place[:] = NOWHERE
-        inside = slice(pad[1], pad[1] + W)
-        for p in range(P):
-            top = p * stride - pad[0]
-            top, bottom = max(top, 0), min(top + rows, H)
-            largest_of_rows_and_where(image, W, top, bottom, line[inside], place[inside])
-            first = unsigned(p * Q)
-            for q in range(unsigned(Q)):
-                at = unsigned(2) * q
-                best, index = line[at], place[at]
-                value, other = line[at + unsigned(1)], place[at + unsigned(1)]
-                more = comes_first(value, other, best, index)
-                best, index = value if more else best, other if more else index
-                value, other = line[at + unsigned(2)], place[at + unsigned(2)]
-                more = comes_first(value, other, best, index)
-                out[first + q] = value if more else best
-                where[first + q] = other if more else index
-
-
-@parallel_kernel
-def _max_pool_forward(x, kernel, stride, pad, y, argmax):
-    """Find the winner of every window of every plane; x is C-contiguous."""
-    N, C, H, W = x.shape
-    P, Q = y.shape[2:]
-    for plane in prange(N * C):
-        n, c = plane // C, plane % C
-        image, out, where = x[n, c].reshape(-1), y[n, c], argmax[n, c]
+        left, right = pad[1], pad[1] + W
         for p in range(P):
             top = p * stride[0] - pad[0]
-            bottom = min(top + kernel[0], H)
-            top = max(top, 0)
-            for q in range(Q):
-                left = q * stride[1] - pad[1]
-                right = min(left + kernel[1], W)
-                index, best = largest(image, W, top, bottom, max(left, 0), right)
-                out[p, q] = best
-                where[p, q] = index
+            top, bottom = max(top, 0), min(top + kernel[0], H)
+            largest_of_rows_and_where(image, W, top, bottom, line[left:right], place[left:right])
+            a, b = p * Q, (p + 1) * Q
+            largest_of_runs_and_where(line, place, kernel[1], stride[1], out[a:b], where[a:b])
 
 
 def _lines(name, x, kernel, stride, pad, Q, dtype):
@@ -212,12 +215,10 @@ def max_pool_forward(x, kernel, stride, pad, y, argmax) -> None:
         _max_pool_values(x, kernel, stride, pad, lines, y)
     elif tuple(kernel) == tuple(stride) == (2, 2) and not any(pad) and 2 * P <= H and 2 * Q <= W:
         _max_pool_halves(x, y, argmax)
-    elif kernel[1] == 3 and stride[1] == 2:
+    else:
         lines = _lines("lines", x, kernel, stride, pad, Q, x.dtype)
         places = _lines("places", x, kernel, stride, pad, Q, np.dtype(np.int32))
-        _max_pool_threes(x, kernel[0], stride[0], pad, lines, places, y, argmax)
-    else:
-        _max_pool_forward(x, kernel, stride, pad, y, argmax)
+        _max_pool(x, kernel, stride, pad, lines, places, y, argmax)
 
 
 @parallel_kernel
@@ -235,19 +236,23 @@ def _max_pool_backward(d_y, argmax, d_x):
 # --- the mean ---
 
 
-@kernel
+@fused_kernel
 def sum_of_rows(image, W, top, bottom, line):
     """line[w] = sum of column w over rows top to bottom - 1."""
-    row = unsigned(top * W)
+    a, b, c = unsigned(top * W), unsigned((top + 1) * W), unsigned((top + 2) * W)
+    if bottom - top == 3:
+        for w in range(unsigned(W)):
+            line[w] = image[a + w] + image[b + w] + image[c + w]
+        return
     for w in range(unsigned(W)):
-        line[w] = image[row + w]
+        line[w] = image[a + w]
     for h in range(top + 1, bottom):
         row = unsigned(h * W)
         for w in range(unsigned(W)):
             line[w] += image[row + w]
 
 
-@kernel
+@fused_kernel
 def mean_of_runs(line, length, stride, height, widths, out):
     """out[q] = sum of line[q * stride : q * stride + length] / (height * widths[q])."""
     one, two = unsigned(1), unsigned(2)
@@ -283,24 +288,85 @@ def _ave_pool_forward(x, kernel, stride, pad, heights, widths, lines, y):
             mean_of_runs(line, kernel[1], stride[1], heights[p], widths, row)
 
 
+@fused_kernel
+def shares_of(gradient, height, widths, shares):
+    """shares[q] = gradient[q] / (height * widths[q]), what every pixel of a window receives."""
+    for q in range(unsigned(gradient.size)):
+        shares[q] = gradient[q] / (height * widths[q])
+
+
+@fused_kernel
+def spread_threes(shares, sums):
+    """Sums over the windows that cover a pixel: 3 wide and 2 apart, before each share one margin.
+
+    ``shares`` and ``sums`` hold one row behind the other, each row of shares with a zero behind it,
+    and one zero stands before the first. An even pixel, counted from the padding's border, lies in
+    two windows or beside the first or last one, an odd one in the middle of one.
+    """
+    one, two = unsigned(1), unsigned(2)
+    for j in range(unsigned(shares.size - 1)):
+        before, behind = shares[j], shares[j + one]
+        sums[two * j] = before + behind
+        sums[two * j + one] = behind
+
+
+@fused_kernel
+def spread_runs(shares, length, stride, sums):
+    """sums[q * stride : q * stride + length] += shares[q]."""
+    for k in range(length):
+        for q in range(unsigned(shares.size)):
+            sums[unsigned(k) + unsigned(stride) * q] += shares[q]
+
+
+@fused_kernel
+def add_rows(sums, length, first, last, row):
+    """Row = sum of rows first to last of ``sums``, each ``length`` from the next."""
+    if first == last:
+        a = unsigned(first * length)
+        for w in range(unsigned(row.size)):
+            row[w] = sums[a + w]
+    elif first + 1 == last:
+        a, b = unsigned(first * length), unsigned(last * length)
+        for w in range(unsigned(row.size)):
+            row[w] = sums[a + w] + sums[b + w]
+    else:
+        for w in range(unsigned(row.size)):
+            row[w] = 0
+        for p in range(first, last + 1):
+            a = unsigned(p * length)
+            for w in range(unsigned(row.size)):
+                row[w] += sums[a + w]
+
+
 @parallel_kernel
-def _ave_pool_backward(d_y, kernel, stride, pad, d_x):
-    N, C, H, W = d_x.shape
+def _ave_pool_backward(d_y, kernel, stride, pad, heights, widths, memory, length, d_x):
+    """Along the lines of windows first, to lines of ``length`` pixels, then down the columns."""
+    N, C, H, _ = d_x.shape
     P, Q = d_y.shape[2:]
+    threes = kernel[1] == 3 and stride[1] == 2
+    each = Q + 1
     for plane in prange(N * C):
         n, c = plane // C, plane % C
-        target, source = d_x[n, c], d_y[n, c]
-        target[:, :] = 0
+        thread = get_thread_id()
+        shares, sums = memory[thread, 0, : 1 + P * each], memory[thread, 1, : P * length]
+        shares[0] = 0
         for p in range(P):
-            top = p * stride[0] - pad[0]
-            bottom = min(top + kernel[0], H + pad[0])
-            for q in range(Q):
-                left = q * stride[1] - pad[1]
-                right = min(left + kernel[1], W + pad[1])
-                share = source[p, q] / ((bottom - top) * (right - left))
-                for h in range(max(top, 0), min(bottom, H)):
-                    for w in range(max(left, 0), min(right, W)):
-                        target[h, w] += share
+            at = 1 + p * each
+            shares_of(d_y[n, c, p], heights[p], widths, shares[at : at + Q])
+            shares[at + Q] = 0
+        if threes:
+            spread_threes(shares, sums)
+        else:
+            sums[:] = 0
+            for p in range(P):
+                at, to = 1 + p * each, p * length
+                run = shares[at : at + Q]
+                spread_runs(run, kernel[1], stride[1], sums[to : to + length])
+        inside = sums[pad[1] :]
+        for h in range(H):
+            first = max(0, (h + pad[0] - kernel[0]) // stride[0] + 1)
+            last = min(P - 1, (h + pad[0]) // stride[0])
+            add_rows(inside, length, first, last, d_x[n, c, h])
 
 
 def max_pool_backward(d_y, argmax, kernel, stride, pad, d_x) -> None:
@@ -311,20 +377,28 @@ def max_pool_backward(d_y, argmax, kernel, stride, pad, d_x) -> None:
 def ave_pool_forward(x, kernel, stride, pad, y) -> None:
     """Mean of each window; see the reference."""
     x = np.ascontiguousarray(x)
-    heights, widths = (
-        _clipped(*axis).astype(x.dtype)
-        for axis in zip(x.shape[2:], kernel, stride, pad, y.shape[2:], strict=True)
-    )
+    heights, widths = _clipped(x, kernel, stride, pad, y)
     lines = _lines("lines", x, kernel, stride, pad, y.shape[3], x.dtype)
     _ave_pool_forward(x, kernel, stride, pad, heights, widths, lines, y)
 
 
-def _clipped(size, kernel, stride, pad, windows) -> np.ndarray:
-    """Lengths of the windows along one axis, of which the last may hang over the padding."""
-    first = np.arange(windows) * stride - pad
-    return np.minimum(first + kernel, size + pad) - first
+def _clipped(x, kernel, stride, pad, y) -> list[np.ndarray]:
+    """Heights and widths of the windows, of which the last may hang over the padding."""
+    lengths = []
+    for size, k, s, p, windows in zip(x.shape[2:], kernel, stride, pad, y.shape[2:], strict=True):
+        first = np.arange(windows) * s - p
+        lengths.append((np.minimum(first + k, size + p) - first).astype(x.dtype))
+    return lengths
 
 
 def ave_pool_backward(d_y, kernel, stride, pad, d_x) -> None:
     """Spread each gradient evenly over its window; see the reference."""
-    _ave_pool_backward(np.ascontiguousarray(d_y), kernel, stride, pad, d_x)
+    heights, widths = _clipped(d_x, kernel, stride, pad, d_y)
+    P, Q = d_y.shape[2:]
+    if kernel[1] == 3 and stride[1] == 2:
+        length = 2 * (Q + 1)  # two pixels for each share, and for the zero behind them
+    else:
+        length = max((Q - 1) * stride[1] + kernel[1], pad[1] + d_x.shape[3])
+    memory = jit.lines("lines", max(P * length, 1 + P * (Q + 1)), d_x.dtype, each=2)
+    d_y = np.ascontiguousarray(d_y)
+    _ave_pool_backward(d_y, kernel, stride, pad, heights, widths, memory, length, d_x)
