@@ -6,7 +6,8 @@ planes, computed by the tiles of :mod:`minissl.kernels.cpu.micro.pixel_tile`:
     forward    y[f]    = b[f] + sum over c, r, q of  w[f, c, r, q] * x[c] moved
     input      d_x[c]  =        sum over f, r, q of  w[f, c, r, q] * d_y[f] moved
 
-With a stride, forward reads phases of x and the gradient computes phases of d_x, which are put
+Where rows are shorter than vectors, planes apart make the outputs of an image one flat run. With a
+stride, forward reads phases of x and the gradient computes phases of d_x, which are put
 together afterwards (:mod:`minissl.kernels.cpu.micro.windows`).
 
     for each image                                 shared by the threads
@@ -35,7 +36,14 @@ from minissl.kernels.cpu.micro.isa import Isa
 from minissl.kernels.cpu.micro.pixel_tile import JoinTile, PixelTile
 from minissl.kernels.cpu.micro.planes import make_plane
 from minissl.kernels.cpu.micro.tiles import address_of, call, ready
-from minissl.kernels.cpu.micro.windows import Source, Tap, forward_axis, gradient_axis, is_flat
+from minissl.kernels.cpu.micro.windows import (
+    Source,
+    Tap,
+    forward_axis,
+    gradient_axis,
+    is_flat,
+    may_be_apart,
+)
 
 FLOAT32 = np.dtype(np.float32)
 #: Fused multiply-adds that must be under way at once: latency times units, on common CPUs.
@@ -136,16 +144,18 @@ class Correlation:
             (outputs, inputs) if gradient else (inputs, outputs)
         )
         self.stride = len(self.height.taps), len(self.width.taps)
-        self.is_flat = is_flat(axes)
         self.is_strided = self.stride != (1, 1)
-        self.lanes = self._best_lanes()
-        self.source = Source(channels, size, axes, self.lanes)
+        best = None
+        for lanes in (self.isa.lanes, 8):
+            for apart in (False, True)[: 1 + may_be_apart(axes)]:
+                self.lanes, self.is_flat = lanes, apart or is_flat(axes)
+                self.source = Source(channels, size, axes, lanes, apart)
+                cost = self.cost()
+                if best is None or cost < best[0]:
+                    best = cost, lanes, self.is_flat, self.source
+        assert best is not None
+        _, self.lanes, self.is_flat, self.source = best
         self._plan(channels)
-
-    def _best_lanes(self) -> int:
-        """Return the length of vectors that wastes least on short rows."""
-        choices = {lanes: self.cost_of(lanes) for lanes in (self.isa.lanes, 8)}
-        return min(choices, key=lambda lanes: choices[lanes])
 
     def _phases(self) -> list[tuple[int, int]]:
         """List the phases of the outputs that have any pixels."""
@@ -166,36 +176,33 @@ class Correlation:
         P, Q = self.height.outputs[phase[0]], self.width.outputs[phase[1]]
         return (1, P * Q) if self.is_flat else (P, Q)
 
-    def cover(self, phase: tuple[int, int], lanes: int) -> Cover:
+    def cover(self, phase: tuple[int, int]) -> Cover:
         """Return the tiles of one phase of the outputs."""
 
         def columns(*place: int) -> int:
-            begin, end = self._reached(phase, lanes, *place)
+            begin, end = self._reached(phase, *place)
             return end - begin
 
         filters = self.filters // self.shape.groups
-        return best_cover(self.isa, lanes, filters, self._size(phase), columns)
+        return best_cover(self.isa, self.lanes, filters, self._size(phase), columns)
 
     def _reached(
-        self, phase: tuple[int, int], lanes: int, r: int, r_end: int, v: int, v_end: int
+        self, phase: tuple[int, int], r: int, r_end: int, v: int, v_end: int
     ) -> tuple[int, int]:
         """Range of columns that read something but padding for the outputs of a tile."""
         if self.is_flat:
             Q = self.width.outputs[phase[1]]
-            r, r_end = v * lanes // Q, min(-(-v_end * lanes // Q), self.height.outputs[phase[0]])
+            r = v * self.lanes // Q
+            r_end = min(-(-v_end * self.lanes // Q), self.height.outputs[phase[0]])
         begin, end = self.height.reached(phase[0], r, r_end)
         return self._per_tap(phase) * begin, self._per_tap(phase) * end
 
-    def cost_of(self, lanes: int) -> float:
-        """Multiply-adds of vectors of some length that take as long as one image."""
-        groups = self.shape.groups
-        return sum(groups * self.cover(phase, lanes).cost for phase in self._phases())
-
     def cost(self) -> float:
-        """The same, of the vectors that were chosen, with planes and the joining of phases."""
+        """Multiply-adds of vectors that take as long as one image."""
+        tiles = sum(self.cover(phase).cost for phase in self._phases())
         P, Q = self.size
         joined = self.filters * P * -(-Q // self.lanes) if self.is_strided else 0
-        return self.cost_of(self.lanes) + self.source.cost + JOIN * joined
+        return self.shape.groups * tiles + self.source.cost + JOIN * joined
 
     @cached_property
     def joined(self) -> tuple[int, int]:
@@ -213,14 +220,14 @@ class Correlation:
         offset_at = pick_at = 0
         for phase in self._phases():
             out = (phase[0] * self.stride[1] + phase[1]) * self.filters * P * Q
-            cover = self.cover(phase, self.lanes)
+            cover = self.cover(phase)
             first_place, kinds = len(places), []
             width = self._size(phase)[1]
             for v, v_end in pairwise(cover.vectors):
                 last = min(self.lanes, width - (v_end - 1) * self.lanes)
                 for r, r_end in pairwise(cover.rows):
                     x = r * self.source.planes.pitch + v * self.lanes
-                    reached = self._reached(phase, self.lanes, r, r_end, v, v_end)
+                    reached = self._reached(phase, r, r_end, v, v_end)
                     places.append((4 * x, 4 * (r * Q + v * self.lanes), *reached))
                     kinds.append((r_end - r, v_end - v, last))
             for g in range(G):
@@ -327,7 +334,8 @@ def make_planes(x, image, geometry, slots, copy, memory, at):
     """Make all planes of one image, in memory[at:] (flat)."""
     size = geometry[5] * geometry[6]
     for i in range(len(slots)):
-        make_plane(x, image, 1, 1, slots[i], geometry, copy, memory, at + i * size)
+        own = (*geometry[:8], slots[i, 3])  # with the plane's lead
+        make_plane(x, image, 1, 1, slots[i, :3], own, copy, memory, at + i * size)
 
 
 @kernel

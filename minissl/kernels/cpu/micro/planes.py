@@ -9,8 +9,8 @@ so that every convolution becomes one of stride 1 over phases, moved by whole ro
 same holds for columns. Only the phases of channels that some weight uses are made.
 
 A plane holds ``rows`` rows of ``pitch`` columns. Row i is row i + top of the phase, column j its
-column j - lead; what lies outside the image is zero. An element of a plane is one number or, for
-*images in the lanes*, a vector with the same pixel of several images.
+column j - lead (``lead`` may be negative); what lies outside the image is zero. An element of a
+plane is one number or, for *images in the lanes*, a vector with the same pixel of several images.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from minissl.kernels.cpu.micro.tiles import Constant, address_of, call, emitted
 
 
 class Planes(NamedTuple):
-    """Geometry of the planes of one layer; ``top`` is 0 or negative, ``lead`` is not negative."""
+    """Geometry of the planes of one layer; ``top`` is 0 or negative."""
 
     channels: int
     height: int
@@ -261,9 +261,10 @@ def make_plane(x, first_image, images, lanes, slot, geometry, copy, buffer, at):
     channel, a, b = slot
     image_size = C * H * W
     phase_rows, phase_columns = (H - a + sh - 1) // sh, (W - b + sw - 1) // sw
-    count = min(phase_columns, pitch - lead)
+    skipped, lead = max(0, -lead), max(0, lead)
+    count = min(phase_columns - skipped, pitch - lead)
     first, last = min(rows, -top), max(min(rows, -top), min(rows, phase_rows - top))
-    source = (first_image * C + channel) * H * W + a * W + b
+    source = (first_image * C + channel) * H * W + a * W + b + skipped * sw
     if sw == 1 or lanes == 1:
         call(
             copy,

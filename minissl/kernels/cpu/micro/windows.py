@@ -12,12 +12,19 @@ comes from the outputs
 
 so phase a of d_x is a convolution of stride 1 over d_y by the kernel positions that fit. Both are
 lists of *taps* (r, phase, move), one list for each phase of what is computed.
+
+A plane has margins of zeros, and every tap reads it, moved. Where rows are shorter than a vector it
+is better to make *planes apart*: one for every move of columns, moved already. Its rows are exactly
+as long as those of the outputs and need no margins, so all outputs are one flat run, of which a
+vector holds several rows:
+
+    3 x 3, pad 1, rows of 4      the plane moved by -1      by 0          by 1
+                                 0 a b c | 0 e f g ..       a b c d ..    b c d 0 | f g h 0 ..
 """
 
 from __future__ import annotations
 
 from functools import cached_property
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -112,6 +119,11 @@ def is_flat(axes: tuple[Axis, Axis]) -> bool:
     return len(width.outputs) == len(axes[0].outputs) == width.stride == 1 and fits and high <= 0
 
 
+def may_be_apart(axes: tuple[Axis, Axis]) -> bool:
+    """Whether planes apart make outputs one long row: where all their phases are equally wide."""
+    return len(set(axes[1].outputs)) == 1
+
+
 class Source:
     """The planes that are made of a source, and where columns find their numbers in them.
 
@@ -123,26 +135,37 @@ class Source:
     axes : (Axis, Axis)
     lanes : int
         Of the vectors that make rows of planes.
+    apart : bool
+        Make a plane for every move of columns.
     """
 
-    def __init__(self, channels: int, size: tuple[int, int], axes: tuple[Axis, Axis], lanes: int):
-        self.lanes = lanes
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        axes: tuple[Axis, Axis],
+        lanes: int,
+        apart: bool = False,
+    ):
+        self.lanes, self.apart = lanes, apart
         height, width = axes
-        self.is_flat = is_flat(axes)
-        used = [sorted({tap.phase for taps in axis.taps for tap in taps}) for axis in axes]
-        #: (phase of rows, phase of columns) that some tap reads
-        self.phases = list(product(*used))
+        used = sorted({tap.phase for taps in height.taps for tap in taps})
         low, high = _reach(height)
         left, right = _reach(width)
+        moves = {(tap.phase, tap.move if apart else left) for taps in width.taps for tap in taps}
+        #: (phase of rows, phase of columns, move of columns) of the planes of a channel
+        self.kinds = [(a, *kind) for a in used for kind in sorted(moves)]
         pitch = -(-(max(width.outputs) + right - left) // lanes) * lanes
         rows = max(height.outputs) + high - low
-        if self.is_flat:
+        if apart:
+            pitch = width.outputs[0]
+        elif is_flat(axes):
             pitch, rows = width.outputs[0], rows + 1
         self.planes = Planes(channels, *size, height.stride, width.stride, rows, pitch, low, -left)
-        #: (channel, phase of rows, phase of columns) of every plane, as they lie in memory
+        #: (channel, phases of rows and columns, lead) of every plane, as they lie in memory
         self.slots = np.array(
-            [(c, *phase) for c in range(channels) for phase in self.phases], np.int64
-        ).reshape(-1, 3)
+            [(c, a, b, -move) for c in range(channels) for a, b, move in self.kinds], np.int64
+        ).reshape(-1, 4)
 
     @property
     def plane(self) -> int:
@@ -175,11 +198,16 @@ class Source:
     def offsets(self, channels: range, rows: list[Tap], columns: list[Tap]) -> np.ndarray:
         """Bytes from output (0, 0) to what every (row, channel, column) reads."""
         p = self.planes
+
+        def own_move(column: Tap) -> int:
+            return column.move if self.apart else -p.lead
+
         found = [
-            (c * len(self.phases) + self.phases.index((row.phase, column.phase))) * self.plane
+            (c * len(self.kinds) + self.kinds.index((row.phase, column.phase, own_move(column))))
+            * self.plane
             + (row.move - p.top) * p.pitch
             + column.move
-            + p.lead
+            - own_move(column)
             for row in rows
             for c in channels
             for column in columns

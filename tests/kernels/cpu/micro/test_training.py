@@ -26,7 +26,8 @@ def case_of(*arguments, N=2, **options):
 
 
 #: channels 1 and 3, batch 1, 1x1, strides with and without a remainder, gradients as one long row,
-#: groups, several bands
+#: groups, several bands; rows shorter than a vector, also with strides, dilation, and a kernel
+#: larger than the image
 CASES = [
     case_of(1, (28, 28), 20, (5, 5), N=19),
     case_of(3, (32, 32), 16, (3, 3), pad=(1, 1), N=1),
@@ -37,6 +38,10 @@ CASES = [
     case_of(5, (12, 12), 13, (5, 5), N=3),
     case_of(3, (9, 16), 4, (4, 1)),
     case_of(4, (9, 27), 6, (3, 2), (1, 3), (2, 0), (2, 1), groups=2),
+    case_of(6, (7, 7), 9, (5, 5), pad=(2, 2), N=3),
+    case_of(4, (8, 8), 10, (3, 3), (2, 2), (1, 1), groups=2),
+    case_of(3, (6, 5), 5, (3, 3), (1, 1), (2, 2), (2, 2)),
+    case_of(2, (3, 2), 4, (5, 5), pad=(4, 4)),
 ]
 
 
@@ -117,6 +122,17 @@ def test_passes_are_adjoint(vectors, case):
         for a, b in ((y, d_y), (x, d_x), (w, d_w - 1))
     ]
     assert len(set(products)) == 1
+
+
+@needs_compiler
+@every_isa
+def test_short_rows_share_a_vector(vectors):
+    """Three rows of 5 outputs are one vector of 16, or two of 8; rows of whole vectors stay."""
+    short, whole = (ConvShape(8, (5, w), 8, (3, 3), pad=(1, 1)) for w in (5, 2 * vectors.lanes))
+    for gradient in (False, True):
+        found, plain = (Correlation(vectors, one, gradient) for one in (short, whole))
+        assert found.source.apart and found.is_flat
+        assert not plain.source.apart and not plain.is_flat
 
 
 @needs_compiler
