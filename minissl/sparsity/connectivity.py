@@ -1,8 +1,8 @@
 """Connectivity: which weights may move while a sparsified network is fine-tuned.
 
 A mask holds 1 where a weight learns and 0 where it is frozen. It multiplies the update
-(:func:`minissl.kernels.reference.apply_update`), not the weights: frozen weights are zero when the
-mask is made, and stay so because they never move.
+(:func:`minissl.kernels.reference.update.apply_update`), not the weights: frozen weights are zero
+when the mask is made, and stay so because they never move.
 
 ==================== ==============================================================================
 CONNECTED            everything learns; no mask

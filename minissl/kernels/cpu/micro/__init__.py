@@ -46,7 +46,7 @@ def sparse_convolution(
     shape : ConvShape
         Geometry (:class:`minissl.conv_modes.shape.ConvShape`).
     values, columns, row_start, b
-        As :func:`minissl.kernels.reference.conv_sconv` takes them.
+        As :func:`minissl.kernels.reference.sparse_convolution.conv_sconv` takes them.
     """
     vectors = _usable(shape, values.dtype)
     ways = layouts(vectors, shape) if vectors else []
@@ -65,7 +65,7 @@ def dense_convolution(
     shape : ConvShape
         Geometry (:class:`minissl.conv_modes.shape.ConvShape`).
     values, rows, row_start, columns, column_start, b
-        As :func:`minissl.kernels.reference.conv_ccnmm` takes them.
+        As :func:`minissl.kernels.reference.sparse_convolution.conv_ccnmm` takes them.
     """
     vectors = _usable(shape, values.dtype)
     return vectors and DenseConvolution(

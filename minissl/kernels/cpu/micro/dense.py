@@ -154,7 +154,7 @@ class DenseConvolution:
     shape : ConvShape
         Geometry of the layer (:class:`minissl.conv_modes.shape.ConvShape`).
     values, rows, row_start, columns, column_start, b
-        The packed matrices, as in :func:`minissl.kernels.reference.conv_ccnmm`.
+        The packed matrices, as in :func:`minissl.kernels.reference.sparse_convolution.conv_ccnmm`.
     """
 
     def __init__(self, isa: Isa, shape: Any, values, rows, row_start, columns, column_start, b):

@@ -453,7 +453,7 @@ class SparseConvolution:
         Geometry of the layer (:class:`minissl.conv_modes.shape.ConvShape`).
     values, columns, row_start
         Compressed rows of the weight matrix, as in
-        :func:`minissl.kernels.reference.conv_csrmm`.
+        :func:`minissl.kernels.reference.sparse_convolution.conv_csrmm`.
     b : array or None
     ways : list of Layout
         One or more of :func:`layouts`; the fastest is used.
