@@ -109,3 +109,31 @@ def _readings(layers: list[Any]) -> tuple[dict, Counter]:
 def _split_name(layers: list[Any], source: tuple[int, int]) -> str:
     layer = layers[source[0]]
     return f"{layer.top[source[1]]}_{layer.name}_{source[1]}_split"
+
+
+def check_names(layers: list[Any], phase: str) -> None:
+    """See that no two layers have one name.
+
+    Raises
+    ------
+    ConfigError
+        When two have: weights are matched by name.
+    """
+    seen: set[str] = set()
+    for layer in layers:
+        if layer.name in seen:
+            raise ConfigError(
+                f"two layers of phase {phase} are named '{layer.name}'; rename one, "
+                "weights are matched by name"
+            )
+        seen.add(layer.name)
+
+
+def unread(layers: list[Any]) -> list[str]:
+    """Return the tops that no later layer reads; the top of a last, in-place layer is one."""
+    outputs: dict[str, None] = {}
+    for layer in layers:
+        for name in layer.bottom:
+            outputs.pop(name, None)
+        outputs.update(dict.fromkeys(layer.top))
+    return list(outputs)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +9,10 @@ from typing import Any
 import numpy as np
 
 from minissl import backend as backends
-from minissl import fused_training, fusion, graph, memory, memory_plan
-from minissl.blob import Blob, Parameter, Shape
-from minissl.errors import ConfigError, NonFiniteError, WeightsError
+from minissl import backward_plan, fused_training, fusion, graph, memory, memory_plan, net_weights
+from minissl.blob import Blob, Parameter
+from minissl.errors import ConfigError
 from minissl.layers import Context, Layer, create
-from minissl.sparsity import connectivity
-from minissl.sparsity.zero_out import zero_out
-
-log = logging.getLogger("minissl")
 
 
 class Net:
@@ -102,20 +96,22 @@ class Net:
         chosen = graph.insert_splits(self._selected)
         if not chosen:
             raise ConfigError(f"net '{self.name}' has no layer in phase {phase}")
-        self._check_names(chosen)
+        graph.check_names(chosen, phase)
         self.layers: list[Layer] = [create(layer, context) for layer in chosen]
         self._numbers = {id(layer): number for number, layer in enumerate(self.layers)}
         self.blobs: dict[str, Blob] = {}
         self._bottoms: list[list[Blob]] = []
         self._tops: list[list[Blob]] = []
         self._set_up()
-        self._plan_backward()
-        self.parameters = self._own_parameters(share)
-        self.outputs = _unread(chosen)
         graph_of_layers = self.layers, self._bottoms, self._tops
+        self._plan = backward_plan.plan(*graph_of_layers, param.force_backward)
+        self.loss_weights = self._plan.loss_weights
+        self.parameters = net_weights.own(self.layers, share.layers if share else ())
+        self.outputs = graph.unread(chosen)
         self._single_steps = fusion.plan(*graph_of_layers, fuse=False)
         if lean and fuse and phase == "TRAIN" and backends.name_of(self.kernels) != "numpy":
-            self.steps = fused_training.plan(*graph_of_layers, self._propagate, self._is_plain())
+            plan = self._plan
+            self.steps = fused_training.plan(*graph_of_layers, plan.propagates, plan.plain())
         else:
             self.steps = fusion.plan(*graph_of_layers, fuse=fuse and phase == "TEST")
         self._steps_run = self.steps
@@ -123,7 +119,7 @@ class Net:
         self._gradients = self._plan_gradients()
         there = backends.device_bytes(self.kernels)
         memory.check(self.bytes_needed(), f"net '{self.name}'", there)
-        self._fill(share)
+        net_weights.fill(self.layers, share.parameters if share else ())
         if lean:
             self._gradients.share(self.kernels.xp)
         self._passed_over = [blob for step in self.steps for blob in step.hidden]
@@ -131,22 +127,11 @@ class Net:
 
     # --- set-up ---
 
-    def _check_names(self, chosen: list[Any]) -> None:
-        seen: set[str] = set()
-        for layer in chosen:
-            if layer.name in seen:
-                raise ConfigError(
-                    f"two layers of phase {self.phase} are named '{layer.name}'; rename one, "
-                    "weights are matched by name"
-                )
-            seen.add(layer.name)
-
     def _set_up(self) -> None:
         """Let every layer work out its shapes; nothing is allocated."""
         for layer in self.layers:
             param = layer.param
-            _check_count(layer, "bottom", len(param.bottom), layer.n_bottoms)
-            _check_count(layer, "top", len(param.top), layer.n_tops)
+            layer.check_counts()
             bottom = [self.blobs[name] for name in param.bottom]
             shapes = layer.setup([blob.shape for blob in bottom])
             top = []
@@ -164,89 +149,6 @@ class Net:
             self._bottoms.append(bottom)
             self._tops.append(top)
 
-    def _plan_backward(self) -> None:
-        """Decide which gradients are needed: those on a path from a learning weight to a loss."""
-        self.loss_weights: list[list[float]] = []
-        for layer, top in zip(self.layers, self._tops, strict=True):
-            given = list(layer.param.loss_weight)
-            if given and len(given) != len(top):
-                raise layer.config_error(
-                    f"has {len(given)} loss_weight values for {len(top)} tops; give one for each"
-                )
-            usual = [1.0] + [0.0] * (len(top) - 1) if layer.is_loss else [0.0] * len(top)
-            self.loss_weights.append(given or usual)
-        wanted: set[int] = set()  # blobs (by identity) that a gradient must reach
-        self._propagate: list[list[bool]] = []
-        self._runs_backward: list[bool] = []
-        for layer, bottom, top in zip(self.layers, self._bottoms, self._tops, strict=True):
-            learns = any(
-                _learns(layer.param, i) for i in range(max(1, len(layer.parameters)))
-            ) and bool(layer.parameters)
-            flags = [
-                (id(blob) in wanted or self.param.force_backward) and i not in layer.no_gradient
-                for i, blob in enumerate(bottom)
-            ]
-            for i, asked in enumerate(layer.param.propagate_down):
-                flags[i] = flags[i] and asked
-            self._propagate.append(flags)
-            self._runs_backward.append(learns or any(flags))
-            if self._runs_backward[-1]:
-                wanted.update(id(blob) for blob in top)
-        self._wants_gradient = list(self._runs_backward)
-        under_loss: set[int] = set()
-        for number in reversed(range(len(self.layers))):
-            top, weights = self._tops[number], self.loss_weights[number]
-            reaches = any(w != 0 for w in weights) or any(id(blob) in under_loss for blob in top)
-            self._runs_backward[number] = self._runs_backward[number] and reaches
-            for blob, flag in zip(self._bottoms[number], self._propagate[number], strict=True):
-                if reaches and flag:
-                    under_loss.add(id(blob))
-                else:  # also where it was added as the output of this layer, computed in place
-                    under_loss.discard(id(blob))
-
-    def _is_plain(self) -> list[bool]:
-        """Tell for each layer whether it runs backward, and none of its tops is a loss."""
-        return [
-            runs and not any(weights)
-            for runs, weights in zip(self._runs_backward, self.loss_weights, strict=True)
-        ]
-
-    def _own_parameters(self, share: Net | None) -> list[Parameter]:
-        """Collect the learnable blobs; those shared by name or with another net are one object."""
-        named: dict[str, Parameter] = {}
-        others = {layer.name: layer for layer in share.layers} if share else {}
-        parameters: list[Parameter] = []
-        for layer in self.layers:
-            for i, parameter in enumerate(layer.parameters):
-                other = others.get(layer.name)
-                if other is not None and len(other.parameters) == len(layer.parameters):
-                    self._check_shared(parameter, other.parameters[i])
-                    layer.parameters[i] = other.parameters[i]
-                    other.parameters[i].shared = True
-                elif parameter.spec.name in named:
-                    self._check_shared(parameter, named[parameter.spec.name])
-                    layer.parameters[i] = named[parameter.spec.name]
-                    named[parameter.spec.name].shared = True
-                    continue
-                elif parameter.spec.name:
-                    named[parameter.spec.name] = parameter
-                if not any(layer.parameters[i] is known for known in parameters):
-                    parameters.append(layer.parameters[i])
-        return parameters
-
-    def _check_shared(self, one: Parameter, other: Parameter) -> None:
-        if one.shape != other.shape:
-            raise ConfigError(
-                f"'{one.name}' of shape {one.shape} cannot share the values of "
-                f"'{other.name}' of shape {other.shape}"
-            )
-
-    def _fill(self, share: Net | None) -> None:
-        shared = {id(parameter) for parameter in share.parameters} if share else set()
-        for layer in self.layers:
-            if not any(id(parameter) in shared for parameter in layer.parameters):
-                layer.fill_parameters()
-
     def bytes_needed(self) -> int:
         """Return the bytes of all blobs, parameters and scratch memory (and gradients in TRAIN)."""
         return self.needs().total
@@ -260,8 +162,8 @@ class Net:
     def _plan_gradients(self) -> memory_plan.GradientPlan:
         def gets_gradient(layer: Layer) -> list[bool]:
             number = self._number(layer)
-            runs = self._runs_backward[number]
-            return [runs and flag for flag in self._propagate[number]]
+            runs = self._plan.runs[number]
+            return [runs and flag for flag in self._plan.propagates[number]]
 
         return memory_plan.GradientPlan(self.steps, gets_gradient)
 
@@ -380,7 +282,9 @@ class Net:
             For a name that no layer has, or an ``end`` that comes behind ``start``.
         """
         first, last = self._span(end, start)
-        runs = self._runs_backward if start is None else self._under(last)
+        runs = self._plan.runs
+        if start is not None:
+            runs = self._plan.under(last, self._bottoms, self._tops)
         with backends.single_threaded_blas():
             if start is None and end is None:
                 for step in reversed(self._steps_run):
@@ -403,7 +307,7 @@ class Net:
             return
         for layer in reversed(step.layers):
             number = self._number(layer)
-            if self._runs_backward[number]:
+            if self._plan.runs[number]:
                 self._backward_layer(number)
 
     def _backward_layer(self, number: int, set_weights: bool = True) -> None:
@@ -411,23 +315,9 @@ class Net:
         for blob, weight in zip(top, self.loss_weights[number], strict=True):
             if weight and set_weights:
                 blob.diff[...] = weight
-        layer.backward(top, self._propagate[number], self._bottoms[number])
+        layer.backward(top, self._plan.propagates[number], self._bottoms[number])
         if self.watcher:
             self.watcher("Backward", layer)
-
-    def _under(self, start: int) -> list[bool]:
-        """Tell for each layer whether the gradient of a layer's tops passes through it."""
-        runs = [False] * len(self.layers)
-        reached = {id(blob) for blob in self._tops[start]}
-        for number in reversed(range(start + 1)):
-            if not any(id(blob) in reached for blob in self._tops[number]):
-                continue
-            runs[number] = self._wants_gradient[number]
-            flags = self._propagate[number]
-            reached.update(
-                id(blob) for blob, flag in zip(self._bottoms[number], flags, strict=True) if flag
-            )
-        return runs
 
     def clear_gradients(self) -> None:
         """Set the gradients of all parameters to zero."""
@@ -448,11 +338,11 @@ class Net:
 
     def runs_backward(self, layer: Layer) -> bool:
         """Whether the layer takes part in the backward pass."""
-        return self._runs_backward[self._number(layer)]
+        return self._plan.runs[self._number(layer)]
 
     def propagates(self, layer: Layer) -> list[bool]:
         """Tell for each bottom of a layer whether the backward pass gives it a gradient."""
-        return self._propagate[self._number(layer)]
+        return self._plan.propagates[self._number(layer)]
 
     def _number(self, layer: Layer) -> int:
         return self._numbers[id(layer)]
@@ -499,51 +389,13 @@ class Net:
 
             source = str(weights)
             weights = read_weights(weights)
-        # all are checked before the first is taken
-        fitting = {
-            layer.name: self._fitting_values(layer, weights[layer.name], source)
-            for layer in self.layers
-            if layer.name in weights and layer.parameters
-        }
-        found = list(fitting)
-        if not found and self.parameters:
-            raise WeightsError(
-                f"{source} holds no layer of net '{self.name}': it has "
-                f"{', '.join(weights) or 'none'}, the net "
-                f"{', '.join(layer.name for layer in self.layers if layer.parameters)}"
-            )
-        for name, arrays in fitting.items():
+        found = net_weights.fitting(self.layers, weights, self.dtype, source, self.name)
+        for name, arrays in found.items():
             for parameter, values in zip(self.layer(name).parameters, arrays, strict=True):
                 parameter.data = self.kernels.xp.array(values)
-        missing = [x.name for x in self.layers if x.parameters and x.name not in found]
-        if missing:
-            log.info("no weights for %s in %s: initial values stay", ", ".join(missing), source)
-        self.freeze(found)
+        self.freeze(list(found))
         self.prepare()
-        return found
-
-    def _fitting_values(self, layer: Layer, blobs: Sequence[Any], source: str) -> list[np.ndarray]:
-        """Return the blobs of a layer in the shape and type of its parameters, or refuse them."""
-        if len(blobs) != len(layer.parameters):
-            raise WeightsError(
-                f"{source}: layer '{layer.name}' has {len(blobs)} blobs where the net has "
-                f"{len(layer.parameters)}; check bias_term, or load another file"
-            )
-        fitting = []
-        for parameter, values in zip(layer.parameters, blobs, strict=True):
-            values = backends.to_host(values)
-            if _squeezed(values.shape) != _squeezed(parameter.shape):
-                raise WeightsError(
-                    f"{source}: blob {parameter.index} of layer '{layer.name}' has shape "
-                    f"{values.shape} where the net has {parameter.shape}; load weights of this net"
-                )
-            if not np.isfinite(values).all():
-                raise NonFiniteError(
-                    f"{source}: blob {parameter.index} of layer '{layer.name}' holds NaN or "
-                    "infinity; load weights that were saved before the run diverged"
-                )
-            fitting.append(np.ascontiguousarray(values.reshape(parameter.shape), self.dtype))
-        return fitting
+        return list(found)
 
     def freeze(self, names: Sequence[str]) -> None:
         """Make the connectivity masks of layers whose weights were just loaded.
@@ -552,19 +404,8 @@ class Net:
         layer's ``connectivity_mode`` says (of layers that are ``FREEZABLE``, weights only).
         """
         for layer in self.layers:
-            mode = connectivity.MODES[layer.param.connectivity_mode]
-            if layer.name not in names or layer.type_name not in connectivity.FREEZABLE:
-                continue
-            weights = layer.parameters[0]
-            if mode == "CONNECTED":
-                weights.mask = None
-                continue
-            zero_out(weights.data, kernels=self.kernels)
-            weights.mask = self.kernels.xp.asarray(
-                connectivity.mask_of(backends.to_host(weights.data), mode, weights.conv_groups)
-            )
-            frozen = 100 * (1 - float(weights.mask.mean()))
-            log.info("layer %s: %s freezes %.2f %% of its weights", layer.name, mode, frozen)
+            if layer.name in names:
+                net_weights.freeze(layer, self.kernels)
 
     def prepare(self) -> None:
         """Pack the weights of layers with a sparse mode; again whenever they change."""
@@ -603,31 +444,3 @@ class Net:
         self.rng.bit_generator.state = state["rng"]
         for name, layer_state in state["layers"].items():
             self.layer(name).set_state(layer_state)
-
-
-def _unread(layers: Sequence[Any]) -> list[str]:
-    """Return the tops that no later layer reads; the top of a last, in-place layer is one."""
-    outputs: dict[str, None] = {}
-    for layer in layers:
-        for name in layer.bottom:
-            outputs.pop(name, None)
-        outputs.update(dict.fromkeys(layer.top))
-    return list(outputs)
-
-
-def _check_count(layer: Layer, what: str, count: int, allowed: tuple[int, int]) -> None:
-    least, most = allowed
-    if not least <= count <= most:
-        expected = str(least) if least == most else f"{least} or more" if most > 99 else None
-        expected = expected or f"{least} to {most}"
-        raise layer.config_error(f"has {count} {what}s where {expected} belong")
-
-
-def _learns(param: Any, index: int) -> bool:
-    return index >= len(param.param) or param.param[index].lr_mult != 0
-
-
-def _squeezed(shape: Shape) -> Shape:
-    """Drop dimensions of length 1: old files hold (1, 1, F, K) for what is (F, K) now."""
-    shape = tuple(n for n in shape if n != 1)
-    return shape if math.prod(shape) != 1 else ()

@@ -19,7 +19,7 @@ ORDER = [
     ["layers", "graph"],
     ["fusion"],
     ["fused_training"],
-    ["memory_plan"],
+    ["memory_plan", "backward_plan", "net_weights"],
     ["gradient_check", "net"],
     ["channels", "solvers"],
     ["compaction", "models", "onnx", "state_dicts"],

@@ -75,6 +75,21 @@ class Layer:
 
     # --- set-up ---
 
+    def check_counts(self) -> None:
+        """See that the prototxt names as many bottoms and tops as the layer has."""
+        counts = {
+            "bottom": (len(self.param.bottom), self.n_bottoms),
+            "top": (len(self.param.top), self.n_tops),
+        }
+        for what, (count, (least, most)) in counts.items():
+            if not least <= count <= most:
+                expected = f"{least} to {most}"
+                if least == most:
+                    expected = str(least)
+                elif most > 99:
+                    expected = f"{least} or more"
+                raise self.config_error(f"has {count} {what}s where {expected} belong")
+
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
         """Check the bottoms, fix the geometry, declare parameters; return the tops' shapes."""
         raise NotImplementedError

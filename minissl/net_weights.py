@@ -1,0 +1,155 @@
+"""The parameters of a network: who holds them, what fits them from a file, which are frozen."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from minissl import backend as backends
+from minissl.blob import Parameter, Shape
+from minissl.errors import ConfigError, NonFiniteError, WeightsError
+from minissl.layers import Layer
+from minissl.sparsity import connectivity
+from minissl.sparsity.zero_out import zero_out
+
+log = logging.getLogger("minissl")
+
+
+def own(layers: Sequence[Layer], others: Sequence[Layer]) -> list[Parameter]:
+    """Return every learnable blob once; those that are shared become one object.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        Parameters of one name (``param { name: ... }``) are shared among them.
+    others : sequence of Layer
+        Those of another network, whose parameters are taken by layer name.
+    """
+    named: dict[str, Parameter] = {}
+    theirs = {layer.name: layer for layer in others}
+    parameters: list[Parameter] = []
+    for layer in layers:
+        for i, parameter in enumerate(layer.parameters):
+            other = theirs.get(layer.name)
+            if other is not None and len(other.parameters) == len(layer.parameters):
+                _share(layer, i, other.parameters[i])
+            elif parameter.spec.name in named:
+                _share(layer, i, named[parameter.spec.name])
+                continue
+            elif parameter.spec.name:
+                named[parameter.spec.name] = parameter
+            if not any(layer.parameters[i] is known for known in parameters):
+                parameters.append(layer.parameters[i])
+    return parameters
+
+
+def _share(layer: Layer, index: int, parameter: Parameter) -> None:
+    """Let a layer use the parameter of another one in the place of its own."""
+    one = layer.parameters[index]
+    if one.shape != parameter.shape:
+        raise ConfigError(
+            f"'{one.name}' of shape {one.shape} cannot share the values of "
+            f"'{parameter.name}' of shape {parameter.shape}"
+        )
+    layer.parameters[index] = parameter
+    parameter.shared = True
+
+
+def fill(layers: Sequence[Layer], known: Sequence[Parameter]) -> None:
+    """Give the parameters of layers their first values, but not those of another network."""
+    filled = {id(parameter) for parameter in known}
+    for layer in layers:
+        if not any(id(parameter) in filled for parameter in layer.parameters):
+            layer.fill_parameters()
+
+
+def fitting(
+    layers: Sequence[Layer],
+    weights: Mapping[str, Sequence[Any]],
+    dtype: np.dtype,
+    source: str,
+    net_name: str,
+) -> dict[str, list[np.ndarray]]:
+    """Return the weights of the layers that find some, in the shape and type of their parameters.
+
+    All are checked before any is returned.
+
+    Raises
+    ------
+    WeightsError
+        When blobs of a layer differ in number or shape, or no layer matches at all.
+    NonFiniteError
+        When a weight is NaN or infinite.
+    """
+    learning = [layer for layer in layers if layer.parameters]
+    found = {
+        layer.name: _fitting_values(layer, weights[layer.name], dtype, source)
+        for layer in learning
+        if layer.name in weights
+    }
+    if learning and not found:
+        raise WeightsError(
+            f"{source} holds no layer of net '{net_name}': it has "
+            f"{', '.join(weights) or 'none'}, the net {', '.join(layer.name for layer in learning)}"
+        )
+    missing = [layer.name for layer in learning if layer.name not in found]
+    if missing:
+        log.info("no weights for %s in %s: initial values stay", ", ".join(missing), source)
+    return found
+
+
+def _fitting_values(
+    layer: Layer, blobs: Sequence[Any], dtype: np.dtype, source: str
+) -> list[np.ndarray]:
+    """Return the blobs of a layer in the shape and type of its parameters, or refuse them."""
+    if len(blobs) != len(layer.parameters):
+        raise WeightsError(
+            f"{source}: layer '{layer.name}' has {len(blobs)} blobs where the net has "
+            f"{len(layer.parameters)}; check bias_term, or load another file"
+        )
+    arrays = []
+    for parameter, values in zip(layer.parameters, blobs, strict=True):
+        values = backends.to_host(values)
+        if _squeezed(values.shape) != _squeezed(parameter.shape):
+            raise WeightsError(
+                f"{source}: blob {parameter.index} of layer '{layer.name}' has shape "
+                f"{values.shape} where the net has {parameter.shape}; load weights of this net"
+            )
+        if not np.isfinite(values).all():
+            raise NonFiniteError(
+                f"{source}: blob {parameter.index} of layer '{layer.name}' holds NaN or "
+                "infinity; load weights that were saved before the run diverged"
+            )
+        arrays.append(np.ascontiguousarray(values.reshape(parameter.shape), dtype))
+    return arrays
+
+
+def _squeezed(shape: Shape) -> Shape:
+    """Drop dimensions of length 1: old files hold (1, 1, F, K) for what is (F, K) now."""
+    shape = tuple(n for n in shape if n != 1)
+    return shape if math.prod(shape) != 1 else ()
+
+
+def freeze(layer: Layer, kernels: Any) -> None:
+    """Make the connectivity mask of a layer whose weights were just loaded.
+
+    Weights below the zero-out threshold become zero first, then zeros are frozen as the layer's
+    ``connectivity_mode`` says (of layers that are ``FREEZABLE``, weights only).
+    """
+    if layer.type_name not in connectivity.FREEZABLE:
+        return
+    mode = connectivity.MODES[layer.param.connectivity_mode]
+    weights = layer.parameters[0]
+    if mode == "CONNECTED":
+        weights.mask = None
+        return
+    zero_out(weights.data, kernels=kernels)
+    weights.mask = kernels.xp.asarray(
+        connectivity.mask_of(backends.to_host(weights.data), mode, weights.conv_groups)
+    )
+    frozen = 100 * (1 - float(weights.mask.mean()))
+    log.info("layer %s: %s freezes %.2f %% of its weights", layer.name, mode, frozen)
