@@ -202,7 +202,6 @@ class MinisslBackend(Backend):
     @classmethod
     def is_compatible(cls, model: Any, device: str = "CPU", **kwargs: Any) -> bool:
         """Whether every operator of a model is a layer or a function here."""
-        from minissl.onnx import array_windows  # noqa: F401
         from minissl.onnx.operators import OPERATORS
 
         try:

@@ -150,7 +150,6 @@ class Translation:
             self._translate(node)
 
     def _translate(self, node: Node) -> None:
-        from minissl.onnx import operators_elementwise  # noqa: F401  # fills the table
         from minissl.onnx.operators import OPERATORS
 
         function = OPERATORS.get(node.op)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from minissl.onnx.graph import Node
-from minissl.onnx.operators import operator
+from minissl.onnx.operators.table import operator
 from minissl.onnx.translation import Inexpressible, Translation
 
 # --- activations ---

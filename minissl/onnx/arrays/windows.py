@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minissl.errors import ConfigError
-from minissl.onnx.arrays import Attributes, operator
+from minissl.onnx.arrays.table import Attributes, operator
 
 
 def same_pads(a: Attributes, sizes: Any, kernel: Any, stride: Any, dilation: Any) -> list[int]:
