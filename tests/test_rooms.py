@@ -9,7 +9,7 @@ ROOT = Path(minissl.__file__).parent
 
 # from the ground up; names in one row stand on one floor and may not import each other's row above
 ORDER = [
-    ["errors", "memory", "__init__"],
+    ["errors", "memory", "optional", "__init__"],
     ["kernels"],
     ["blob", "backend"],
     ["sparsity", "machine"],

@@ -10,7 +10,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from minissl.errors import DataError, DependencyError
+from minissl import optional
+from minissl.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -238,12 +239,7 @@ def data_folder() -> Path:
     chosen = os.environ.get("MINISSL_DATA")
     if chosen:
         return Path(chosen).expanduser()
-    try:
-        # pooch asks platformdirs too, and takes ten times as long to import
-        from platformdirs import user_cache_dir
-    except ImportError as error:
-        raise DependencyError(
-            "the cache folder is found by platformdirs, which is missing; run "
-            "'pip install pooch', or set MINISSL_DATA to the folder of the data"
-        ) from error
-    return Path(user_cache_dir("minissl"))
+    # pooch asks platformdirs too, and takes ten times as long to import
+    folder = "set MINISSL_DATA to the folder of the data"
+    platformdirs = optional.library("platformdirs", "data sets in the cache", "pooch", folder)
+    return Path(platformdirs.user_cache_dir("minissl"))

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from minissl import optional
 from minissl.data.catalogue import CATALOGUE, Archive, Entry, File, data_folder, find
-from minissl.errors import DataError, DependencyError
+from minissl.errors import DataError
 
 #: tarfile answers some damaged headers with these
 DAMAGE = (ValueError, TypeError, OverflowError, IndexError)
@@ -149,13 +150,8 @@ def _download(
     progress: Any,
 ) -> Path:
     """Put the archive into the workspace, from the first mirror that has the right bytes."""
-    try:
-        import pooch
-        import requests
-    except ImportError as error:
-        raise DependencyError(
-            f"downloads need pooch, and {error.name} is missing; run 'pip install pooch'"
-        ) from error
+    pooch = optional.library("pooch", "downloads", "pooch")
+    requests = optional.library("requests", "downloads", "pooch")
     pooch.get_logger().setLevel("WARNING")  # `tell` reports instead
     downloader = pooch.HTTPDownloader(
         timeout=TIMEOUT, progressbar=False if progress is None else progress

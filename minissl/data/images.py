@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from minissl.errors import DataError, DependencyError
+from minissl import optional
+from minissl.errors import DataError
 from minissl.formats.reading import read_bytes
 
 #: Pixels of the largest image that is decoded.
@@ -51,10 +52,7 @@ def decode(content: bytes, color: bool | None = True, where: str = "the image") 
     DependencyError
         Pillow is not installed.
     """
-    try:
-        from PIL import Image
-    except ImportError:
-        raise DependencyError("images are decoded by Pillow; pip install pillow") from None
+    Image = optional.library("PIL.Image", "images", "pillow")
     try:
         image: Any = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:

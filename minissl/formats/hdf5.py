@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from minissl.errors import DependencyError, MinisslError, WeightsError
+from minissl import optional
+from minissl.errors import MinisslError, WeightsError
 from minissl.formats.reading import explain
 
 #: Largest data set that is read, as for other weights.
@@ -44,14 +45,7 @@ def library() -> Any:
     DependencyError
         It is not installed.
     """
-    try:
-        import h5py
-    except ImportError:
-        raise DependencyError(
-            "HDF5 files are read and written by h5py, which is missing; "
-            "run pip install 'minissl[hdf5]'"
-        ) from None
-    return h5py
+    return optional.library("h5py", "HDF5 files", "minissl[hdf5]")
 
 
 @contextmanager

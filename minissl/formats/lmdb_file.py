@@ -15,7 +15,8 @@ from threading import Lock
 from typing import Any
 from weakref import WeakValueDictionary
 
-from minissl.errors import DataError, DependencyError
+from minissl import optional
+from minissl.errors import DataError
 from minissl.formats.lmdb_check import check
 
 DATA_FILE = "data.mdb"
@@ -35,14 +36,7 @@ def library() -> Any:
     DependencyError
         It is not installed.
     """
-    try:
-        import lmdb
-    except ImportError:
-        raise DependencyError(
-            "LMDB databases are read and written by the package lmdb, which is missing; "
-            "run pip install 'minissl[lmdb]'"
-        ) from None
-    return lmdb
+    return optional.library("lmdb", "LMDB databases", "minissl[lmdb]")
 
 
 def is_lmdb(path: str | Path) -> bool:

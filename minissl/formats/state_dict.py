@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minissl.errors import DependencyError, WeightsError
+from minissl import optional
+from minissl.errors import WeightsError
 from minissl.formats.atomic import atomic_write
 from minissl.formats.reading import explain
 
@@ -44,13 +45,7 @@ class Wanted(NamedTuple):
 
 
 def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise DependencyError(
-            f"files of PyTorch need PyTorch ({error}); pip install 'minissl[torch]'"
-        ) from error
-    return torch
+    return optional.library("torch", "files of PyTorch", "minissl[torch]")
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:

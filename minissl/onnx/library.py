@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minissl.errors import DependencyError
+from minissl import optional
 
 
 def load() -> Any:
@@ -15,11 +15,6 @@ def load() -> Any:
     DependencyError
         If it is not installed.
     """
-    try:
-        import onnx
-        import onnx.numpy_helper
-    except ImportError as reason:
-        raise DependencyError(
-            f"ONNX files need the library onnx ({reason}); pip install 'minissl[onnx]'"
-        ) from None
+    onnx = optional.library("onnx", "ONNX files", "minissl[onnx]")
+    optional.library("onnx.numpy_helper", "ONNX files", "minissl[onnx]")
     return onnx

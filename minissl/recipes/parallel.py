@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minissl import __version__
+from minissl import __version__, optional
 from minissl import backend as backends
-from minissl.errors import ConfigError, DependencyError, MinisslError
+from minissl.errors import ConfigError, MinisslError
 from minissl.recipes.stages import Done, Finished, Stage, Stopped, Watcher, Work
 from minissl.solvers.display import Silent
 from minissl.solvers.signals import catching
@@ -105,14 +105,8 @@ def run(
 
 
 def _import_distributed() -> Any:
-    try:
-        import distributed
-    except ImportError:
-        raise DependencyError(
-            "jobs side by side need dask.distributed; pip install 'minissl[parallel]', or leave "
-            "out --parallel and --scheduler"
-        ) from None
-    return distributed
+    without = "leave out --parallel and --scheduler"
+    return optional.library("distributed", "jobs side by side", "minissl[parallel]", without)
 
 
 # --- in the process that was started ---

@@ -189,7 +189,7 @@ def test_folder_of_the_environment(monkeypatch, tmp_path):
 def test_no_platformdirs(monkeypatch):
     monkeypatch.delenv("MINISSL_DATA", raising=False)
     monkeypatch.setitem(sys.modules, "platformdirs", None)
-    with pytest.raises(DependencyError, match="pip install pooch"):
+    with pytest.raises(DependencyError, match="pip install 'pooch'"):
         catalogue.data_folder()
 
 

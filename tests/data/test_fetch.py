@@ -291,7 +291,7 @@ def test_progress_bar_sees_the_bytes(toy, tmp_path):
 
 def test_without_pooch(toy, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "pooch", None)
-    with pytest.raises(DependencyError, match="pip install pooch"):
+    with pytest.raises(DependencyError, match="pip install 'pooch'"):
         fetch.fetch("toy", tmp_path)
 
 
