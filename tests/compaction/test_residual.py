@@ -497,11 +497,12 @@ def test_the_summary_knows_residual_networks():
 
 
 def test_constants_of_a_branch_fold_into_the_other_one():
+    """With a coeff the sum becomes a Bias layer first, which a second run would find to fold."""
     text = [
         data(),
         conv("a", "data", 4, "kernel_size: 1"),
         conv("b", "data", 4, "kernel_size: 1"),
-        joined("Eltwise", "sum", ["a", "b"]),
+        joined("Eltwise", "sum", ["a", "b"], "eltwise_param { coeff: 1 coeff: 2 }"),
         layer("ReLU", "relu", "sum", "sum"),
         layer("Pooling", "pool", "sum", "pool", "pooling_param { pool: AVE global_pooling: true }"),
         ip("ip", "pool", 3),
