@@ -362,6 +362,13 @@ def _snapshots(solver: SolverParameter) -> Iterator[Finding]:
             f"snapshot is 0 in a run of {solver.max_iter} iterations.",
             "Set snapshot, for example to a tenth of max_iter, so that a stop loses little.",
         )
+    if solver.snapshot_diff:
+        yield Finding(
+            "warning",
+            "solver",
+            "snapshot_diff is ignored: snapshots hold weights, not their gradients.",
+            "Remove it; debug_info prints the size of every gradient.",
+        )
 
 
 def _solver_regularization(solver: SolverParameter) -> Iterator[Finding]:

@@ -205,6 +205,7 @@ def test_layers_of_one_name_in_different_stages_are_fine() -> None:
         ("stepvalue: 5000 stepvalue: 9000", "", "lr_policy is multistep but no stepvalue"),
         ('"multistep"', '"step"', "stepvalue is given but lr_policy is 'step'"),
         ("snapshot: 5000", "", "snapshot is 0 in a run of 10000 iterations."),
+        ("momentum", "snapshot_diff: true momentum", "snapshot_diff is ignored: snapshots hold"),
         ("momentum", 'regularization_type: "L3" momentum', "regularization_type 'L3' is unknown."),
         ("momentum", 'group_lasso_method: "L3" momentum', "group_lasso_method 'L3' is unknown."),
         (

@@ -115,9 +115,11 @@ def _show(result: dict[str, Any], with_weights: bool) -> None:
             names=len(names),
         )
     )
+    phase = result["phase"]
+    more = "gradients, momentum and scratch memory" if phase == "TRAIN" else "scratch memory"
     click.echo(
-        f"{result['name'] or 'net'} in phase {result['phase']}: running it takes "
-        f"{readable(total['bytes_to_run'])}, gradients and scratch memory included"
+        f"{result['name'] or 'net'} in phase {phase}: running it takes "
+        f"{readable(total['bytes_to_run'])}, {more} included"
     )
 
 
@@ -125,7 +127,7 @@ def _show(result: dict[str, Any], with_weights: bool) -> None:
 PARTS = {
     "forward": "values of blobs",
     "backward": "gradients of blobs",
-    "parameters": "parameters and their gradients",
+    "parameters": "parameters, and their gradients in phase TRAIN",
     "history": "momentum, one buffer",
     "scratch": "kept by layers and computed with",
     "total": "together",

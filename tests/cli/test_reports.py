@@ -22,6 +22,9 @@ def test_summary(run, run_json, net_file, weights_file):
     assert "fused into" not in run("summary", net_file, "--no-fuse").stdout
     table = run("summary", net_file, "--phase", "TRAIN", "--batch-size", 9).stdout
     assert "3x1x5x5" in table and "9x3x5x5" in table and "phase TRAIN" in table
+    assert "gradients, momentum and scratch memory included" in table
+    sentence = run("summary", net_file).stdout.splitlines()[-1]
+    assert sentence.endswith(", scratch memory included") and "gradients" not in sentence
 
 
 def test_summary_of_memory(run, run_json, net_file):
