@@ -191,9 +191,10 @@ def _write_net(source: Path, target: Path, skimcaffe: bool) -> None:
 
 def _write_matrices(folder: Path, weights: dict[str, list]) -> list[Path]:
     """Write the first blob of each layer as ``LAYER.mtx``."""
+    from minissl.formats.folders import make_folder
     from minissl.formats.matrix_market import write_matrix
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = []
     for layer, blobs in weights.items():
         path = folder / f"{layer.replace('/', '_')}.mtx"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from minissl.compaction.compact import Compacted
-from minissl.errors import MinisslError
+from minissl.formats.folders import make_folder
 from minissl.formats.prototxt import write_prototxt
 from minissl.formats.weights import write_weights
 
@@ -27,13 +27,7 @@ def write(compacted: Compacted, folder: str | Path) -> list[Path]:
     MinisslError
         When the folder or a file cannot be written.
     """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as reason:
-        raise MinisslError(
-            f"Cannot make the folder {folder} ({reason.strerror}); choose another one."
-        ) from None
+    folder = make_folder(folder)
     paths = [folder / NET, *(folder / name for name in WEIGHTS)]
     for path in paths[1:]:
         write_weights(path, compacted.weights, compacted.net_param.name, compacted.layer_types)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minissl.errors import ConfigError, MinisslError
+from minissl.formats.folders import make_folder
 from minissl.formats.prototxt import write_prototxt
 from minissl.formats.weights import write_weights
 from minissl.net import Net
@@ -57,13 +58,7 @@ def from_onnx(path: str | Path, folder: str | Path, batch: int = 1) -> list[Path
     """
     made = read(path, batch)
     types = {layer.name: layer.type for layer in made.net_param.layer}
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as reason:
-        raise MinisslError(
-            f"Cannot make the folder {folder} ({reason.strerror}); choose another one."
-        ) from None
+    folder = make_folder(folder)
     written = [folder / NET]
     if made.weights:
         written.append(folder / WEIGHTS)

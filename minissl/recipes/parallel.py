@@ -25,6 +25,7 @@ from typing import Any
 from minissl import __version__, optional
 from minissl import backend as backends
 from minissl.errors import ConfigError, MinisslError
+from minissl.formats.folders import make_folder
 from minissl.recipes.stages import Done, Finished, Stage, Stopped, Watcher, Work
 from minissl.solvers.display import Silent
 from minissl.solvers.signals import catching
@@ -98,7 +99,7 @@ def run(
         Without dask.distributed.
     """
     _import_distributed()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with _client(workers, len(jobs)) as (client, threads):
         _see_that_workers_fit(client, folder.resolve())
         _Run(client, watcher or Watcher()).do(jobs, threads)

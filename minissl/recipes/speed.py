@@ -20,8 +20,9 @@ import numpy as np
 from minissl import backend as backends
 from minissl import doctor
 from minissl.conv_modes import MODES
-from minissl.errors import ConfigError, MinisslError
+from minissl.errors import ConfigError
 from minissl.formats.atomic import atomic_write
+from minissl.formats.folders import make_folder
 from minissl.net import Net
 from minissl.recipes.published_matrices import as_published, folder_of, random_matrix, read_set
 from minissl.recipes.reproduce import FILE, RESULT
@@ -186,13 +187,7 @@ class SpeedMeasurement:
         }
 
     def _write(self, result: Mapping[str, Any]) -> None:
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MinisslError(
-                f"the result folder {self.out} cannot be written ({error.strerror}); choose "
-                "another with --out"
-            ) from None
+        make_folder(self.out, "choose another with --out")
         with atomic_write(self.out / FILE) as file:
             file.write(self.experiment.file.read_bytes())
         with atomic_write(self.out / RESULT) as file:

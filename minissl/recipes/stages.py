@@ -26,8 +26,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from minissl.errors import ConfigError, MinisslError
+from minissl.errors import ConfigError
 from minissl.formats.atomic import atomic_write
+from minissl.formats.folders import make_folder
 from minissl.solvers.display import Silent
 
 MARKER = "stage.json"
@@ -230,7 +231,7 @@ def _run_one(stage: Stage, folder: Path, done: Done, watcher: Watcher) -> Finish
         watcher.skipped(stage)
         return Finished(stage.name, folder, marker["figures"], marker["seconds"], skipped=True)
     if marker is None:
-        _make(folder)
+        make_folder(folder)
     before = marker["seconds"] if marker else 0.0
     state: dict[str, Any] = {"settings": settings, "complete": False, "seconds": before}
     _write_marker(folder, state)
@@ -283,15 +284,6 @@ def digest(content: str | bytes | Path) -> str:
 
 def _differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     return [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MinisslError(
-            f"cannot make the folder {folder} ({error.strerror}); choose another place"
-        ) from None
 
 
 def _write_marker(folder: Path, state: Mapping[str, Any]) -> None:

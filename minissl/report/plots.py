@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minissl.errors import ConfigError, MinisslError
+from minissl.errors import ConfigError
+from minissl.formats.folders import make_folder
 from minissl.report import pictures, weight_pictures
 from minissl.report.demo import (
     CONVOLUTIONS,
@@ -54,12 +55,7 @@ def plot(
     else:
         figures = overlaid_figures([read_run(path, name) for path, name in _named(paths)])
     target = Path(out) if out is not None else (paths[0] if len(paths) == 1 else Path()) / FOLDER
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MinisslError(
-            f"cannot make the folder {target} ({error.strerror}); choose another with --out"
-        ) from None
+    make_folder(target, "choose another with --out")
     return [pictures.save(figure, target / f"{name}.{kind}") for name, figure in figures.items()]
 
 

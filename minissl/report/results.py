@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minissl.errors import MinisslError
 from minissl.formats.atomic import atomic_write
+from minissl.formats.folders import make_folder
 from minissl.recipes.experiments import NAMES
 from minissl.recipes.reproduce import FILE
 from minissl.recipes.speed_experiments import NAMES as SPEED_NAMES
@@ -77,13 +77,7 @@ def write_page(out: Path, figures: Mapping[str, Figure], page: str) -> list[Path
     MinisslError
         When the folder cannot be written.
     """
-    folder = out / "pictures"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MinisslError(
-            f"cannot make the folder {folder} ({error.strerror}); choose another with --out"
-        ) from None
+    folder = make_folder(out / "pictures", "choose another with --out")
     paths = [
         pictures.save(figure, folder / f"{name}.{kind}")
         for name, figure in figures.items()

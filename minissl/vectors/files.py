@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from minissl import __version__
-from minissl.errors import MinisslError
 from minissl.formats.atomic import atomic_write
+from minissl.formats.folders import make_folder
 from minissl.formats.safetensors_file import write_tensors
 from minissl.vectors import compaction, layers, matrices, sparsity, training
 from minissl.vectors.case import Case
@@ -61,11 +61,7 @@ def write(out: str | Path, families: Sequence[str] = ()) -> dict[str, Any]:
     MinisslError
         When a file cannot be written.
     """
-    out = Path(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as reason:
-        raise MinisslError(f"Cannot make the folder {out}: {reason.strerror}.") from None
+    out = make_folder(out)
     cases = list(all_cases(families))
     files = {}
     for family in dict.fromkeys(case.family for case in cases):

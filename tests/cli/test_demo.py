@@ -93,7 +93,7 @@ def test_ctrl_c_saves_and_the_next_start_goes_on(tmp_path, run, monkeypatch):
 
 def test_bad_input_is_told_in_one_sentence(tmp_path, run):
     (tmp_path / "file").touch()
-    assert "cannot make the folder" in run("demo", "--out", tmp_path / "file", code=1).stderr
+    assert "Cannot make the folder" in run("demo", "--out", tmp_path / "file", code=1).stderr
     (tmp_path / "mine" / "baseline").mkdir(parents=True)
     (tmp_path / "mine" / "baseline" / "precious").touch()
     told = run("demo", "--out", tmp_path / "mine", code=1).stderr

@@ -146,5 +146,5 @@ def test_two_stages_may_not_share_a_folder(tmp_path):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(MinisslError, match="cannot make the folder"):
+    with pytest.raises(MinisslError, match="Cannot make the folder"):
         stages.run([Work("one", "", Writer("a"))], tmp_path / "file")

@@ -40,5 +40,5 @@ def test_runs_of_equal_name_keep_their_paths_and_one_run_twice_is_refused(tmp_pa
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(MinisslError, match="cannot make the folder"):
+    with pytest.raises(MinisslError, match="Cannot make the folder"):
         plot([make_run(tmp_path / "run")], tmp_path / "file" / "out")

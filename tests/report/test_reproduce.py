@@ -126,7 +126,7 @@ def test_the_index_shows_the_table_of_every_result(finished, tmp_path):
 
 def test_a_folder_that_cannot_be_made(finished, tmp_path):
     (tmp_path / "pictures").touch()
-    with pytest.raises(MinisslError, match="cannot make the folder"):
+    with pytest.raises(MinisslError, match="Cannot make the folder"):
         reproduce.write(finished[1], finished[0] / "work", tmp_path)
 
 
