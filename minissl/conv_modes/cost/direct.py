@@ -25,7 +25,7 @@ from minissl.conv_modes.direct_dconv import LEAST_EFFICIENCY as LEAST_DENSE
 from minissl.conv_modes.lowered_ccnmm import LEAST_EFFICIENCY as LEAST_PACKED
 from minissl.conv_modes.shape import ConvShape
 from minissl.kernels.cpu import micro
-from minissl.kernels.cpu.micro import sparse as micro_sparse
+from minissl.kernels.cpu.micro import sparse_layout
 from minissl.kernels.cpu.micro.dense import best_tiling, block_kinds
 from minissl.kernels.cpu.micro.isa import Isa, chosen
 from minissl.kernels.cpu.micro.planes import extent
@@ -115,15 +115,15 @@ def _single_weights(isa: Isa, work: Work, nonzeros: int, channels: Sequence[int]
     s = one_row(work.shape)
     phases = min(s.kernel[0], s.stride[0]) * min(s.kernel[1], s.stride[1])
     planes = [count * phases for count in channels]
-    ways = micro_sparse.layouts(isa, s)
+    ways = sparse_layout.layouts(isa, s)
     layouts = {"images" if way.tile.images else "sparse": way for way in ways}
     blocks, cycles = {}, {}
     for name, layout in layouts.items():
-        blocks[name] = micro_sparse.channel_blocks(s, layout, max(1, *planes))
+        blocks[name] = sparse_layout.channel_blocks(s, layout, max(1, *planes))
         visits = blocks[name] * s.filters
-        cycles[name] = micro_sparse.cycles(isa, layout, nonzeros, visits)
+        cycles[name] = sparse_layout.cycles(isa, layout, nonzeros, visits)
     N, T = work.images, work.threads
-    first = micro_sparse.together(N, isa.lanes, cycles.get("sparse"), cycles.get("images"))
+    first = sparse_layout.together(N, isa.lanes, cycles.get("sparse"), cycles.get("images"))
     units = {"images": ceil_div(first, isa.lanes), "sparse": N - first}
     amounts: Amounts = {"call": 1, "region": sum(0 < n < T for n in units.values())}
     amounts["sparse_call"] = sum(n > 0 for n in units.values())

@@ -30,7 +30,8 @@ import numpy as np
 from minissl.kernels.cpu.micro import isa
 from minissl.kernels.cpu.micro.correlation import Correlation
 from minissl.kernels.cpu.micro.dense import DenseConvolution
-from minissl.kernels.cpu.micro.sparse import MOST_BYTES, SparseConvolution, layouts
+from minissl.kernels.cpu.micro.sparse import SparseConvolution
+from minissl.kernels.cpu.micro.sparse_layout import MOST_BYTES, layouts
 from minissl.kernels.cpu.micro.weight_gradient import WeightGradient
 
 __all__ = ["dense_convolution", "sparse_convolution", "supports", "training_pass"]

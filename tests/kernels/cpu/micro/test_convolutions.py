@@ -13,12 +13,8 @@ from minissl.conv_modes.lowered_csrmm import LoweredCsrmm
 from minissl.kernels import reference
 from minissl.kernels.cpu.micro import isa
 from minissl.kernels.cpu.micro.dense import DenseConvolution
-from minissl.kernels.cpu.micro.sparse import (
-    SparseConvolution,
-    layouts,
-    over_moved_pixels,
-    over_pixels,
-)
+from minissl.kernels.cpu.micro.sparse import SparseConvolution
+from minissl.kernels.cpu.micro.sparse_layout import layouts, over_moved_pixels, over_pixels
 from minissl.kernels.cpu.micro.tiles import one_row
 from tests.conftest import needs_compiler
 from tests.kernels.cpu.micro.cases import expected, integers, wide_convolutions
