@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from minissl.compaction import compact, prove
 from minissl.formats.prototxt import parse_net
 from minissl.net import Net
 
@@ -133,3 +134,36 @@ def _drawn(rng, layer, blob, shape):
     if layer.type_name == "BatchNorm":
         return np.array([2.0]) if blob == 2 else rng.uniform(0.5, 4.0, shape)
     return rng.uniform(0.5, 1.5, shape) * rng.choice([-1, 1], shape)
+
+
+def check(net, fold_norms=False, backends=("numpy",)):
+    """Compact, and expect equal outputs, no growth and nothing left to do."""
+    compacted = compact(net, fold_norms)
+    for backend in backends:
+        smaller = rebuild(net, compacted, backend)
+        assert smaller.outputs == net.outputs
+        proof = prove(net, smaller)
+        assert proof.max_abs_difference <= 1e-12 * max(1, proof.largest_output)
+    assert compacted.report.bytes_after <= compacted.report.bytes_before
+    again = compact(rebuild(net, compacted), fold_norms)
+    assert again.net_param == compacted.net_param
+    for name, blobs in compacted.weights.items():
+        for one, other in zip(blobs, again.weights[name], strict=True):
+            np.testing.assert_array_equal(one, other)
+    return compacted
+
+
+def names(compacted):
+    return [x.name for x in compacted.net_param.layer]
+
+
+def affine(net, name):
+    """Return a and c of y = a * x + c, what the norms behind a convolution do."""
+    mean, variance, factor = net.weights()[f"{name}_bn"]
+    gamma, beta = net.weights()[f"{name}_scale"]
+    a = gamma / np.sqrt(variance / factor + net.layer(f"{name}_bn").eps)
+    return a, beta - a * mean / factor
+
+
+def everything(w):
+    w[...] = 0

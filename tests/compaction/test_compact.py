@@ -9,26 +9,9 @@ from minissl.channels import layer_shapes
 from minissl.compaction import compact, prove
 from minissl.net import Net
 from minissl.sparsity import flops
-from tests.compaction.nets import build, change, conv, data, ip, layer, rebuild, zeros_at
+from tests.compaction.nets import build, change, check, conv, data, ip, layer, rebuild, zeros_at
 
 BACKENDS = ["numpy", "numba"]
-
-
-def check(net: Net, backends=("numpy",)):
-    """Compact, and expect equal outputs, no growth and nothing left to do."""
-    compacted = compact(net)
-    for backend in backends:
-        smaller = rebuild(net, compacted, backend)
-        proof = prove(net, smaller)
-        assert proof.max_abs_difference <= 1e-12 * max(1, proof.largest_output)
-    smaller = rebuild(net, compacted)
-    assert compacted.report.bytes_after <= compacted.report.bytes_before
-    again = compact(smaller)
-    assert again.net_param == compacted.net_param
-    for name, blobs in compacted.weights.items():
-        for one, other in zip(blobs, again.weights[name], strict=True):
-            np.testing.assert_array_equal(one, other)
-    return compacted
 
 
 def shapes(compacted):
@@ -46,7 +29,7 @@ def executed(net):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nothing_dead_changes_nothing(backend):
     net = build(data(), conv("conv1", "data", 3), ip("ip", "conv1", 4), backend=backend)
-    compacted = check(net, BACKENDS)
+    compacted = check(net, backends=BACKENDS)
     assert compacted.net_param == net.param
     assert compacted.report.bytes_after == compacted.report.bytes_before
     np.testing.assert_array_equal(compacted.weights["conv1"][0], net.weights()["conv1"][0])
@@ -56,7 +39,7 @@ def test_nothing_dead_changes_nothing(backend):
 def test_a_dead_filter_leaves_with_its_channel_and_its_bias_is_folded(backend):
     net = build(data(), conv("conv1", "data", 3), conv("conv2", "conv1", 4), backend=backend)
     change(net, conv1=zeros_at(1))
-    compacted = check(net, BACKENDS)
+    compacted = check(net, backends=BACKENDS)
     assert shapes(compacted) == {"conv1": (2, 2, 3, 3), "conv2": (4, 2, 3, 3)}
     (w, b), bias = net.weights()["conv2"], net.weights()["conv1"][1][1]
     expected = b + bias * w[:, 1].sum(axis=(1, 2))
@@ -84,127 +67,6 @@ def test_an_unread_filter_leaves_with_all_it_alone_needed():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("bias", ["", "bias_term: false"])
-@pytest.mark.parametrize("activation", ["ReLU", "Sigmoid", "TanH", "Dropout"])
-@pytest.mark.parametrize("in_place", [True, False])
-def test_constants_pass_activations(activation, in_place, bias):
-    top = "conv1" if in_place else "activation"
-    net = build(
-        data(),
-        conv("conv1", "data", 4, f"kernel_size: 3 {bias}"),
-        layer(activation, "act", "conv1", top),
-        conv("conv2", top, 2, "kernel_size: 2 bias_term: false"),
-    )
-    change(net, conv1=zeros_at(0, 2))
-    compacted = check(net)
-    assert shapes(compacted) == {"conv1": (2, 2, 3, 3), "conv2": (2, 2, 2, 2)}
-    gets_bias = activation == "Sigmoid" or not bias
-    assert len(compacted.weights["conv2"]) == 1 + gets_bias
-    assert compacted.net_param.layer[-1].convolution_param.bias_term == gets_bias
-    if activation == "Sigmoid" and bias:  # sigmoid(0) = 0.5 is what the next layer saw
-        expected = 0.5 * net.weights()["conv2"][0][:, [0, 2]].sum(axis=(1, 2, 3))
-        np.testing.assert_allclose(compacted.weights["conv2"][1], expected, rtol=1e-14)
-
-
-@pytest.mark.parametrize(
-    "pooling, passes",
-    [
-        ("pool: MAX kernel_size: 3 stride: 2", True),
-        ("pool: MAX kernel_size: 3 stride: 2 pad: 1", True),
-        ("pool: AVE kernel_size: 3 stride: 2", True),  # 6 / 3 windows hang over the edge
-        ("pool: AVE kernel_size: 3 stride: 2 pad: 1", False),
-    ],
-)
-def test_constants_pass_pooling_where_it_keeps_them_even(pooling, passes):
-    net = build(
-        data(height=8, width=8),
-        conv("conv1", "data", 3),
-        layer("Pooling", "pool", "conv1", "pool", f"pooling_param {{ {pooling} }}"),
-        conv("conv2", "pool", 2, "kernel_size: 2"),
-    )
-    change(net, conv1=zeros_at(1))
-    compacted = check(net)
-    assert shapes(compacted)["conv1"][0] == (2 if passes else 3)
-    assert list(stays(compacted)) == ([] if passes else ["conv1"])
-
-
-def test_an_inner_product_takes_any_constant_even_an_uneven_one():
-    """Behind padded average pooling each pixel has its own weight, so its own constant as well."""
-    fields = "pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 }"
-    net = build(
-        data(height=8, width=8),
-        conv("conv1", "data", 3),
-        layer("Pooling", "pool", "conv1", "pool", fields),
-        ip("ip", "pool", 2),
-    )
-    change(net, conv1=zeros_at(1))
-    pixels = int(np.prod(net.blobs["pool"].shape[2:]))
-    assert shapes(check(net)) == {"conv1": (2, 2, 3, 3), "ip": (2, 2 * pixels)}
-
-
-def test_padding_keeps_a_filter_with_a_bias_and_the_report_says_why():
-    padded = conv("conv2", "conv1", 2, "kernel_size: 3 pad: 1")
-    net = build(data(), conv("conv1", "data", 3), padded)
-    change(net, conv1=zeros_at(1))
-    compacted = check(net)
-    assert shapes(compacted)["conv1"] == (3, 2, 3, 3)
-    assert stays(compacted) == {
-        "conv1": [
-            "1 constant filter stays: conv2, which sees its border (padding), "
-            "cannot take that into a bias"
-        ]
-    }
-
-
-@pytest.mark.parametrize("bias", [0.0, -2.0])
-def test_padding_does_not_matter_to_a_constant_of_zero(bias):
-    net = build(
-        data(),
-        conv("conv1", "data", 3),
-        layer("ReLU", "relu", "conv1", "conv1"),
-        conv("conv2", "conv1", 2, "kernel_size: 3 pad: 1"),
-    )
-    net.layer("conv1").parameters[1].data[1] = bias
-    change(net, conv1=zeros_at(1))
-    compacted = check(net)
-    assert shapes(compacted) == {"conv1": (2, 2, 3, 3), "conv2": (2, 2, 3, 3)}
-
-
-def test_padding_does_not_matter_where_the_border_columns_are_dead():
-    net = build(
-        data(), conv("conv1", "data", 3), conv("conv2", "conv1", 2, "kernel_size: 3 pad: 1")
-    )
-
-    def only_the_centre_reads_channel_1(w):
-        centre = w[:, 1, 1, 1].copy()
-        w[:, 1] = 0
-        w[:, 1, 1, 1] = centre
-
-    change(net, conv1=zeros_at(1), conv2=only_the_centre_reads_channel_1)
-    assert shapes(check(net)) == {"conv1": (2, 2, 3, 3), "conv2": (2, 2, 3, 3)}
-
-
-def test_constants_run_through_a_chain():
-    """A filter that reads dead filters only is constant in turn."""
-    net = build(
-        data(height=9, width=9),
-        conv("conv1", "data", 3),
-        layer("Sigmoid", "s1", "conv1", "conv1"),
-        conv("conv2", "conv1", 3),
-        layer("TanH", "s2", "conv2", "conv2"),
-        conv("conv3", "conv2", 2),
-        ip("ip", "conv3", 2),
-    )
-
-    def filter_0_reads_channel_1(w):
-        w[0, [0, 2]] = 0
-
-    change(net, conv1=zeros_at(1), conv2=filter_0_reads_channel_1)
-    assert shapes(check(net, BACKENDS)) == {
-        "conv1": (2, 2, 3, 3), "conv2": (2, 2, 3, 3), "conv3": (2, 2, 3, 3), "ip": (2, 18),
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize("middle", ["", "bias_term: false"])
 def test_a_dead_layer_keeps_one_filter(middle):
     net = build(
@@ -215,7 +77,7 @@ def test_a_dead_layer_keeps_one_filter(middle):
         ip("ip", "conv2", 3),
     )
     change(net, conv2=zeros_at(0, 1, 2))
-    compacted = check(net, BACKENDS)
+    compacted = check(net, backends=BACKENDS)
     assert shapes(compacted)["conv1"] == (1, 1)  # one filter, one kept column
     assert shapes(compacted)["conv2"] == (1, 1)
     assert shapes(compacted)["ip"] == (3, 1)
@@ -238,7 +100,7 @@ def test_dead_columns_of_the_data_are_left_out(backend):
         w[:, 0, :2] = 0
 
     change(net, conv=shape)
-    compacted = check(net, BACKENDS)
+    compacted = check(net, backends=BACKENDS)
     (kept,) = compacted.net_param.layer[-1].convolution_param.kept_columns
     assert list(kept.column) == [c for c in range(18) if c >= 6]
     assert shapes(compacted) == {"conv": (4, 12)}
@@ -274,19 +136,6 @@ def test_a_net_that_would_grow_is_returned_unchanged():
     assert all(layer.folded == 0 for layer in compacted.report.layers)
 
 
-def test_means_that_differ_by_rounding_are_even():
-    pooling = "pooling_param { pool: AVE kernel_size: 3 stride: 2 }"
-    net = build(
-        data(height=8, width=8),
-        conv("conv1", "data", 40),
-        layer("Pooling", "pool", "conv1", "pool", pooling),
-        conv("conv2", "pool", 2, "kernel_size: 2"),
-    )
-    net.layer("conv1").parameters[1].data[...] = np.arange(1, 41) / 10
-    change(net, conv1=zeros_at(*range(39)))
-    assert shapes(check(net))["conv1"] == (1, 2, 3, 3)
-
-
 def test_a_packed_layer_with_frozen_connectivity_can_be_loaded():
     fields = "kernel_size: 3 group: 2"
     frozen = 'connectivity_mode: DISCONNECTED_GRPWISE top: "conv"'
@@ -310,14 +159,14 @@ def test_one_surviving_column(backend):
         w[:, 1, 2, 0] = column
 
     change(net, conv=one_column)
-    assert shapes(check(net, BACKENDS)) == {"conv": (4, 1)}
+    assert shapes(check(net, backends=BACKENDS)) == {"conv": (4, 1)}
 
 
 def test_one_by_one_kernels():
     one = "kernel_size: 1"
     net = build(data(), conv("conv1", "data", 4, one), conv("conv2", "conv1", 3, one))
     change(net, conv1=zeros_at(0, 3))
-    assert shapes(check(net, BACKENDS)) == {"conv1": (2, 2, 1, 1), "conv2": (3, 2, 1, 1)}
+    assert shapes(check(net, backends=BACKENDS)) == {"conv1": (2, 2, 1, 1), "conv2": (3, 2, 1, 1)}
 
 
 def test_conv_groups_keep_equal_numbers():
@@ -329,7 +178,7 @@ def test_conv_groups_keep_equal_numbers():
         ip("ip", "conv2", 2),
     )
     change(net, conv1=zeros_at(1, 2, 3), conv2=zeros_at(0))
-    compacted = check(net, BACKENDS)
+    compacted = check(net, backends=BACKENDS)
     after = rebuild(net, compacted)
     assert after.layer("conv1").filters == 2
     assert compacted.weights["conv1"][0].shape == (18,)  # nothing is stored for the filler
@@ -346,7 +195,7 @@ def test_conv_groups_of_the_reader_bind_the_producer():
         conv("conv2", "conv1", 4, "kernel_size: 2 group: 2"),
     )
     change(net, conv1=zeros_at(0, 1, 5))
-    compacted = check(net, BACKENDS)
+    compacted = check(net, backends=BACKENDS)
     after = rebuild(net, compacted)
     assert after.layer("conv1").filters == 4  # channels 0-2 lose two, 3-5 one: two each stay
     assert after.layer("conv2").filters == 4  # it is the output
@@ -360,7 +209,7 @@ def test_kept_columns_by_group():
         w[2:, 1, 0] = 0
 
     change(net, conv=uneven)
-    compacted = check(net, BACKENDS)
+    compacted = check(net, backends=BACKENDS)
     kept = [list(k.column) for k in compacted.net_param.layer[-1].convolution_param.kept_columns]
     assert kept == [list(range(9, 18)), [c for c in range(18) if c not in (9, 10, 11)]]
     assert shapes(compacted) == {"conv": (2 * (9 + 15),)}
@@ -384,7 +233,7 @@ def test_two_readers_must_both_let_go():
 
     # 0: constant, right holds on to it; 1: constant, right does not read it; 2: read by no one
     change(net, conv1=zeros_at(0, 1), left=channels(2), right=channels(1, 2))
-    compacted = check(net, BACKENDS)
+    compacted = check(net, backends=BACKENDS)
     assert shapes(compacted)["conv1"][0] == 2
     (reason,) = stays(compacted)["conv1"]
     assert "right" in reason and "left" not in reason
@@ -410,7 +259,7 @@ def test_flattened_pixels_leave_with_their_filter(transpose):
     expected = {"ip1": (3, 2 * pixels), "ip2": (2, 3)}
     if transpose:
         expected = {name: shape[::-1] for name, shape in expected.items()}
-    compacted = check(net, BACKENDS)
+    compacted = check(net, backends=BACKENDS)
     assert shapes(compacted) == {"conv1": (2, 2, 3, 3), **expected}
 
 
@@ -421,7 +270,7 @@ def test_a_transposed_layer_that_loses_columns_is_stored_untransposed():
         w[10:30] = 0
 
     change(net, ip=pixels)
-    compacted = check(net, BACKENDS)
+    compacted = check(net, backends=BACKENDS)
     assert shapes(compacted) == {"ip": (4, 40)}
     assert not compacted.net_param.layer[-1].inner_product_param.transpose
 
@@ -447,7 +296,7 @@ def test_mlp_with_dead_pixels_and_neurons(backend):
         w[3] = 0
 
     change(net, ip1=border, ip2=unread)
-    compacted = check(net, BACKENDS)
+    compacted = check(net, backends=BACKENDS)
     assert shapes(compacted) == {"ip1": (5, 20), "ip2": (5, 5), "ip3": (3, 5)}
     assert executed(rebuild(net, compacted)).executed == executed(net).propagated
 
@@ -466,7 +315,7 @@ def test_an_inner_product_over_another_axis_keeps_its_filters():
         w[1] = 0
 
     change(net, conv1=zeros_at(0), rows=columns)
-    compacted = check(net, BACKENDS)
+    compacted = check(net, backends=BACKENDS)
     assert shapes(compacted) == {"conv1": (3, 2, 1, 1), "rows": (4, 3), "ip": (2, 72)}
 
 
@@ -508,20 +357,9 @@ def test_sparse_conv_modes_survive():
             w[:, :, 0] = 0
 
         change(net, conv1=zeros_at(1, 2), conv2=columns)
-        compacted = check(net, BACKENDS)
+        compacted = check(net, backends=BACKENDS)
         assert shapes(compacted) == {"conv1": (2, 2, 3, 3), "conv2": (4, 12)}
         assert compacted.net_param.layer[1].convolution_param.conv_mode != 0
-
-
-def test_float32_is_folded_in_double_and_kept_single():
-    net = build(data(), conv("conv1", "data", 3), conv("conv2", "conv1", 2), dtype="float32")
-    change(net, conv1=zeros_at(0))
-    compacted = compact(net)
-    assert {blob.dtype.name for blobs in compacted.weights.values() for blob in blobs} == {
-        "float32"
-    }
-    proof = prove(net, rebuild(net, compacted))
-    assert proof.max_abs_difference < 1e-5 * proof.largest_output
 
 
 def test_a_net_that_only_lost_filters_can_be_trained_on():

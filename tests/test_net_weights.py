@@ -1,0 +1,114 @@
+"""Parameters that are shared, saved, loaded and refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from minissl import Net
+from minissl.errors import ConfigError, NonFiniteError, WeightsError
+from minissl.formats.prototxt import parse_net
+from tests.tiny_nets import make_net, net_text
+from tests.written_nets import INPUT, build, check_gradients, fill_input, ip, layer
+
+# --- shared parameters ---
+
+
+def test_parameters_shared_by_name():
+    text = (
+        INPUT
+        + ip("a", "x", "a", 5, 'param { name: "w" } param { name: "b" }')
+        + layer("TanH", "act", "a", "a")
+        + ip("b", "a", "y", 5, 'param { name: "w" } param { name: "b" }')
+        + layer("SoftmaxWithLoss", "loss", "y t", "loss")
+    )
+    net = build(text)
+    assert [p.name for p in net.parameters] == ["a.0", "a.1"]
+    assert net.layer("b").parameters[0] is net.layer("a").parameters[0]
+    fill_input(net)
+    check_gradients(net)
+
+
+def test_shared_names_need_equal_shapes():
+    text = (
+        INPUT
+        + ip("a", "x", "a", 5, 'param { name: "w" }')
+        + ip("b", "a", "y", 4, 'param { name: "w" }')
+    )
+    with pytest.raises(ConfigError, match=r"'b.0' of shape \(4, 5\) cannot share .* \(5, 5\)"):
+        build(text)
+
+
+def test_share_between_nets():
+    train = make_net(phase="TRAIN", backend="numpy")
+    before = train.layer("ip1").parameters[0].data.copy()
+    test = make_net(phase="TEST", backend="numpy", share=train, seed=5)
+    assert test.parameters == train.parameters
+    np.testing.assert_array_equal(train.layer("ip1").parameters[0].data, before)
+    train.layer("ip1").parameters[0].data[...] = 7
+    assert (test.layer("ip1").parameters[0].data == 7).all()
+
+
+def test_share_fills_only_what_is_new():
+    train = make_net(phase="TRAIN", backend="numpy")
+    larger = Net(
+        parse_net(net_text() + ip("extra", "ip2", "z")), "TRAIN", backend="numpy", share=train
+    )
+    assert larger.layer("ip2").parameters[0] is train.layer("ip2").parameters[0]
+    assert larger.layer("extra").parameters[0].data.any()
+
+
+# --- weights ---
+
+
+def test_save_and_load(tmp_path):
+    net, other = make_net(seed=1, backend="numpy"), make_net(seed=2, backend="numpy")
+    for suffix in (".caffemodel", ".safetensors", ".npz"):
+        path = tmp_path / f"net{suffix}"
+        net.save(path)
+        assert other.load(path) == ["conv1", "ip1", "ip2"]
+        for mine, theirs in zip(net.parameters, other.parameters, strict=True):
+            np.testing.assert_array_equal(mine.data, theirs.data)
+            theirs.data[...] = 0
+
+
+def test_weights_of_other_layers_stay():
+    net = make_net(backend="numpy")
+    before = net.layer("ip1").parameters[0].data.copy()
+    other = {"ip2": [np.ones((3, 6)), np.zeros(3)], "unknown": [np.ones(3)]}
+    assert net.load(other) == ["ip2"]
+    np.testing.assert_array_equal(net.layer("ip1").parameters[0].data, before)
+    assert (net.layer("ip2").parameters[0].data == 1).all()
+
+
+def test_old_shapes_are_taken():
+    """Old files hold a matrix as (1, 1, F, K) and a bias as (1, 1, 1, F)."""
+    net = make_net(backend="numpy")
+    weights = np.arange(18.0).reshape(1, 1, 3, 6)
+    net.load({"ip2": [weights, np.zeros((1, 1, 1, 3))]})
+    np.testing.assert_array_equal(net.layer("ip2").parameters[0].data, weights[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "words"),
+    [
+        ({"ip2": [np.ones((3, 6))]}, WeightsError, "layer 'ip2' has 1 blobs where the net has 2"),
+        (
+            {"ip2": [np.ones((6, 3)), np.ones(3)]},
+            WeightsError,
+            r"blob 0 of layer 'ip2' has shape \(6, 3\) where the net has \(3, 6\)",
+        ),
+        (
+            {"ip2": [np.ones((3, 6)), np.full(3, np.nan)]},
+            NonFiniteError,
+            "blob 1 of layer 'ip2' holds NaN",
+        ),
+        ({"fc8": [np.ones(3)]}, WeightsError, "holds no layer of net 'Tiny': it has fc8"),
+        ({}, WeightsError, "it has none"),
+    ],
+)
+def test_load_errors(weights, error, words):
+    net = make_net(backend="numpy")
+    with pytest.raises(error, match=words) as caught:
+        net.load(weights)
+    assert "\n" not in str(caught.value)
