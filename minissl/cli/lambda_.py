@@ -34,14 +34,7 @@ the folder already are not repeated.
 
 
 @click.command(epilog=EPILOG)
-@click.option(
-    "--solver",
-    "solver_path",
-    type=options.MODEL,
-    required=True,
-    metavar="SOLVER",
-    help="The solver, a prototxt; its decays may be 0.",
-)
+@options.solver_option("The solver, a prototxt; its decays may be 0.")
 @options.weights_option(False, "Weights that training will start from.  [default: the fillers']")
 @click.option(
     "--batches",
@@ -83,13 +76,7 @@ the folder already are not repeated.
     metavar="DIR",
     help="Folder for the trials.  [default: runs/lambda]",
 )
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a field of the solver, such as weight_decay=0.001; may be repeated.",
-)
+@options.set_option("weight_decay=0.001")
 @options.data_option
 @options.backend_option
 @options.threads_option

@@ -122,6 +122,24 @@ def model_option(function: Callable) -> Callable:
     )(function)
 
 
+def solver_option(help: str) -> Decorator:
+    """Add ``--solver``, a solver prototxt."""
+    return click.option(
+        "--solver", "solver_path", type=MODEL, required=True, metavar="SOLVER", help=help
+    )
+
+
+def set_option(example: str) -> Decorator:
+    """Add ``--set``, fields of the solver that are given other values."""
+    return click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help=f"Override a field of the solver, such as {example}; may be repeated.",
+    )
+
+
 def weights_option(required: bool, help: str) -> Decorator:
     """Add ``--weights``, a weight file or snapshot."""
     return click.option("--weights", type=FILE, required=required, metavar="FILE", help=help)

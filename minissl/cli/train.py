@@ -32,13 +32,8 @@ the iteration and saves; a second one leaves at once.
 
 
 @click.command(epilog=EPILOG)
-@click.option(
-    "--solver",
-    "solver_path",
-    type=options.MODEL,
-    required=True,
-    metavar="SOLVER",
-    help="The solver, a prototxt; its net is looked for beside it and among minissl's own models.",
+@options.solver_option(
+    "The solver, a prototxt; its net is looked for beside it and among minissl's own models."
 )
 @options.weights_option(False, "Weights to start from; zeros are frozen as connectivity_mode says.")
 @click.option(
@@ -55,13 +50,7 @@ the iteration and saves; a second one leaves at once.
     metavar="DIR",
     help="Run folder.  [default: runs/SOLVER-DATE-TIME; that of the snapshot when resuming]",
 )
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a field of the solver, such as base_lr=0.001; may be repeated.",
-)
+@options.set_option("base_lr=0.001")
 @click.option("--max-iter", type=options.POSITIVE, help="Short for --set max_iter=N.")
 @click.option(
     "--seed", type=click.IntRange(min=0), help="Of all random numbers, in place of random_seed."
