@@ -26,6 +26,8 @@ import numpy as np
 
 from minissl.backend import to_host
 from minissl.conv_modes.compressed_rows import compress, expand
+from minissl.conv_modes.micro import micro_kernel
+from minissl.conv_modes.shape import ConvShape
 from minissl.errors import ConfigError
 
 #: ``gemm_mode`` -> the ``conv_mode`` that executes the product the same way
@@ -68,6 +70,9 @@ class SparseProduct:
     For one image this is as fast as the weights can be read, and as the inputs can be picked by
     column number. So a wide matrix is divided into slabs of columns whose inputs stay in the
     first-level cache, and column numbers take 16 bits.
+
+    A batch takes the register tile of the direct sparse convolution, where the backend has it
+    (:mod:`minissl.kernels.cpu.micro.batch_product`). It is packed when the first one comes.
     """
 
     def __init__(self, w: Any, b: Any, kernels: Any):
@@ -82,11 +87,17 @@ class SparseProduct:
             for first, last in pairwise(self.bounds)
         ]
         self.b = kernels.xp.zeros(F, w.dtype) if b is None else b
+        #: width of the panels of a batch -> what multiplies them
+        self._batches: dict[int, Any] = {}
 
     def forward(self, x: Any, y: Any, relu: bool = False) -> None:
         """Compute y (N, F) from x, which holds N times K numbers; ``relu`` rectifies y."""
         F, K = self.matrix_shape
         x, y = x.reshape(-1, K), y.reshape(-1, F)
+        fast = self._batch_product(len(x))
+        if fast is not None:
+            fast.run(x, y, relu)
+            return
         multiply = self.kernels.inner_product_csr
         multiply(x[:, : self.bounds[1]], *self.slabs[0], self.b, y)
         if len(self.slabs) > 1:
@@ -98,6 +109,16 @@ class SparseProduct:
                 y += part
         if relu:
             self.kernels.relu_forward(y, 0.0, y)
+
+    def _batch_product(self, N: int) -> Any:
+        """Return what multiplies N images at once; None where the slabs do."""
+        width = micro_kernel(self.kernels, "batch_width", N, self.b.dtype)
+        if width is not None and width not in self._batches:
+            F, K = self.matrix_shape
+            shape = ConvShape(K, (1, width), F, (1, 1))
+            csr = compress(self.dense())
+            self._batches[width] = micro_kernel(self.kernels, "batch_product", shape, *csr, self.b)
+        return self._batches.get(width) if width is not None else None
 
     def dense(self) -> np.ndarray:
         """Return the weights (F, K)."""
@@ -117,8 +138,9 @@ class SparseProduct:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of values, column numbers and row pointers."""
-        return sum(int(array.nbytes) for slab in self.slabs for array in slab)
+        """Bytes of values, column numbers and row pointers, and of copies packed for batches."""
+        batches = sum(batch.nbytes for batch in self._batches.values())
+        return batches + sum(int(array.nbytes) for slab in self.slabs for array in slab)
 
 
 class SqueezedProduct:

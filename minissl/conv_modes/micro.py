@@ -11,11 +11,11 @@ from minissl.conv_modes.shape import ConvShape
 
 
 def micro_kernel(kernels: Any, name: str, *arguments: Any) -> Any:
-    """Prepare one of the register-blocked kernels of a backend; None where it has none for this.
+    """Ask the register-blocked kernels of a backend; None where it has none for this.
 
     Parameters
     ----------
-    name : {"sparse_convolution", "dense_convolution"}
+    name : {"sparse_convolution", "dense_convolution", "batch_product", "batch_width"}
         Function of :mod:`minissl.kernels.cpu.micro`.
     """
     micro = getattr(kernels, "micro", None)

@@ -6,12 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minissl import Net
+from minissl import backend as backends
 from minissl.backend import get, to_host
 from minissl.conv_modes import ConvShape
 from minissl.conv_modes.inner_product import GEMM_MODES, PRODUCTS, prepare_inner_product
 from minissl.errors import ConfigError
 from minissl.formats.prototxt import parse_net
 from minissl.kernels import reference
+from minissl.kernels.cpu import micro
 from tests.kernels.strategies import PATTERNS, sparsify
 
 
@@ -42,6 +44,51 @@ def test_modes_equal_the_reference(backend_name, mode, N, K, F, pattern, bias, s
     prepared.forward(x, y)
     assert np.allclose(y, expected, rtol=1e-12, atol=1e-12)
     assert np.array_equal(prepared.dense(), w)
+
+
+@pytest.mark.parametrize("vectors", ["generic", *(one.name for one in micro.isa.available())])
+@given(
+    N=st.sampled_from([4, 5, 8, 9, 16, 31, 32, 64, 65, 130]),
+    K=st.integers(1, 900),
+    F=st.integers(1, 40),
+    zeros=st.sampled_from([0.0, 0.5, 0.9, 0.99]),
+    relu=st.booleans(),
+    threads=st.integers(1, 2),
+    seed=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=30, deadline=None)
+def test_batches_of_any_size_equal_the_dense_product(vectors, N, K, F, zeros, relu, threads, seed):
+    rng = np.random.default_rng(seed)
+    w = np.rint(rng.uniform(-9, 9, (F, K))).astype(np.float32)
+    w[rng.random(w.shape) < zeros] = 0
+    w[:, rng.random(K) < 0.2] = 0  # inputs that nothing reads
+    x = np.rint(rng.uniform(-9, 9, (N, K))).astype(np.float32)
+    b = np.rint(rng.uniform(-9, 9, F)).astype(np.float32)
+    y = np.full((N, F), np.nan, np.float32)
+    before = backends.threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINISSL_ISA", vectors)
+        try:
+            backends.set_threads(min(threads, before))
+            prepared = prepare_inner_product("LOWERED_CSRMM", w, b, get("numba"))
+            prepared.forward(x, y, relu)
+        finally:
+            backends.set_threads(before)
+    expected = x @ w.T + b  # whole numbers: no rounding, whatever the order of the sums
+    assert np.array_equal(y, np.maximum(expected, 0) if relu else expected)
+
+
+def test_a_matrix_is_packed_once_for_each_width_of_batch():
+    w = np.eye(40, 60, dtype=np.float32)
+    packed = prepare_inner_product("LOWERED_CSRMM", w, None, get("numba"))
+    sizes = []
+    for N in (1, 30, 32, 64, 30):
+        packed.forward(np.ones((N, 60), np.float32), np.empty((N, 40), np.float32))
+        sizes.append(packed.nbytes)
+    if micro.isa.chosen() is None:
+        assert len(set(sizes)) == 1
+    else:
+        assert sizes[0] < sizes[1] == sizes[2] < sizes[3] == sizes[4]
 
 
 @given(F=st.integers(1, 20), K=st.integers(1, 20), seed=st.integers(0, 1000))

@@ -7,10 +7,13 @@ of reading the weights, from the nearest cache that holds them::
                         F K [vector_l2, _l3 or _memory]                                     N = 1
 
 Kept rows and columns (CCNMM) gather N K' inputs and scatter N F' outputs besides.
-Compressed rows gather one input for each non-zero (few images), or move all inputs into a panel.
+Compressed rows gather one input for each non-zero (few images), or move all inputs into panels, in
+which the images of a batch are the pixels of a sparse direct tile (:mod:`.direct`).
 """
 
 from __future__ import annotations
+
+import numpy as np
 
 from minissl.conv_modes.cost.lowered import panel_columns, rows_times_panels
 from minissl.conv_modes.cost.work import (
@@ -23,7 +26,12 @@ from minissl.conv_modes.cost.work import (
     is_near,
 )
 from minissl.conv_modes.inner_product import SLAB
+from minissl.conv_modes.shape import ConvShape
 from minissl.kernels.cpu.inner_product import block_rows
+from minissl.kernels.cpu.micro.batch_product import panels
+from minissl.kernels.cpu.micro.isa import Isa, chosen
+from minissl.kernels.cpu.micro.sparse_layout import channel_blocks, pixel_layout
+from minissl.kernels.cpu.micro.sparse_tile import ENTRY as PACKED_BYTES
 from minissl.kernels.cpu.sparse_product import FEW, PANEL_BYTES, WIDE
 
 #: bytes of a non-zero: its value, and its column in 16 bits
@@ -84,10 +92,38 @@ def spmdm(work: Work) -> Amounts:
         amounts["dot_row"] = F * N * slabs / T
         amounts["dot_far"] = far
         return amounts
+    amounts["product_write"] = N * F * slabs / T
+    isa = chosen() if work.itemsize == np.dtype(np.float32).itemsize else None
+    if isa is not None:
+        return {**amounts, **_tile_of_batch(isa, work)}
     wave = WIDE * max(1, PANEL_BYTES // max(1, min(K, SLAB) * WIDE * work.itemsize))
     wide = panel_columns(N)
     amounts["region"] = 2 * slabs * ceil_div(N, wave) - 1
     amounts["spread"] = K * wide / T
     amounts["csr_far"] = far
-    amounts["product_write"] = slabs * N * F / T
     return {**amounts, **rows_times_panels(work, wide, slabs * ceil_div(N, WIDE))}
+
+
+def _tile_of_batch(isa: Isa, work: Work) -> Amounts:
+    """Count what :mod:`minissl.kernels.cpu.micro.batch_product` does, and no slabs."""
+    F, K = work.shape.filters, work.shape.columns
+    N, T = work.images, work.threads
+    count, width = panels(N, isa.lanes)
+    shape = ConvShape(K, (1, width), F, (1, 1))
+    layout = pixel_layout(isa, shape)
+    assert layout is not None, "a kernel of one pixel moves nothing"
+    tile, passes = layout.tile, count * len(layout.columns) / T
+    vectors = tile.width * tile.lanes / isa.lanes
+    blocks = channel_blocks(shape, layout, max(1, *work.channels))
+    far = not is_near(work.nonzeros * PACKED_BYTES / T)
+    return {
+        "take": 0,
+        "region": 1,
+        "sparse_call": 1,
+        "sparse": work.nonzeros * vectors * passes,
+        "sparse_entry": work.nonzeros * passes,
+        "sparse_visit": F * blocks * vectors * passes,
+        "csr_far": far * work.nonzeros * passes,
+        "spread": sum(work.channels) * width * count / T,
+        "product_write": N * F / T,
+    }

@@ -7,6 +7,7 @@
 :mod:`.planes`           the input in planes with zero rows around, strides taken out
 :mod:`.sparse_tile`      register tile of the sparse convolution (DIRECT_SCONV)
 :mod:`.sparse`           its packing and its loops
+:mod:`.batch_product`    a batch times a sparse matrix, by the same tile
 :mod:`.dense_tile`       register tile of the dense convolution (LOWERED_CCNMM, DIRECT_DCONV)
 :mod:`.dense`            its packing and its loops
 :mod:`.windows`          what a convolution and its gradients read: taps, phases, offsets
@@ -28,13 +29,22 @@ from typing import Any
 import numpy as np
 
 from minissl.kernels.cpu.micro import isa
+from minissl.kernels.cpu.micro.batch_product import BatchProduct, panels
 from minissl.kernels.cpu.micro.correlation import Correlation
 from minissl.kernels.cpu.micro.dense import DenseConvolution
 from minissl.kernels.cpu.micro.sparse import SparseConvolution
 from minissl.kernels.cpu.micro.sparse_layout import MOST_BYTES, layouts
 from minissl.kernels.cpu.micro.weight_gradient import WeightGradient
+from minissl.kernels.cpu.sparse_product import FEW
 
-__all__ = ["dense_convolution", "sparse_convolution", "supports", "training_pass"]
+__all__ = [
+    "batch_product",
+    "batch_width",
+    "dense_convolution",
+    "sparse_convolution",
+    "supports",
+    "training_pass",
+]
 
 
 def sparse_convolution(
@@ -54,6 +64,29 @@ def sparse_convolution(
     if vectors is None or not ways:
         return None
     return SparseConvolution(vectors, shape, values, columns, row_start, b, ways)
+
+
+def batch_width(N: int, dtype: Any) -> int | None:
+    """Return the width of the panels of a batch; None for few images, or without vectors for it."""
+    vectors = isa.chosen() if np.dtype(dtype) == np.float32 and N >= FEW else None
+    return vectors and panels(N, vectors.lanes)[1]
+
+
+def batch_product(
+    shape: Any, values: Any, columns: Any, row_start: Any, b: Any
+) -> BatchProduct | None:
+    """Prepare a sparse matrix for batches; None where the plain kernels must do.
+
+    Parameters
+    ----------
+    shape : ConvShape
+        K channels of one row, as wide as a panel of the batch, and F filters of one pixel
+        (:mod:`minissl.kernels.cpu.micro.batch_product`).
+    values, columns, row_start, b
+        As :func:`minissl.kernels.reference.inner_product_csr` takes them.
+    """
+    vectors = _usable(shape, values.dtype)
+    return vectors and BatchProduct(vectors, shape, values, columns, row_start, b)
 
 
 def dense_convolution(

@@ -74,6 +74,13 @@ class Vectors:
         """Load a vector."""
         return self._load(address, self.type, self.bytes if aligned else FLOAT)
 
+    def prefetch(self, address: Value) -> None:
+        """Ask for the cache line at an address, which is to be read soon."""
+        pointer = ir.IntType(8).as_pointer()
+        function = self._declare("llvm.prefetch.p0i8", ir.VoidType(), [pointer, I32, I32, I32])
+        numbers = [ir.Constant(I32, number) for number in (0, 3, 1)]  # read, near, data
+        self.builder.call(function, [self.builder.inttoptr(address, pointer), *numbers])
+
     def store(self, value: Value, address: Value, aligned: bool = True) -> None:
         """Store a vector."""
         pointer = self.builder.inttoptr(address, self.type.as_pointer())

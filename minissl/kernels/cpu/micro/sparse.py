@@ -135,7 +135,7 @@ class Packed:
 
 
 @kernel
-def _fill_tile(
+def fill_tile(
     address, image, out, lanes, packed, bias, f_first, f_last, sums, zeros, sizes, flags
 ):
     """Compute one tile of pixels for some filters of a conv group, block after block of channels.
@@ -233,7 +233,7 @@ def _convolve(x, y, bias, sizes, geometry, tile, places, packed, threads, buffer
                 source = address_of(buffer) + 4 * (at + group_slot[g] * plane_size)
                 for job in range(len(rows) * len(columns)):
                     p, c = rows[job // len(columns)], columns[job % len(columns)]
-                    _fill_tile(
+                    fill_tile(
                         address,
                         source + 4 * element * (p * geometry.pitch + c[0]),
                         address_of(y) + 4 * (first * F * P * Q + p * Q + c[1]),
@@ -322,11 +322,11 @@ class SparseConvolution:
             (
                 scratch("planes", (room,), x.dtype),
                 scratch("sums", (threads * packed.chunk * tile[2] // 4,), x.dtype),
-                _ZEROS,
+                ZEROS,
             ),
             RELU if relu else 0,
         )
 
 
 #: What the first channel block adds to: as much as the largest tile holds.
-_ZEROS = aligned(np.zeros(32 * 16, np.float32))
+ZEROS = aligned(np.zeros(32 * 16, np.float32))

@@ -160,12 +160,16 @@ def over_images(isa: Isa, shape: Any) -> Layout:
     return Layout(tile, pitch, -low, row_begins, columns)
 
 
+def pixel_layout(isa: Isa, shape: Any) -> Layout | None:
+    """Lay pixels in the lanes, as is best for vectors of this length; maybe None."""
+    short = 2 * isa.lanes * 4 <= CACHE_LINE
+    return over_moved_pixels(isa, shape) if short else over_pixels(isa, shape)
+
+
 def layouts(isa: Isa, shape: Any) -> list[Layout]:
     """Return the layouts that can run a layer, pixels in the lanes first; maybe none."""
     shape = one_row(shape)
-    short = 2 * isa.lanes * 4 <= CACHE_LINE
-    pixels = over_moved_pixels(isa, shape) if short else over_pixels(isa, shape)
-    images = over_images(isa, shape)
+    pixels, images = pixel_layout(isa, shape), over_images(isa, shape)
     found = [] if pixels is None or pixels.plane_bytes(shape) > MOST_BYTES else [pixels]
     most = WORTHWHILE_BYTES if found else MOST_BYTES
     return [*found, images] if images.plane_bytes(shape) <= most else found

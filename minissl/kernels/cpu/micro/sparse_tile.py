@@ -45,6 +45,11 @@ from minissl.kernels.cpu.micro.tiles import Constant, emitted
 
 ENTRY = 8  # bytes of a non-zero: int32 offset of its input in bytes, float32 value
 LAST, RELU = 1, 2  # bits of ``flags``
+#: sums that keep the multipliers busy: two multiply-adds a cycle, each of which takes four
+LEAST_SUMS = 8
+#: such tiles walk fast through non-zeros, which may come from memory: ask for them so many bytes
+#: before they are used
+AHEAD = 2048
 
 
 class SparseTile(NamedTuple):
@@ -228,7 +233,11 @@ def _lists(
 def _walk(
     v: Vectors, tile: SparseTile, image: Value, start: Value, stop: Value, sums: list[Value]
 ) -> list[Value]:
-    """sums += value * input, over the entries from one address to another."""
+    """sums += value * input, over the entries from one address to another.
+
+    A tile of few vectors takes several entries at a time, each with sums of its own: one
+    multiply-add can't begin before the last one to the same sum has ended.
+    """
     size = v.bytes if tile.images else FLOAT
     places = [(row * tile.pitch + first) * size for row in range(tile.rows) for first in tile.at]
 
@@ -240,6 +249,23 @@ def _walk(
             for place, total in zip(places, sums, strict=True)
         ]
 
+    sets = -(-LEAST_SUMS // len(places))
+    if sets > 1:
+
+        def several(entry: Value, parts: list[Value]) -> list[Value]:
+            v.prefetch(v.add(entry, AHEAD))
+            own = [parts[i : i + len(places)] for i in range(0, len(parts), len(places))]
+            done = [one(v.add(entry, i * ENTRY), part) for i, part in enumerate(own)]
+            return [total for part in done for total in part]
+
+        size = ir.Constant(I64, sets * ENTRY)
+        rest = v.builder.srem(v.builder.sub(stop, start), size)
+        whole = v.builder.sub(stop, rest)
+        nothing = [v.zero] * (len(sums) * (sets - 1))
+        parts = v.loop(start, whole, sets * ENTRY, [*sums, *nothing], several)
+        start, sums = whole, parts[: len(places)]
+        for i in range(len(places), len(parts), len(places)):
+            sums = _plus(v, sums, parts[i : i + len(places)])
     return v.loop(start, stop, ENTRY, sums, one)
 
 
