@@ -135,9 +135,7 @@ class Packed:
 
 
 @kernel
-def fill_tile(
-    address, image, out, lanes, packed, bias, f_first, f_last, sums, zeros, sizes, flags
-):
+def fill_tile(address, image, out, lanes, packed, bias, f_first, f_last, sums, zeros, sizes, flags):
     """Compute one tile of pixels for some filters of a conv group, block after block of channels.
 
     Parameters
