@@ -408,6 +408,9 @@ def test_fused_normalizations_agree(shape, relu, bias, dtype, seed):
         given_ = x, mean, variance, 0.1, scale
         module.norm_scale_forward(*given_, offset, y, relu)
         module.norm_scale_backward(x, y, *given_[1:], d_x, d_scale, d_bias, d_x, relu)
+        apart, no_scale = np.full_like(x, np.nan), np.ones_like(scale)  # in memory of its own
+        module.norm_scale_backward(x, y, *given_[1:], d_y, no_scale, None, apart, relu)
+        assert np.array_equal(apart, d_x) and np.array_equal(no_scale, d_scale)
         module.weighted_sum(x, 1.0, d_y, 1.0, total, relu)
         d_a, d_b = d_y.copy(), np.full_like(x, np.nan)
         module.sum_relu_backward(total, d_a, d_a, d_b)

@@ -6,13 +6,26 @@ formed in the same order.
 
 A channel is read several times. Runs that were read last are still in the cache, so that every
 other pass goes through them backwards.
+
+Gradients are computed in their own memory, often that of the gradient they are made from; where it
+is another, a run is copied first. So no loop writes one array while it reads another that may be
+the same: it would not become vector code.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from minissl.kernels.cpu.jit import kernel, lane_kernel, parallel_kernel, prange, scratch, step
+from minissl.kernels.cpu.convolution import copy
+from minissl.kernels.cpu.jit import (
+    fused_kernel,
+    kernel,
+    lane_kernel,
+    parallel_kernel,
+    prange,
+    scratch,
+    step,
+)
 
 
 @lane_kernel
@@ -50,11 +63,11 @@ def normalize(v, center, inverse, y):
         y[i] = (v[i] - center) * inverse
 
 
-@kernel
-def normalize_gradient(v, center, slope, common, inverse, d_y, d_v):
-    """d_v = (d_y - common - slope * (v - center)) * inverse, along one run."""
+@fused_kernel
+def normalize_gradient(v, center, slope, common, inverse, d_v):
+    """d_v = (d_v - common - slope * (v - center)) * inverse, along one run."""
     for i in range(v.size):
-        d_v[i] = (d_y[i] - common - slope * (v[i] - center)) * inverse
+        d_v[i] = (d_v[i] - common - slope * (v[i] - center)) * inverse
 
 
 @kernel
@@ -88,7 +101,7 @@ def _normalize(x, mean, variance, eps, one, y):
 
 
 @parallel_kernel
-def _normalize_backward(x, mean, variance, eps, one, d_y, d_x):
+def _normalize_backward(x, mean, variance, eps, one, d_y, in_place, d_x):
     N, C, S = x.shape
     for c in prange(C):
         inverse = one / np.sqrt(variance[c] + eps)
@@ -99,8 +112,10 @@ def _normalize_backward(x, mean, variance, eps, one, d_y, d_x):
             product += lane_product(x[n, c], mean[c], d_y[n, c])
         common = x.dtype.type(total / (N * S))
         slope = x.dtype.type(product / (N * S)) * inverse * inverse
-        for n in range(N):
-            normalize_gradient(x[n, c], mean[c], slope, common, inverse, d_y[n, c], d_x[n, c])
+        for n in range(N - 1, -1, -1):
+            if not in_place:
+                copy(d_y[n, c], d_x[n, c])
+            normalize_gradient(x[n, c], mean[c], slope, common, inverse, d_x[n, c])
 
 
 @kernel
@@ -117,23 +132,22 @@ def affine_run(v, center, inverse, factor, offset, relu, y):
 
 
 @lane_kernel
-def rectified_sums(v, center, y, d_y, relu, d_v):
-    """Gradient behind the rectifier, to ``d_v``; its sum, and that of it times v - center."""
+def rectified_sums(v, center, y, relu, d_v):
+    """Take ``d_v`` back through the rectifier; return its sum, and that of it times v - center."""
     zero = v.dtype.type(0)
     total = zero
     product = zero
     if relu:
         for i in range(v.size):
-            gradient = d_y[i] if y[i] > 0 else zero
+            gradient = d_v[i]
+            gradient = gradient if y[i] > 0 else zero
             d_v[i] = gradient
             total += gradient
             product += (v[i] - center) * gradient
     else:
         for i in range(v.size):
-            gradient = d_y[i]
-            d_v[i] = gradient
-            total += gradient
-            product += (v[i] - center) * gradient
+            total += d_v[i]
+            product += (v[i] - center) * d_v[i]
     return total, product
 
 
@@ -148,7 +162,7 @@ def _norm_scale(x, mean, variance, eps, one, scale, bias, relu, y):
 
 @parallel_kernel
 def _norm_scale_backward(
-    x, y, mean, variance, eps, one, scale, relu, d_y, d_scale, d_bias, has_bias, d_x
+    x, y, mean, variance, eps, one, scale, relu, d_y, in_place, d_scale, d_bias, has_bias, d_x
 ):
     N, C, S = x.shape
     for c in prange(C):
@@ -156,7 +170,9 @@ def _norm_scale_backward(
         total = 0.0
         product = 0.0
         for n in range(N):
-            sums = rectified_sums(x[n, c], mean[c], y[n, c], d_y[n, c], relu, d_x[n, c])
+            if not in_place:
+                copy(d_y[n, c], d_x[n, c])
+            sums = rectified_sums(x[n, c], mean[c], y[n, c], relu, d_x[n, c])
             total += sums[0]
             product += sums[1]
         if has_bias:
@@ -166,7 +182,7 @@ def _norm_scale_backward(
         slope = x.dtype.type(product / (N * S)) * inverse * inverse
         factor = scale[c] * inverse
         for n in range(N - 1, -1, -1):
-            normalize_gradient(x[n, c], mean[c], slope, common, factor, d_x[n, c], d_x[n, c])
+            normalize_gradient(x[n, c], mean[c], slope, common, factor, d_x[n, c])
 
 
 @parallel_kernel
@@ -223,7 +239,8 @@ def batch_norm_forward(x, mean, variance, eps, y) -> None:
 def batch_norm_backward(x, mean, variance, eps, d_y, d_x) -> None:
     """Gradient of batch normalization; see the reference."""
     x, d_y, number = np.ascontiguousarray(x), np.ascontiguousarray(d_y), x.dtype.type
-    _normalize_backward(x, mean, variance, number(eps), number(1), d_y, d_x)
+    in_place = np.may_share_memory(d_y, d_x)
+    _normalize_backward(x, mean, variance, number(eps), number(1), d_y, in_place, d_x)
 
 
 def channel_scale(x, scale, bias, y) -> None:
@@ -266,5 +283,5 @@ def norm_scale_backward(
     x, y, d_y = (np.ascontiguousarray(a) for a in (x, y, d_y))
     _norm_scale_backward(
         x, y, mean, variance, number(eps), number(1), scale, bool(relu),
-        d_y, d_scale, d_bias if has_bias else d_scale, has_bias, d_x,
+        d_y, np.may_share_memory(d_y, d_x), d_scale, d_bias if has_bias else d_scale, has_bias, d_x,
     )  # fmt: skip
