@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import Any
 
@@ -10,6 +11,19 @@ from minissl.formats.fused_types import plain_layers
 from minissl.formats.upgrade import upgraded
 
 PHASES = ("TRAIN", "TEST")
+#: layers whose weights a file keeps by the layer's name
+WITH_WEIGHTS = (
+    "BatchNorm",
+    "Bias",
+    "Convolution",
+    "Deconvolution",
+    "Embed",
+    "InnerProduct",
+    "PReLU",
+    "Scale",
+)
+
+log = logging.getLogger("minissl")
 
 
 def select_layers(net: Any, phase: str, level: int = 0, stages: tuple[str, ...] = ()) -> list[Any]:
@@ -17,7 +31,8 @@ def select_layers(net: Any, phase: str, level: int = 0, stages: tuple[str, ...] 
 
     A layer with ``include`` rules stays when any of them is met; one with ``exclude`` rules stays
     when none is; a layer may not have both. Caffe's older forms are upgraded first, and SkimCaffe's
-    fused layers become their parts.
+    fused layers become their parts. Where two layers have one name, as both losses of Caffe's
+    autoencoder have, those without weights get one of their own.
     """
     net = upgraded(net, f"net '{net.name}'")
     chosen = []
@@ -34,7 +49,35 @@ def select_layers(net: Any, phase: str, level: int = 0, stages: tuple[str, ...] 
             copy = type(layer)()
             copy.CopyFrom(layer)
             chosen += plain_layers(copy)
+    _tell_apart(chosen, phase)
     return chosen
+
+
+def _tell_apart(layers: list[Any], phase: str) -> None:
+    """Rename layers without weights, in place, where their name is taken: ``loss_2``."""
+    count = Counter(layer.name for layer in layers)
+    taken = set(count)
+    seen: set[str] = set()
+    kept = {layer.name for layer in layers if layer.type in WITH_WEIGHTS}
+    for layer in layers:
+        name = layer.name
+        if count[name] == 1 or layer.type in WITH_WEIGHTS:
+            continue
+        if name not in seen and name not in kept:
+            seen.add(name)
+            continue
+        number = 2
+        while f"{name}_{number}" in taken:
+            number += 1
+        layer.name = f"{name}_{number}"
+        taken.add(layer.name)
+        log.info(
+            "two layers of phase %s are named '%s'; the %s is '%s' here",
+            phase,
+            name,
+            layer.type,
+            layer.name,
+        )
 
 
 def _meets(rule: Any, phase: str, level: int, stages: tuple[str, ...]) -> bool:
@@ -112,7 +155,7 @@ def _split_name(layers: list[Any], source: tuple[int, int]) -> str:
 
 
 def check_names(layers: list[Any], phase: str) -> None:
-    """See that no two layers have one name.
+    """See that no two layers have one name, after those without weights were told apart.
 
     Raises
     ------

@@ -12,6 +12,7 @@ from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
+from minissl import graph
 from minissl.formats import proto
 from minissl.formats.fused_types import plain_layers
 
@@ -112,17 +113,25 @@ def lint_solver(
 
 def _duplicate_names(net: NetParameter) -> Iterator[Finding]:
     """Two layers of one name are fine in different phases, as the usual pair of Data layers."""
-    seen: dict[str, set[int]] = {}
+    seen: dict[tuple[str, bool], set[int]] = {}  # by name, and whether it has weights
     for layer in net.layer:
         phases = _phases(layer)
-        if seen.get(layer.name, set()) & phases:
+        learns = layer.type in graph.WITH_WEIGHTS
+        if seen.get((layer.name, True), set()) & phases and learns:
             yield Finding(
                 "error",
                 f"layer '{layer.name}'",
                 "Another layer of the same phase has this name.",
                 "Weights are matched by name, so give each layer its own.",
             )
-        seen[layer.name] = seen.get(layer.name, set()) | phases
+        elif any(seen.get((layer.name, either), set()) & phases for either in (True, False)):
+            yield Finding(
+                "warning",
+                f"layer '{layer.name}'",
+                "Another layer of the same phase has this name.",
+                "One of the two gets a name with a number; give each layer its own.",
+            )
+        seen[layer.name, learns] = seen.get((layer.name, learns), set()) | phases
 
 
 def _phases(layer: LayerParameter) -> set[int]:

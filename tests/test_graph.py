@@ -57,6 +57,19 @@ def test_the_net_is_not_changed():
     assert net.SerializeToString() == before
 
 
+def test_layers_of_one_name_are_told_apart():
+    """Both losses of Caffe's MNIST autoencoder are named 'loss'; weights stay with their name."""
+    text = """
+    layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" }
+    layer { name: "ip" type: "ReLU" bottom: "ip" top: "ip" }
+    layer { name: "loss" type: "SigmoidCrossEntropyLoss" bottom: "ip" bottom: "data" top: "a" }
+    layer { name: "loss_2" type: "Sigmoid" bottom: "ip" top: "p" }
+    layer { name: "loss" type: "EuclideanLoss" bottom: "p" bottom: "data" top: "b" }
+    """
+    layers = graph.select_layers(parse_net(text), "TRAIN")
+    assert [layer.name for layer in layers] == ["ip", "ip_2", "loss", "loss_2", "loss_3"]
+
+
 FAN_OUT = """
 layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
 layer { name: "act" type: "ReLU" bottom: "x" top: "x" }

@@ -55,7 +55,7 @@ def test_a_clean_net_and_solver_give_no_finding() -> None:
     ("old", "new", "severity", "where", "message"),
     [
         ('"ip1" type', '"conv1" type', "error", "layer 'conv1'", "Another layer of the same phase"),
-        ("phase: TEST } }", "phase: TRAIN } }", "error", "layer 'data'", "Another layer"),
+        ("phase: TEST } }", "phase: TRAIN } }", "warning", "layer 'data'", "Another layer"),
         (
             '"Accuracy"',
             '"Acuracy"',

@@ -43,7 +43,10 @@ def test_levels_and_stages():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (INPUT + INPUT.replace('"x"', '"y"').replace('"t"', '"u"'), "two layers of phase TRAIN"),
+        (
+            INPUT + layer("PReLU", "p", "x", "y") + layer("PReLU", "p", "y", "z"),
+            "two layers of phase TRAIN are named 'p'; rename one, weights are matched by name",
+        ),
         (INPUT + layer("SoftmaxWithLoss", "l", "x", "l"), "'l'.* has 1 bottoms where 2 belong"),
         (INPUT + layer("Softmax", "s", "x", "x"), "cannot compute in place"),
         (INPUT + layer("Softmx", "s", "x", "y"), "did you mean 'Softmax'"),
