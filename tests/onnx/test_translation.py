@@ -213,6 +213,73 @@ def test_slices_and_parts():
     assert net.outputs == ["y"]  # what was cut off is silenced
 
 
+def test_shortcuts_without_weights():
+    """x[:, :, ::2, ::2] with zeros for the new channels: the shortcuts of many CIFAR ResNets."""
+    nodes = [("Slice", ["x", "s", "e", "a", "two"], ["half"]), ("Pad", ["half", "pads"], ["y"])]
+    constants = [
+        tensor("s", [0, 0], np.int64),
+        tensor("e", [2**62, 2**62], np.int64),
+        tensor("a", [2, 3], np.int64),
+        tensor("two", [2, 2], np.int64),
+        tensor("pads", [0, 2, 0, 0, 0, 1, 0, 0], np.int64),
+    ]
+    made = same_as_arrays(nodes, constants)
+    assert types(made) == ["Pooling", "Convolution"]
+    half, wider = made.net_param.layer[1:]
+    assert half.pooling_param.stride_h == 2 and half.pooling_param.kernel_size == 1
+    assert wider.convolution_param.num_output == 6
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_steps_and_zeros_around(data):
+    start = [data.draw(st.integers(0, 2)) for _ in range(2)]
+    steps = [data.draw(st.integers(1, 4)) for _ in range(2)]
+    around = [data.draw(st.integers(0, 3)) for _ in range(4)]
+    pads = [0, 0, *around[:2], 0, 0, *around[2:]]
+    nodes = [
+        ("Slice", ["x", "s", "e", "a", "by"], ["part"]),
+        ("Pad", ["part", "pads"], ["padded"]),
+        ("Relu", ["padded"], ["y"]),
+    ]
+    constants = [
+        tensor("s", start, np.int64),
+        tensor("e", [7, 5], np.int64),
+        tensor("a", [2, 3], np.int64),
+        tensor("by", steps, np.int64),
+        tensor("pads", pads, np.int64),
+    ]
+    same_as_arrays(nodes, constants, shape=(1, 2, 7, 6))
+
+
+def test_padding_by_nothing_leaves_no_layer():
+    """avg_pool2d of opset 9 pads by 0 first."""
+    nodes = [("Pad", ["x"], ["p"], {"pads": [0] * 8}), ("Relu", ["p"], ["y"])]
+    assert types(same_as_arrays(nodes, opset=9)) == ["ReLU"]
+
+
+@pytest.mark.parametrize(
+    ("pads", "mode", "value"),
+    [
+        ([1, 0, 0, 0] * 2, "constant", 0.0),
+        ([0, 0, 1, 1] * 2, "reflect", 0.0),
+        ([0, 0, 1, 1] * 2, "constant", 1.0),
+        ([0, 0, -1, 0] * 2, "constant", 0.0),
+    ],
+)
+def test_padding_by_anything_else_is_refused(pads, mode, value):
+    settings_ = {"pads": pads, "mode": mode, "value": value}
+    with pytest.raises(Inexpressible, match=r"\(Pad\): Caffe pads images with zeros"):
+        made_of([("Pad", ["x"], ["y"], settings_)], opset=9)
+
+
+def test_steps_over_images_or_channels_are_refused():
+    constants = [tensor("s", [0], np.int64), tensor("e", [3], np.int64)]
+    constants += [tensor("a", [1], np.int64), tensor("by", [2], np.int64)]
+    with pytest.raises(Inexpressible, match="Caffe takes each n-th pixel of an image"):
+        made_of([("Slice", ["x", "s", "e", "a", "by"], ["y"])], constants)
+
+
 def test_the_shape_of_a_value_is_a_constant():
     """x.view(x.size(0), -1), as PyTorch exports it."""
     nodes = [

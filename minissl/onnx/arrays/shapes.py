@@ -87,13 +87,19 @@ def _identity(a: Attributes, x: np.ndarray) -> np.ndarray:
     return x
 
 
-@operator("Pad")
-def _pad(a: Attributes, x: Any, pads: Any = None, value: Any = None, axes: Any = None) -> Any:
+def pad_widths(a: Attributes, rank: int, pads: Any, axes: Any = None) -> list[tuple[int, int]]:
+    """Return (before, behind) for each axis; settings are attributes before opset 11."""
     amounts: Any = a.get("pads", a.get("paddings")) if pads is None else pads.tolist()
-    axes = range(x.ndim) if axes is None else [axis % x.ndim for axis in axes.tolist()]
-    widths = [(0, 0)] * x.ndim
+    axes = range(rank) if axes is None else [axis % rank for axis in axes.tolist()]
+    widths = [(0, 0)] * rank
     for i, axis in enumerate(axes):
         widths[axis] = amounts[i], amounts[i + len(amounts) // 2]
+    return widths
+
+
+@operator("Pad")
+def _pad(a: Attributes, x: Any, pads: Any = None, value: Any = None, axes: Any = None) -> Any:
+    widths = pad_widths(a, x.ndim, pads, axes)
     cut = tuple(
         slice(max(0, -before), length - max(0, -behind))
         for (before, behind), length in zip(widths, x.shape, strict=True)

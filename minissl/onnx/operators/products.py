@@ -1,4 +1,4 @@
-"""Operators that multiply by weights, as layers: convolutions and inner products.
+"""Operators that multiply by weights, as layers: convolutions, inner products; and Pad.
 
 Dimensions: N images, C channels, L samples of a signal, F filters, K inputs of a product.
 """
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from minissl.onnx.arrays.shapes import pad_widths
 from minissl.onnx.arrays.windows import window_settings
 from minissl.onnx.graph import Node
 from minissl.onnx.operators.shapes import reshape
@@ -26,7 +27,8 @@ def _conv(t: Translation, node: Node) -> None:
         return
     if len(shape) != 4 or w.ndim != 4:
         raise Inexpressible(f"{node}: Caffe convolves images, not blobs of shape {shape}.")
-    _convolution(t, node, x, w, b, window_settings(node.attributes, shape[2:], w.shape[2:]))
+    settings = window_settings(node.attributes, shape[2:], w.shape[2:])
+    _convolution(t, node, x, w, b, settings, groups=node.attributes.get("group", 1))
 
 
 def _conv_of_signals(t: Translation, node: Node, x: str, w: np.ndarray, b: Any) -> None:
@@ -36,17 +38,24 @@ def _conv_of_signals(t: Translation, node: Node, x: str, w: np.ndarray, b: Any) 
     image = reshape(t, node, x, (*shape[:2], 1, shape[2]))
     w = w[:, :, None, :]
     settings = w.shape[2:], [1, s], [1, d], [0, before, 0, behind]
-    y = _convolution(t, node, image, w, b, settings, tops=())
+    groups = node.attributes.get("group", 1)
+    y = _convolution(t, node, image, w, b, settings, (), groups)
     N, F, _, L = t.shape(y)
     reshape(t, node, y, (N, F, L), node.outputs[:1])
 
 
 def _convolution(
-    t: Translation, node: Node, x: str, w: Any, b: Any, settings: Any, tops: Any = None
+    t: Translation,
+    node: Node,
+    x: str,
+    w: Any,
+    b: Any,
+    settings: Any,
+    tops: Any = None,
+    groups: int = 1,
 ) -> str:
     """Add a convolution of images; unequal padding becomes zeros in the kernel."""
     _, stride, dilation, pads = settings
-    groups = node.attributes.get("group", 1)
     w, pad = _even_padding(node, w, pads, dilation)
     fields: dict[str, Any] = {
         "num_output": w.shape[0],
@@ -96,6 +105,35 @@ def _two(name: str, values: Any, usual: int | None = None) -> dict[str, Any]:
         return {} if h == usual else {name: [h]}
     short = name.removesuffix("_size")
     return {f"{short}_h": h, f"{short}_w": w}
+
+
+@operator("Pad")
+def _pad(t: Translation, node: Node) -> None:
+    """Put zeros around an image, or before and behind its channels, by a 1 x 1 convolution.
+
+    Its matrix is the identity, with rows of zeros for the new channels.
+    """
+    x, value = t.blob(node, 0), t.constant(node, 2)
+    shape, a = t.shape(x), node.attributes
+    widths = pad_widths(a, len(shape), t.constant(node, 1), t.constant(node, 3))
+    if not any(before or behind for before, behind in widths):
+        t.alias(node, x)
+        return
+    fill = a.get("value", 0) if value is None else value.reshape(-1)[0]
+    zeros = a.get("mode", "constant") == "constant" and fill == 0
+    if not zeros or len(shape) != 4 or widths[0] != (0, 0) or min(map(min, widths)) < 0:
+        raise Inexpressible(f"{node}: Caffe pads images with zeros and nothing else.")
+    C, (before, behind) = shape[1], widths[1]
+    if before or behind:
+        F = before + C + behind
+        if F * C > MAX_PADDED:
+            raise Inexpressible(f"{node}: its padding {widths} is out of range.")
+        w, groups = np.eye(F, C, -before, dtype=np.float32).reshape(F, C, 1, 1), 1
+    else:
+        w, groups = np.ones((C, 1, 1, 1), np.float32), C
+    (top, bottom), (left, right) = widths[2:]
+    settings = [1, 1], [1, 1], [1, 1], [top, left, bottom, right]
+    _convolution(t, node, x, w, None, settings, groups=groups)
 
 
 @operator("ConvTranspose")

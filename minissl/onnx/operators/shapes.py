@@ -139,18 +139,32 @@ def _slice(t: Translation, node: Node) -> None:
         one.indices(length)
         for one, length in zip(slices(node.attributes, len(shape), *given), shape, strict=True)
     ]
-    cut = [axis for axis, r in enumerate(ranges) if r != (0, shape[axis], 1)]
+    cut = [axis for axis, r in enumerate(ranges) if r[:2] != (0, shape[axis])]
+    steps = [step for _, _, step in ranges]
+    strided = any(step != 1 for step in steps)
+    if strided and (len(shape) != 4 or steps[:2] != [1, 1] or min(steps) < 1):
+        raise Inexpressible(f"{node}: Caffe takes each n-th pixel of an image, not steps {steps}.")
     for axis in cut:
-        start, stop, step = ranges[axis]
-        if step != 1 or stop <= start:
-            raise Inexpressible(f"{node}: Caffe cuts blobs into parts, without steps.")
-        kept = node.outputs[0] if axis == cut[-1] else f"{node.outputs[0]}_axis_{axis}"
+        start, stop, _ = ranges[axis]
+        if stop <= start:
+            raise Inexpressible(f"{node}: Caffe has no empty blobs, but takes {start} to {stop}.")
+        last = axis == cut[-1] and not strided
+        kept = node.outputs[0] if last else f"{node.outputs[0]}_axis_{axis}"
         bounds = [(0, start, ""), (start, stop, kept), (stop, shape[axis], "")]
         there = [bound for bound in bounds if bound[0] < bound[1]]
         points = [low for low, _, _ in there[1:]]
         _sliced(t, node, x, axis, points, [name for _, _, name in there])
         x = t.named(kept)
-    if not cut:
+    if strided:  # windows of one pixel
+        fields = {"kernel_size": 1, "stride_h": steps[2], "stride_w": steps[3]}
+        t.layer(
+            node,
+            "Pooling",
+            [x],
+            node.outputs[:1],
+            pooling_param={**fields, "round_mode": "FLOOR"},
+        )
+    elif not cut:
         t.alias(node, x)
 
 
