@@ -15,6 +15,7 @@ PyTorch is needed for reading and writing: ``pip install 'minissl[torch]'``.
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,9 +76,10 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as reason:  # pickle, zip and torch answer damage with many kinds
-        what = str(reason).splitlines()[0][:200] if str(reason) else type(reason).__name__
+        refused = re.search(r"GLOBAL ([\w.]{1,100})", str(reason))  # the first class in the pickle
+        what = f" ({refused[1]})" if refused else ""
         raise WeightsError(
-            f"{path} holds more than tensors, or is damaged ({what}); save it again with "
+            f"{path} holds more than tensors{what}, or is damaged; save it again with "
             "torch.save(model.state_dict(), path)."
         ) from None
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):

@@ -181,8 +181,15 @@ def test_hostile_and_damaged_files_are_refused(tmp_path, write):
     write(path)
     with pytest.raises(WeightsError) as caught:
         read_state_dict(path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
+    assert "can still be loaded" not in str(caught.value)  # torch's advice is to trust the file
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_whole_model_is_told_apart(tmp_path):
+    _module(tmp_path / "a.pt")
+    with pytest.raises(WeightsError, match=r"holds more than tensors \(torch\.nn\."):
+        read_state_dict(tmp_path / "a.pt")
 
 
 def test_a_checkpoint_with_more_around_it(tmp_path):
