@@ -17,8 +17,8 @@ from minissl.models import imagenet
 from minissl.summary import summarize
 from tests.published_sizes import SIZES, cifar_resnet
 
-#: size in bytes of the weight file that the community shares, 4 a number and text: as NVIDIA's guide
-#: for jetson-inference, Caffe's log of reading it, and the index of Collective Knowledge tell
+#: size in bytes of the weight file that the community shares, 4 a number and text: as NVIDIA has it
+#: in a guide to jetson-inference, Caffe in its log, and the index of Collective Knowledge
 FILE_SIZES = {"googlenet": 53_533_754, "vgg16": 553_432_081, "resnet50": 102_462_397}
 #: (C, H, W) of some blobs, from the tables of the papers
 SHAPES = {
