@@ -13,6 +13,7 @@ from minissl.recipes.measuring import COMPACT_WEIGHTS, NET, Network
 from minissl.recipes.reproduce import BASELINE, RESULT
 from minissl.recipes.row_stages import figures_of
 from minissl.recipes.speed_experiments import SPEED
+from minissl.recipes.training import WEIGHTS
 
 #: images of 10,000 that may change sides on a machine that rounds otherwise
 ERROR_TOLERANCE = 3e-4
@@ -82,11 +83,14 @@ def check(
     dense = folder / BASELINE / f"{BASELINE}_net.prototxt"
     checked = []
     for row in result["rows"]:
-        if row["key"] == BASELINE:
-            continue  # its weights are not kept: they are large, and only where the others start
         own = folder / row["key"]
+        net, weights = own / NET, own / COMPACT_WEIGHTS
+        if row["key"] == BASELINE:
+            net, weights = dense, own / WEIGHTS
+            if not weights.exists():
+                continue  # large ones are not kept
         options = {"backend": backend, "data": {"source": source}}
-        network = Network(row["name"], own / NET, own / COMPACT_WEIGHTS, options)
+        network = Network(row["name"], net, weights, options)
         found = figures_of(network, dense, result["fast"])
         wrong = [*_structure(row, found), *([] if data else _error(row, found))]
         checked.append(

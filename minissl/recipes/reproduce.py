@@ -38,11 +38,13 @@ from minissl.recipes.experiments import BASELINE, Experiment
 from minissl.recipes.measuring import COMPACT_WEIGHTS, NET, dense_flop, sizes_of
 from minissl.recipes.row_stages import RowStages, stage_name
 from minissl.recipes.stages import Done, Finished, Only, Stage, Watcher
-from minissl.recipes.training import LOG
+from minissl.recipes.training import LOG, WEIGHTS
 
 RESULT = "result.json"
 #: the experiment's file, as it was when it ran
 FILE = "experiment.toml"
+#: bytes of dense weights that are kept too: they can be tested, and others may start from them
+SMALL = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -280,6 +282,8 @@ class Reproduction:
             if key != BASELINE:
                 for name in (NET, COMPACT_WEIGHTS):
                     shutil.copy(stage[f"{key}-compact"].folder / name, target / name)
+            elif (stage[key].folder / WEIGHTS).stat().st_size <= SMALL:
+                shutil.copy(stage[key].folder / WEIGHTS, target / WEIGHTS)
         text = self.experiment.file.read_bytes()
         with atomic_write(self.out / FILE) as file:
             file.write(text)

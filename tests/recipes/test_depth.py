@@ -107,7 +107,7 @@ def test_the_table_tells_it(finished):
 
 def test_it_can_be_checked_and_drawn(finished, tmp_path):
     folder, result = finished
-    assert [row["wrong"] for row in check(folder / "out", "numpy")] == [[]]
+    assert [row["wrong"] for row in check(folder / "out", "numpy")] == [[], []]
     paths = reproduce.write(result, folder / "work", tmp_path)
     drawn = {path.stem for path in paths if path.suffix == ".png"}
     assert drawn == {"error-and-layers", "layers-left", "short-error"}

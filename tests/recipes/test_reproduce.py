@@ -7,6 +7,7 @@ import pytest
 from minissl.errors import ConfigError, WeightsError
 from minissl.formats.prototxt import read_solver
 from minissl.formats.weights import read_weights, write_weights
+from minissl.recipes import reproduce
 from minissl.recipes.checking import check, read_result
 from minissl.recipes.experiment_files import read
 from minissl.recipes.reproduce import Reproduction, speed_ups
@@ -173,6 +174,7 @@ def test_what_is_kept_can_be_run_again(finished):
         "baseline_net.prototxt",
         "baseline_solver.prototxt",
         "baseline_log.jsonl",
+        "weights.caffemodel",
     }
     assert {path.name for path in (out / "digits2").iterdir()} == {
         *(
@@ -229,14 +231,21 @@ def test_speed_ups_are_ratios():
 
 
 def test_a_result_says_what_its_weights_do(finished):
-    (checked,) = check(finished[0] / "out", "numpy")
-    row = row_of(finished[1])
-    assert checked["ok"] and checked["wrong"] == []
-    assert checked["error"] == pytest.approx(row["error"]) and checked["name"] == "Digits 2"
+    for checked, row in zip(check(finished[0] / "out", "numpy"), finished[1]["rows"], strict=True):
+        assert checked["ok"] and checked["wrong"] == []
+        assert checked["error"] == pytest.approx(row["error"]) and checked["name"] == row["name"]
+
+
+def test_a_large_dense_network_is_neither_kept_nor_tested(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "SMALL", 1000)
+    folder = shutil.copytree(finished[0], tmp_path / "again")
+    recipe(folder).run("x")
+    assert not (folder / "out" / "baseline" / "weights.caffemodel").exists()
+    assert [one["name"] for one in check(folder / "out", "numpy")] == ["Digits 2"]
 
 
 def test_another_data_set_is_tested_and_not_compared(finished):
-    (checked,) = check(finished[0] / "out", "numpy", "mnist-small/validation")
+    checked = check(finished[0] / "out", "numpy", "mnist-small/validation")[1]
     assert checked["ok"] and checked["data"] == "mnist-small/validation"
     assert checked["error"] != checked["recorded_error"]
 
@@ -258,7 +267,7 @@ def test_a_changed_figure_is_found(copied, change, said):
     result = json.loads(path.read_text())
     change(row_of(result))
     path.write_text(json.dumps(result))
-    (checked,) = check(copied, "numpy")
+    checked = check(copied, "numpy")[1]
     assert not checked["ok"] and any(said in sentence for sentence in checked["wrong"])
 
 
@@ -267,7 +276,7 @@ def test_changed_weights_are_found(copied):
     weights = read_weights(path)
     weights["ip1"][0] = np.roll(weights["ip1"][0], 1, axis=0)
     write_weights(path, weights, "Digits", {"conv1": "Convolution", "ip1": "InnerProduct"})
-    (checked,) = check(copied, "numpy")
+    checked = check(copied, "numpy")[1]
     assert any("the error is" in sentence for sentence in checked["wrong"])
 
 
