@@ -228,6 +228,11 @@ class Net:
             blob.deferred = None
 
     @property
+    def inputs(self) -> list[str]:
+        """Names of the blobs of Input layers, which :meth:`forward` is given."""
+        return [name for x in self.layers if x.type_name == "Input" for name in x.param.top]
+
+    @property
     def fused(self) -> dict[str, str]:
         """The layers that run within the step of another: {"relu1": "conv1", ...}."""
         return {layer.name: step.layer.name for step in self.steps for layer in step.layers[1:]}

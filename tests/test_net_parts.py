@@ -9,6 +9,7 @@ import pytest
 
 from minissl import Net, models
 from minissl.errors import ConfigError
+from minissl.formats.prototxt import read_net
 from tests.conftest import needs_compiler
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "examples" / "analysis.ipynb"
@@ -30,6 +31,14 @@ def test_params_are_the_parameters_by_layer(net):
     assert list(net.params) == ["conv1", "conv2", "ip1", "ip2"]
     assert net.params["conv2"][0] is net.layer("conv2").parameters[0]
     assert net.params["conv2"][0].data.shape == (50, 20, 5, 5)
+
+
+def test_inputs_and_outputs_are_names(net):
+    assert (net.inputs, net.outputs) == ([], ["loss"])  # of Data layers the net reads by itself
+    param = read_net(models.path("caffenet_deploy.prototxt"))
+    del param.layer[2:]
+    deployed = Net(param)
+    assert (deployed.inputs, deployed.outputs) == (["data"], [param.layer[1].top[0]])
 
 
 def test_a_part_computes_what_the_whole_does(net):
