@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minissl.conv_modes import MODES, ConvShape
@@ -131,6 +131,10 @@ def test_no_direct_mode_without_vectors(monkeypatch):
     assert direct.ccnmm(work) == lowered.ccnmm(work)
 
 
+#: a batch in two chunks, of which a GEMM of the average would be a small one
+SMALL_CHUNKS = ConvShape(6, (6, 14), 8, (3, 5), pad=(2, 2))
+
+
 @st.composite
 def layers(draw):
     groups = draw(st.integers(1, 3))
@@ -154,6 +158,7 @@ def is_sound(amounts):
     return known and all(np.isfinite(units) and units >= 0 for units in amounts.values())
 
 
+@example((SMALL_CHUNKS, ones(SMALL_CHUNKS)), 14, 2)
 @given(layers(), st.integers(1, 40), st.integers(1, 5))
 def test_units_of_any_convolution(layer, images, threads):
     shape, w = layer

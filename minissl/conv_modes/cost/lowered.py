@@ -55,7 +55,7 @@ def _dense(work: Work, B: int, rows: Sequence[int], columns: Sequence[int]) -> A
             continue
         amounts["gemm_call"] += chunks
         lowered += K * n
-        if kept * K * ceil_div(n, chunks) <= SMALL_GEMM:
+        if kept * K * min(B, work.images) * work.pixels <= SMALL_GEMM:  # of a whole chunk
             amounts["gemm_small"] += kept * K * n
             continue
         width = chunks * padded(ceil_div(n, chunks), GEMM_COLUMNS)
