@@ -83,6 +83,9 @@ def spmdm(work: Work) -> Amounts:
     """Cost of SPMDM: slab after slab of columns, the non-zeros of each on all threads."""
     F, K = work.shape.filters, work.shape.columns
     N, T = work.images, work.threads
+    isa = chosen() if work.itemsize == np.dtype(np.float32).itemsize else None
+    if isa is not None and N >= FEW:
+        return _tile_of_batch(isa, work)
     slabs = ceil_div(K, SLAB)
     far = 0 if is_near(work.nonzeros * ENTRY_BYTES / T) else work.nonzeros / T
     amounts: Amounts = {"call": 1, "take": 2 * N * F * (slabs - 1)}
@@ -92,15 +95,12 @@ def spmdm(work: Work) -> Amounts:
         amounts["dot_row"] = F * N * slabs / T
         amounts["dot_far"] = far
         return amounts
-    amounts["product_write"] = N * F * slabs / T
-    isa = chosen() if work.itemsize == np.dtype(np.float32).itemsize else None
-    if isa is not None:
-        return {**amounts, **_tile_of_batch(isa, work)}
     wave = WIDE * max(1, PANEL_BYTES // max(1, min(K, SLAB) * WIDE * work.itemsize))
     wide = panel_columns(N)
     amounts["region"] = 2 * slabs * ceil_div(N, wave) - 1
     amounts["spread"] = K * wide / T
     amounts["csr_far"] = far
+    amounts["product_write"] = slabs * N * F / T
     return {**amounts, **rows_times_panels(work, wide, slabs * ceil_div(N, WIDE))}
 
 
@@ -117,7 +117,7 @@ def _tile_of_batch(isa: Isa, work: Work) -> Amounts:
     blocks = channel_blocks(shape, layout, max(1, *work.channels))
     far = not is_near(work.nonzeros * PACKED_BYTES / T)
     return {
-        "take": 0,
+        "call": 1,
         "region": 1,
         "sparse_call": 1,
         "sparse": work.nonzeros * vectors * passes,
