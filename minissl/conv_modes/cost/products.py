@@ -28,7 +28,7 @@ from minissl.conv_modes.cost.work import (
 from minissl.conv_modes.inner_product import SLAB
 from minissl.conv_modes.shape import ConvShape
 from minissl.kernels.cpu.inner_product import block_rows
-from minissl.kernels.cpu.micro.batch_product import panels
+from minissl.kernels.cpu.micro.batch_product import panel_images
 from minissl.kernels.cpu.micro.isa import Isa, chosen
 from minissl.kernels.cpu.micro.sparse_layout import channel_blocks, pixel_layout
 from minissl.kernels.cpu.micro.sparse_tile import ENTRY as PACKED_BYTES
@@ -108,7 +108,8 @@ def _tile_of_batch(isa: Isa, work: Work) -> Amounts:
     """Count what :mod:`minissl.kernels.cpu.micro.batch_product` does, and no slabs."""
     F, K = work.shape.filters, work.shape.columns
     N, T = work.images, work.threads
-    count, width = panels(N, isa.lanes)
+    width = panel_images(N, isa.lanes)
+    count = ceil_div(N, width)
     shape = ConvShape(K, (1, width), F, (1, 1))
     layout = pixel_layout(isa, shape)
     assert layout is not None, "a kernel of one pixel moves nothing"

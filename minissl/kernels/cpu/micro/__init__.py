@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from minissl.kernels.cpu.micro import isa
-from minissl.kernels.cpu.micro.batch_product import BatchProduct, panels
+from minissl.kernels.cpu.micro.batch_product import BatchProduct, panel_images
 from minissl.kernels.cpu.micro.correlation import Correlation
 from minissl.kernels.cpu.micro.dense import DenseConvolution
 from minissl.kernels.cpu.micro.sparse import SparseConvolution
@@ -69,7 +69,7 @@ def sparse_convolution(
 def batch_width(N: int, dtype: Any) -> int | None:
     """Return the width of the panels of a batch; None for few images, or without vectors for it."""
     vectors = isa.chosen() if np.dtype(dtype) == np.float32 and N >= FEW else None
-    return vectors and panels(N, vectors.lanes)[1]
+    return vectors and panel_images(N, vectors.lanes)
 
 
 def batch_product(

@@ -36,12 +36,11 @@ WIDE = 64
 TURNED = 16
 
 
-def panels(N: int, lanes: int) -> tuple[int, int]:
-    """Return into how many panels a batch is divided, and their width: whole vectors."""
-    count = -(-N // WIDE)
-    images = -(-N // count)
+def panel_images(N: int, lanes: int) -> int:
+    """Return how many images each panel of a batch has room for: whole vectors, equal panels."""
+    images = -(-N // -(-N // WIDE))
     lanes = min(lanes, 8) if N <= 8 else lanes
-    return count, -(-images // lanes) * lanes
+    return -(-images // lanes) * lanes
 
 
 class BatchProduct:
