@@ -4,7 +4,9 @@
 
 A case is a layer, a batch and a number of threads. The pick is right when its measured time is
 within 5 % of the shortest measured time. The modes of a case are interleaved, round after round in
-one process, and the minimum of each is taken; rounds go on for modes that may still be the fastest.
+one process; rounds go on for modes that may still be the fastest. Each time is the median of the
+rounds, as a multiple of a product that runs just before and after, since the clock of a machine
+that others use too may change from one mode to the next.
 
 Layers: LeNet with random dense weights; LeNet and CaffeNet with the weights of matrix files, in
 folders ``lenet/*`` and ``alexnet/*`` of --matrices, each with files coo_LAYER.weight; and those of
@@ -15,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,10 +29,13 @@ from minissl import machine as machines
 from minissl.conv_modes import ConvShape, prepare
 from minissl.conv_modes.auto import Choice, predict, predict_inner_product, product_shape
 from minissl.conv_modes.inner_product import prepare_inner_product
+from minissl.machine.probes import Pace
 
 TOLERANCE = 0.05
 #: modes slower than this many times the fastest are not measured again
 HOPELESS = 1.8
+#: seconds of a turn of a mode, of which the shortest run counts
+TURN = 1e-3
 
 LENET = {
     "conv1": ConvShape(1, (28, 28), 20, (5, 5)),
@@ -99,7 +103,7 @@ def main() -> None:
     parser.add_argument("--net", nargs=2, action="append", default=[], metavar=("MODEL", "WEIGHTS"))
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--layer", help="only layers whose name contains this")
     parser.add_argument("--json", type=Path, help="write the result there, too")
     options = parser.parse_args()
@@ -167,36 +171,27 @@ def measure(layer: Layer, images: int, threads: int, rounds: int) -> Case:
     y = np.empty((images, s.filters, *s.output), np.float32)
     b = np.ones(s.filters, np.float32)
     packed = {mode: layer.pack(mode, b, kernels) for mode in choice.seconds}
-    best = dict.fromkeys(packed, np.inf)
+    times: dict[str, list[float]] = {mode: [] for mode in packed}
+    middle = dict.fromkeys(packed, 0.0)
     with backends.single_threaded_blas():
+        pace = Pace()
         for one in packed.values():
             one.forward(x, y)
         for number in range(rounds):
-            limit = min(best.values()) * HOPELESS
+            limit = min(middle.values()) * HOPELESS
             for mode, one in packed.items():
-                if number < 2 or best[mode] < limit:
-                    best[mode] = min(best[mode], shortest(one, x, y))
+                if number < 3 or middle[mode] < limit:
+                    times[mode].append(pace.times(lambda one=one: one.forward(x, y), TURN))
+                    middle[mode] = float(np.median(times[mode]))
     return Case(
         layer.name,
         images,
         threads,
         choice.mode,
-        min(best, key=lambda mode: best[mode]),
+        min(middle, key=lambda mode: middle[mode]),
         {mode: 1e3 * seconds for mode, seconds in choice.seconds.items()},
-        {mode: 1e3 * seconds for mode, seconds in best.items()},
+        {mode: 1e3 * pace.fastest * times for mode, times in middle.items()},
     )
-
-
-def shortest(packed: Any, x: np.ndarray, y: np.ndarray) -> float:
-    """Return the shortest time of some runs; a sample takes two milliseconds at least."""
-    best, begin = np.inf, time.perf_counter()
-    while True:
-        start = time.perf_counter()
-        packed.forward(x, y)
-        end = time.perf_counter()
-        best = min(best, end - start)
-        if end - begin > 2e-3:
-            return best
 
 
 def show(case: Case) -> None:

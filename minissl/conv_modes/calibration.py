@@ -7,7 +7,10 @@ mode. All equations are solved together for the constants that are not negative 
 
     minimize over c >= 0   sum over samples of (sum_t units_t c_t / time - 1)^2
 
-Times are minima of several runs, so a disturbance of the machine would have to last to matter.
+A machine that others use too may be half as fast for seconds or minutes, longer than a sample
+takes. So a sample is timed beside a product that always is the same
+(:class:`~minissl.machine.probes.Pace`), in turns, and what counts is how many times as long as that
+it took.
 """
 
 from __future__ import annotations
@@ -31,14 +34,16 @@ from minissl.machine.store import machine_key
 #: (zero rows, zero columns, zeros among the rest) of the weights of a sample
 Zeros = tuple[float, float, float]
 
-SCATTERED: tuple[Zeros, ...] = ((0, 0, 0.7), (0, 0, 0.9), (0, 0.1, 0.97))
-STRUCTURED: tuple[Zeros, ...] = ((0.3, 0.7, 0), (0.1, 0.85, 0.2), (0, 0.5, 0))
+SCATTERED: tuple[Zeros, ...] = ((0, 0, 0.7), (0, 0, 0.9), (0, 0.1, 0.97), (0, 0, 0))
+STRUCTURED: tuple[Zeros, ...] = ((0.3, 0.7, 0), (0.1, 0.85, 0.2), (0, 0.5, 0), (0.7, 0.9, 0))
 
 #: Convolutions between LeNet's and AlexNet's size: every kind of kernel, stride, group and width.
 CONVOLUTIONS = (
     ConvShape(1, (28, 28), 16, (5, 5)),
     ConvShape(1, (24, 24), 4, (5, 5)),
     ConvShape(4, (12, 12), 12, (5, 5)),
+    ConvShape(6, (10, 10), 24, (3, 3)),
+    ConvShape(16, (8, 8), 32, (5, 5)),
     ConvShape(12, (14, 14), 40, (5, 5)),
     ConvShape(3, (32, 32), 32, (5, 5), pad=(2, 2)),
     ConvShape(3, (115, 115), 64, (11, 11), stride=(4, 4)),
@@ -66,12 +71,14 @@ INNER_PRODUCTS = (
 INNER_PRODUCT_BATCHES = (1, 8, 32)
 #: a batch is left out where its dense product has more multiply-adds than this
 MOST_MULTIPLY_ADDS = 0.6e9
-#: How often all samples are run, each time for so many seconds and so many runs at the most. What
+#: How often all samples are run, each time for so many seconds and so many turns at the most. What
 #: disturbs one pass is gone in the next.
-PASSES, SECONDS, MOST = 2, 0.012, 30
+PASSES, SECONDS, MOST = 3, 0.008, 30
+#: Seconds of a turn, of which the shortest run counts: what is small stays in the caches meanwhile.
+TURN = 1e-4
 #: A sample counts less when it is slower than the model says by more than the first share, since
 #: something may have disturbed it, or faster by more than the second, which nothing can pretend.
-DISTURBED, TYPICAL = 0.07, 0.1
+DISTURBED, TYPICAL = 0.15, 0.1
 ITERATIONS = 8
 #: as how many samples the constants of one thread count among those of several
 PULL = 2.0
@@ -101,12 +108,12 @@ class Sample(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """What a sample needed in one mode."""
+    """What a sample needed in one mode: seconds, or multiples of another time."""
 
     sample: Sample
     mode: str
     amounts: Amounts
-    seconds: float
+    time: float
 
 
 def samples() -> Iterator[Sample]:
@@ -140,7 +147,9 @@ def calibrate(tick: Callable[[], Any] | None = None) -> Machine:
     try:
         for threads in counts:
             backends.set_threads(threads)
-            timings = shortest([measure(chosen, threads, tick) for _ in range(PASSES)])
+            pace = probes.Pace()
+            passes = [measure(chosen, threads, pace, tick) for _ in range(PASSES)]
+            timings = [one._replace(time=one.time * pace.fastest) for one in middle(passes)]
             constants[threads], errors[threads] = fit(timings, constants.get(1))
             rates[threads] = probes.rates()
     finally:
@@ -155,9 +164,15 @@ def steps(threads: int) -> int:
 
 
 def measure(
-    chosen: Sequence[Sample], threads: int, tick: Callable[[], Any] | None = None
+    chosen: Sequence[Sample],
+    threads: int,
+    pace: probes.Pace,
+    tick: Callable[[], Any] | None = None,
 ) -> list[Timing]:
-    """Time samples in every mode, LOWERED_GEMM only once for each layer and batch."""
+    """Time samples in every mode, LOWERED_GEMM only once for each layer and batch.
+
+    The times are multiples of the product of ``pace``.
+    """
     kernels = backends.get("numba")
     timings = []
     dense_done = set()
@@ -171,24 +186,26 @@ def measure(
                     continue
                 if mode in DENSE:
                     dense_done.add((sample._replace(zeros=(0, 0, 0)), mode))
-                seconds = _time(sample, mode, w, kernels)
-                timings.append(Timing(sample, mode, amounts, seconds))
+                timings.append(Timing(sample, mode, amounts, _time(sample, mode, w, kernels, pace)))
             if tick:
                 tick()
     return timings
 
 
-def shortest(passes: Sequence[Sequence[Timing]]) -> list[Timing]:
-    """Keep of several passes over the same samples the shortest time of each."""
-    return [min(of_one, key=lambda one: one.seconds) for of_one in zip(*passes, strict=True)]
+def middle(passes: Sequence[Sequence[Timing]]) -> list[Timing]:
+    """Keep of several passes over the same samples the middle time of each."""
+    return [
+        sorted(of_one, key=lambda one: one.time)[len(of_one) // 2]
+        for of_one in zip(*passes, strict=True)
+    ]
 
 
 #: modes whose time does not depend on zeros
 DENSE = ("LOWERED_GEMM", "DIRECT_DCONV")
 
 
-def _time(sample: Sample, mode: str, w: np.ndarray, kernels: Any) -> float:
-    """Return the shortest time of several runs, in seconds."""
+def _time(sample: Sample, mode: str, w: np.ndarray, kernels: Any, pace: probes.Pace) -> float:
+    """Return how many times as long as the product of ``pace`` a run takes: the median of turns."""
     s = sample.shape
     x = np.random.default_rng(1).random((sample.images, s.channels, *s.size), np.float32)
     y = np.empty((sample.images, s.filters, *s.output), np.float32)
@@ -199,13 +216,11 @@ def _time(sample: Sample, mode: str, w: np.ndarray, kernels: Any) -> float:
     else:
         packed = prepare(mode, s, w, b, kernels)
     packed.forward(x, y)
-    best, runs = np.inf, 0
+    ratios: list[float] = []
     end = time.perf_counter() + SECONDS
-    while runs < 2 or (runs < MOST and time.perf_counter() < end):
-        start = time.perf_counter()
-        packed.forward(x, y)
-        best, runs = min(best, time.perf_counter() - start), runs + 1
-    return best
+    while len(ratios) < 2 or (len(ratios) < MOST and time.perf_counter() < end):
+        ratios.append(pace.times(lambda: packed.forward(x, y), TURN))
+    return float(np.median(ratios))
 
 
 def fit(
@@ -235,7 +250,7 @@ def fit(
 
     terms = sorted({term for timing in timings for term in timing.amounts})
     units = np.array([[t.amounts.get(term, 0.0) for term in terms] for t in timings])
-    nanoseconds = np.array([1e9 * t.seconds for t in timings])
+    nanoseconds = np.array([1e9 * t.time for t in timings])
     relative = units / nanoseconds[:, None]
     if expected:
         known = [i for i, term in enumerate(terms) if expected.get(term) and term not in STARTING]

@@ -59,9 +59,49 @@ def region_us() -> float:
     return 1e6 * statistics.median(times)
 
 
-def shortest(run: Callable[[], Any], seconds: float = 0.1, fewest: int = 3) -> float:
-    """Return the shortest time of several runs, after one to compile and to warm up."""
-    run()
+class Pace:
+    """How fast the machine is at the moment, told by a product that always is the same.
+
+    The product has no time of its own worth knowing; two moments are compared by it. Each thread
+    multiplies matrices that stay in its second-level cache.
+
+    Attributes
+    ----------
+    fastest : float
+        The shortest time so far, in seconds.
+    """
+
+    SIZE = 96
+
+    def __init__(self) -> None:
+        self._a = np.ones((self.SIZE, self.SIZE), np.float32)
+        self._c = np.empty((backends.threads(), self.SIZE, self.SIZE), np.float32)
+        self.fastest = np.inf
+        for _ in range(3):
+            self._now()
+
+    def times(self, run: Callable[[], Any], turn: float) -> float:
+        """Return how many times as long as the product a run takes at the same moment.
+
+        The product runs before and after a turn of so many seconds, whose shortest run counts.
+        """
+        before = self._now()
+        seconds = shortest(run, turn, 1)
+        return seconds / (0.5 * (before + self._now()))
+
+    def _now(self) -> float:
+        """Return how long the product takes now: the shorter of two runs, in seconds."""
+        now = np.inf
+        for _ in range(2):
+            start = time.perf_counter()
+            _multiply(self._a, self._a, self._c)
+            now = min(now, time.perf_counter() - start)
+        self.fastest = min(self.fastest, now)
+        return now
+
+
+def shortest(run: Callable[[], Any], seconds: float = 0.1, fewest: int = 4) -> float:
+    """Return the shortest time of several runs; the first may compile, or warm up."""
     best, runs, end = np.inf, 0, time.perf_counter() + seconds
     while runs < fewest or time.perf_counter() < end:
         start = time.perf_counter()

@@ -9,8 +9,9 @@ from minissl import backend
 from minissl import machine as machines
 from minissl.conv_modes import ConvShape, calibration
 from minissl.conv_modes.auto import product_shape
-from minissl.conv_modes.calibration import Sample, Timing, fit, shortest
+from minissl.conv_modes.calibration import Sample, Timing, fit, middle
 from minissl.conv_modes.cost import CONVOLUTION, Work
+from minissl.machine import probes
 
 KNOWN = {"call": 2000.0, "gemm": 0.02, "lower": 0.3}
 SMALL = [
@@ -37,8 +38,8 @@ def test_known_constants_are_found():
 
 def test_disturbed_samples_count_less():
     some = timings(noise=0.02)
-    some[3] = some[3]._replace(seconds=20 * some[3].seconds)
-    some[7] = some[7]._replace(seconds=9 * some[7].seconds)
+    some[3] = some[3]._replace(time=20 * some[3].time)
+    some[7] = some[7]._replace(time=9 * some[7].time)
     constants, error = fit(some)
     assert constants == pytest.approx(KNOWN, rel=0.05) and error < 0.02
 
@@ -53,13 +54,13 @@ def test_more_threads_are_drawn_to_what_is_expected():
     assert fit(twice, KNOWN)[0]["call"] == pytest.approx(9000, rel=0.02)
 
 
-def test_of_several_passes_the_shortest_counts():
-    first, second = timings(noise=0.5, seed=1), timings(noise=0.5, seed=1)
-    second = [one._replace(seconds=one.seconds * (0.5 + i % 2)) for i, one in enumerate(second)]
-    kept = shortest([first, second])
-    assert [one.seconds for one in kept] == [
-        min(a.seconds, b.seconds) for a, b in zip(first, second, strict=True)
-    ]
+def test_of_several_passes_the_middle_counts():
+    passes = [timings(noise=0.5, seed=seed) for seed in (1, 1, 1)]
+    factors = [(0.5, 1, 4), (2, 0.1, 1), (1, 7, 0.3)]
+    for number, one in enumerate(passes):
+        one[:] = [t._replace(time=t.time * factors[i % 3][number]) for i, t in enumerate(one)]
+    expected = [one.time for one in timings(noise=0.5, seed=1)]
+    assert [one.time for one in middle(passes)] == pytest.approx(expected)
 
 
 def test_samples_have_the_zeros_that_they_say():
@@ -80,11 +81,11 @@ def test_every_mode_is_among_the_samples():
 
 def test_measuring_times_dense_modes_once():
     both = [SMALL[0], SMALL[0]._replace(zeros=(0, 0, 0.9))]
-    found = calibration.measure(both, 1)
+    found = calibration.measure(both, 1, probes.Pace())
     modes = [one.mode for one in found]
     assert modes.count("LOWERED_GEMM") == 1 and modes.count("LOWERED_CSRMM") == 2
     assert set(modes) <= set(CONVOLUTION)
-    assert all(one.seconds > 0 for one in found)
+    assert all(one.time > 0 for one in found)
 
 
 def test_a_calibration_is_kept_and_used(monkeypatch, tmp_path):

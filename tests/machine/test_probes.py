@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
+import pytest
+
 from minissl import backend
 from minissl.machine import penalties, probes
 
@@ -15,8 +18,6 @@ def test_rates_are_positive():
 
 
 def test_reading_adds_up_what_is_there():
-    import numpy as np
-
     data, sums = np.arange(12, dtype=np.float32).reshape(2, 6), np.empty(2, np.float32)
     probes._read(data, sums)
     assert sums.tolist() == [15, 51]
@@ -25,7 +26,17 @@ def test_reading_adds_up_what_is_there():
 def test_the_shortest_run_counts():
     calls = []
     assert probes.shortest(lambda: calls.append(1), seconds=0, fewest=5) >= 0
-    assert len(calls) == 6  # one warms up
+    assert len(calls) == 5
+
+
+def test_a_pace_compares_a_run_with_the_machine_at_that_moment(monkeypatch):
+    clock = iter(np.cumsum([0.0, 2.0, 1.0, 2.0] * 50))  # each product takes 2
+    pace = probes.Pace()
+    pace.fastest = np.inf
+    monkeypatch.setattr(probes.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(probes, "shortest", lambda run, seconds, fewest: 6.0)
+    assert pace.times(lambda: None, 0.1) == pytest.approx(3.0)
+    assert pace.fastest == pytest.approx(2.0)
 
 
 def test_threads_of_blas_are_restored():

@@ -11,7 +11,7 @@ A sparse tile meets every non-zero of a filter, with pixels or images in its lan
     nnz x vectors x tiles x N / T  [sparse]  +  nnz x tiles x N / T  [sparse_entry]  +  planes
 
 where the planes that the tile reads are made first, and the sums of a filter are loaded and stored
-once for each block of channels [sparse_visit].
+once for each block of channels [sparse_visit], and put out at last [sparse_write].
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def ccnmm(work: Work) -> Amounts:
     isa = _vectors(work)
     if isa is None:
         return lowered.ccnmm(work)
-    amounts, efficiency = _tiles(isa, work, work.rows, work.columns)
+    amounts, efficiency = _tiles(isa, work, work.rows, work.columns, work.channels)
     return amounts if efficiency >= LEAST_PACKED else lowered.ccnmm(work)
 
 
@@ -46,10 +46,11 @@ def dconv(work: Work) -> Amounts | None:
     isa, s = _vectors(work), work.shape
     if isa is None:
         return None
-    amounts, efficiency = _tiles(isa, work, [s.rows] * s.groups, [s.columns] * s.groups)
+    channels = [s.channels // s.groups] * s.groups
+    every = [s.rows] * s.groups, [s.columns] * s.groups, channels
+    amounts, efficiency = _tiles(isa, work, *every)
     if efficiency >= LEAST_DENSE:
         return amounts
-    channels = [s.channels // s.groups] * s.groups
     return _single_weights(isa, work, s.filters * s.columns, channels)
 
 
@@ -69,7 +70,7 @@ def _vectors(work: Work) -> Isa | None:
 
 
 def _tiles(
-    isa: Isa, work: Work, rows: Sequence[int], columns: Sequence[int]
+    isa: Isa, work: Work, rows: Sequence[int], columns: Sequence[int], channels: Sequence[int]
 ) -> tuple[Amounts, float]:
     """Count vector operations of dense tiles; return the share that is wanted as well."""
     s = one_row(work.shape)
@@ -86,6 +87,7 @@ def _tiles(
     lines = P * work.images / work.threads  # output rows
     removed = s.filters - sum(rows)
     amounts = {
+        **work.far("tile_blob", sum(channels)),
         "call": 1,
         "region": 1,
         "tile": inner * inside * lines,
@@ -125,7 +127,8 @@ def _single_weights(isa: Isa, work: Work, nonzeros: int, channels: Sequence[int]
     N, T = work.images, work.threads
     first = sparse_layout.together(N, isa.lanes, cycles.get("sparse"), cycles.get("images"))
     units = {"images": ceil_div(first, isa.lanes), "sparse": N - first}
-    amounts: Amounts = {"call": 1, "region": sum(0 < n < T for n in units.values())}
+    amounts: Amounts = {**work.far("sparse_blob", sum(channels)), "call": 1}
+    amounts["region"] = sum(0 < n < T for n in units.values())
     amounts["sparse_call"] = sum(n > 0 for n in units.values())
     for name, layout in layouts.items():
         if not units[name]:
@@ -134,7 +137,9 @@ def _single_weights(isa: Isa, work: Work, nonzeros: int, channels: Sequence[int]
         vectors = tile.rows * tile.width * tile.lanes / isa.lanes
         amounts[name] = nonzeros * vectors * passes
         amounts[f"{name}_entry"] = nonzeros * passes
-        amounts[f"{name}_visit"] = s.filters * blocks[name] * vectors * passes
+        outputs = s.filters * vectors * passes
+        amounts[f"{name}_visit"] = blocks[name] * outputs
+        amounts[f"{name}_write"] = outputs
         size = extent(s)[1] * layout.pitch * layout.element
         amounts[f"{name}_plane"] = sum(planes) * size * units[name] / T
     return amounts

@@ -49,6 +49,7 @@ def _dense(work: Work, B: int, rows: Sequence[int], columns: Sequence[int]) -> A
     images = min(work.images, chunks * B)  # of the busiest thread
     n = images * work.pixels
     amounts = Amounts(call=1, gemm_call=0, gemm=0, gemm_small=0, gemm_weight=0, gemm_pack=0)
+    amounts.update(work.far("lower_blob", sum(work.channels)))
     lowered = 0
     for kept, K in zip(rows, columns, strict=True):
         if kept == 0 or K == 0:
@@ -110,6 +111,7 @@ def csrmm(work: Work) -> Amounts:
     tasks = chunks * s.groups * panels * ceil_div(TASKS, panels)
     moved = s.groups * K * n / T
     return {
+        **work.far("lower_blob", s.channels),
         "call": 1,
         "region": 2 * chunks * s.groups,
         "panel" if is_near(K * per_chunk * work.itemsize) else "panel_far": moved,

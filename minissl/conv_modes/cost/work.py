@@ -9,6 +9,7 @@ import numpy as np
 
 from minissl.backend import to_host
 from minissl.conv_modes.shape import ConvShape
+from minissl.machine.caches import second_level_bytes
 
 #: term -> units on the busiest thread
 Amounts = dict[str, float]
@@ -73,6 +74,15 @@ class Work:
         """Weights that are not zero."""
         return int(self.row_nonzeros.sum())
 
+    def far(self, term: str, channels: int) -> Amounts:
+        """Count what is read and written, where images and outputs are beyond the L2 caches."""
+        s = self.shape
+        H, W = s.size
+        images = self.images / self.threads  # of each thread
+        whole = images * (s.channels * H * W + s.filters * self.pixels)
+        used = images * (channels * H * W + s.filters * self.pixels)
+        return {} if is_near(whole * self.itemsize) else {term: used}
+
     def busiest(self, tasks: int) -> int:
         """Return how many of some equal tasks the busiest thread has."""
         return ceil_div(tasks, self.threads)
@@ -89,12 +99,13 @@ def padded(n: int, to: int) -> int:
 
 
 def is_near(size: float) -> bool:
-    """Whether some bytes stay in a second-level cache, of which 1 MB is common."""
+    """Whether some bytes stay in the second-level cache of a core."""
     return size <= L2_BYTES
 
 
-#: Bytes of common caches, and how many rows and columns of C a register tile of GEMM holds.
-L1_BYTES, L2_BYTES, L3_BYTES = 32 * 1024, 1024 * 1024, 24 * 1024 * 1024
+#: Bytes of caches, the second level as this machine has it, and how many rows and columns of C a
+#: register tile of GEMM holds.
+L1_BYTES, L2_BYTES, L3_BYTES = 32 * 1024, second_level_bytes(), 24 * 1024 * 1024
 GEMM_ROWS, GEMM_COLUMNS = 4, 16
 #: OpenBLAS packs nothing for products of up to so many multiply-adds; with transposed weights, as
 #: inner products have them, only where there are no more than so many outputs.
