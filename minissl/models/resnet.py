@@ -13,8 +13,11 @@ convolutions where the shape changes, nothing elsewhere::
               |                               |
               +------- x, or shortcut(x) -----+
 
-Each convolution has no bias and is followed by BatchNorm and Scale. A network has 6n + 1
-convolutions on its main path and one inner product; the two shortcuts do not count.
+Each convolution has no bias and is followed by BatchNorm and Scale. The statistics that BatchNorm
+keeps for testing reach back some 20 batches; the default, 1,000 batches, is too far while the rate
+of learning is high: ResNet-20 then tests at 11 % where the statistics of the batches give 76 %.
+A network has 6n + 1 convolutions on its main path and one inner product; the two shortcuts do not
+count.
 
 To learn the depth (section 3.1 of the SSL paper) all weights of a convolution between the ends of a
 shortcut are one group: group Lasso then removes whole layers, and the shortcut carries on. conv1,
@@ -76,6 +79,7 @@ layer {{
   type: "BatchNorm"
   bottom: "{name}"
   top: "{name}"
+  batch_norm_param {{ moving_average_fraction: 0.95 }}
 }}
 layer {{
   name: "{name}_scale"
