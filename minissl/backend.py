@@ -189,38 +189,59 @@ def blas_pools() -> Any:
 
 @contextmanager
 def blas_threads(count: int) -> Iterator[None]:
-    """Let BLAS use so many threads for a while, then restore it.
-
-    A library that has this number already is left alone: asking takes much less time than setting.
-    """
-    before = [(library, library.num_threads) for library in blas_pools().lib_controllers]
-    changed = [(library, threads) for library, threads in before if threads != count]
+    """Let BLAS use so many threads for a while, then restore it."""
+    changed = _limit_blas(count)
     try:
-        for library, _ in changed:
-            library.set_num_threads(count)
         yield
     finally:
-        for library, threads in changed:
-            library.set_num_threads(threads)
+        _restore_blas(changed)
 
 
-_inside = False
-
-
-@contextmanager
-def single_threaded_blas() -> Iterator[None]:
-    """Keep BLAS to one thread for a while, then restore it.
+def single_threaded_blas() -> _SingleThreadedBlas:
+    """Keep BLAS to one thread inside a ``with``, then restore it.
 
     The kernels are parallel themselves and call BLAS from each of their threads; a BLAS with
     threads of its own would fight them, and would make results depend on the number of threads.
     """
-    global _inside
-    if _inside:
-        yield
-        return
-    _inside = True
-    try:
-        with blas_threads(1):
-            yield
-    finally:
-        _inside = False
+    return _BLAS
+
+
+class _SingleThreadedBlas:
+    """One for the process: whoever comes first limits BLAS, and restores it when leaving.
+
+    Each forward pass of a network enters it, so that a generator would be felt.
+    """
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.changed: list[tuple[Any, int]] = []
+
+    def __enter__(self) -> None:
+        self.depth += 1
+        if self.depth == 1:
+            self.changed = _limit_blas(1)
+
+    def __exit__(self, *error: object) -> None:
+        self.depth -= 1
+        if self.depth == 0:
+            _restore_blas(self.changed)
+
+
+_BLAS = _SingleThreadedBlas()
+
+
+def _limit_blas(count: int) -> list[tuple[Any, int]]:
+    """Let BLAS use so many threads; return the libraries that had another number, and which.
+
+    A library that has this number already is left alone: asking takes much less time than setting.
+    """
+    libraries = blas_pools().lib_controllers
+    changed = [(one, now) for one in libraries if (now := one.num_threads) != count]
+    for library, _ in changed:
+        library.set_num_threads(count)
+    return changed
+
+
+def _restore_blas(changed: list[tuple[Any, int]]) -> None:
+    for library, threads in changed:
+        library.set_num_threads(threads)
