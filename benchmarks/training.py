@@ -167,7 +167,7 @@ def ours(name: str, options: Any) -> Any:
     from minissl.data import load
 
     _, source, batch, _, _ = NETS[name]
-    load(source, "train")  # into memory, as for the peer
+    images = load(source, "train")  # in memory before, as for the peer
     backend.set_threads(options.threads)
     solver: list[Any] = []
 
@@ -176,6 +176,7 @@ def ours(name: str, options: Any) -> Any:
             data = {"source": source, "batch_size": batch}
             solver.append(Solver(solver_param(name), data=data))
         solver[0].step()
+        assert len(images) > 0  # the solver shares them
 
     return step
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -90,6 +91,9 @@ class Dataset:
 def load(name: str, split: str, folder: str | Path | None = None) -> Dataset:
     """Load one split of a data set that is on this machine.
 
+    What somebody still has is not read again: a mean, a network in phase TRAIN and another one
+    share the same memory.
+
     Parameters
     ----------
     name : {"mnist", "fashion-mnist", "cifar10", "mnist-small"}
@@ -120,10 +124,24 @@ def load(name: str, split: str, folder: str | Path | None = None) -> Dataset:
     DataError
         The name or split is unknown, or a file is missing or damaged.
     """
-    entry, validation = find_source(name)
+    find_source(name)
     if split not in SPLITS:
         raise DataError(f"unknown split '{split}' of data set '{name}'; use train or test")
-    images, labels = _read(entry, "train" if validation else split, folder)
+    root = data_folder() if folder is None else Path(folder)
+    key = name, split, root.absolute()
+    dataset = _loaded.get(key)
+    if dataset is None:
+        dataset = _loaded[key] = _load(name, split, root)
+    return dataset
+
+
+#: what somebody has
+_loaded: WeakValueDictionary[tuple[str, str, Path], Dataset] = WeakValueDictionary()
+
+
+def _load(name: str, split: str, root: Path) -> Dataset:
+    entry, validation = find_source(name)
+    images, labels = _read(entry, "train" if validation else split, root)
     if validation:
         first = len(images) - len(images) // entry.held_out
         part = slice(first) if split == "train" else slice(first, None)
@@ -131,9 +149,8 @@ def load(name: str, split: str, folder: str | Path | None = None) -> Dataset:
     return Dataset(name, split, images, labels, entry.classes)
 
 
-def _read(entry: Entry, split: str, folder: str | Path | None) -> tuple[np.ndarray, np.ndarray]:
+def _read(entry: Entry, split: str, root: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read the files of one split, and see that the images have the shape of the data set."""
-    root = data_folder() if folder is None else Path(folder)
     if entry.name == "mnist-small":
         images, labels = _read_idx_pair(SMALL_FOLDER, entry, split)
     elif entry.name == "cifar10":

@@ -62,6 +62,17 @@ def test_idx_pair(data_folder, split, count):
     assert not dataset.images.flags.writeable
 
 
+def test_what_somebody_has_is_not_read_again(data_folder):
+    mine = load("cifar10", "train", data_folder)
+    assert load("cifar10", "train", data_folder) is mine
+    assert load("cifar10", "test", data_folder) is not mine
+    (data_folder / "cifar-10-batches-bin" / "data_batch_1.bin").write_bytes(b"")
+    assert load("cifar10", "train", data_folder) is mine
+    del mine
+    with pytest.raises(DataError):
+        load("cifar10", "train", data_folder)
+
+
 def test_compressed_files_will_do(data_folder):
     before = load("mnist", "test")
     for name in IDX_FILES["test"]:
