@@ -45,6 +45,7 @@ from minissl.kernels.cpu.inner_product import (
     inner_product_backward_weights,
     inner_product_forward,
 )
+from minissl.kernels.cpu.labels import label_loss, label_loss_backward, read_labels
 from minissl.kernels.cpu.lowering import col2im, im2col, lower_columns
 from minissl.kernels.cpu.normalization import lrn_backward, lrn_forward
 from minissl.kernels.cpu.packed_gradients import (
@@ -83,6 +84,5 @@ from minissl.kernels.cpu.update import (
 )
 from minissl.kernels.names import NAMES
 from minissl.kernels.reference.backend import WAITS, Timer, at_once, xp
-from minissl.kernels.reference.labels import label_loss, label_loss_backward, read_labels
 
 __all__ = [*NAMES, "micro"]

@@ -14,16 +14,16 @@ from minissl.kernels.cpu.jit import config, get_thread_id, parallel_kernel, pran
 
 @parallel_kernel
 def _forward(x, w, b, rows, outs, relu, y):
-    """Blocks of outputs: y[:, block] = x @ w[block]^T + b[block]."""
+    """Blocks of outputs: y[:, block]^T = w[block] @ x^T + b[block]."""
     N, F = y.shape
     for block in prange((F + rows - 1) // rows):
         first = block * rows
         last = min(F, first + rows)
-        out = outs[get_thread_id(), : N * (last - first)].reshape(N, last - first)
-        np.dot(x, w[first:last].T, out)  # (N, K) @ (K, block)
+        out = outs[get_thread_id(), : N * (last - first)].reshape(last - first, N)
+        np.dot(w[first:last], x.T, out)  # (block, K) @ (K, N)
         for n in range(N):
             for f in range(first, last):
-                value = out[n, f - first] + b[f]
+                value = out[f - first, n] + b[f]
                 y[n, f] = rectified(value) if relu else value
 
 
@@ -58,7 +58,7 @@ def _backward_input(d_y, w, rows, d_x):
 
 def block_rows(n: int) -> int:
     """Rows of a block: enough rows for an efficient GEMM, enough blocks for several threads."""
-    return max(32, step(n, 8))
+    return max(128, step(n, 8))
 
 
 def inner_product_forward(x, w, b, y, relu=False) -> None:

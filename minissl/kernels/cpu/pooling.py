@@ -91,30 +91,36 @@ def _max_pool_values(x, kernel, stride, pad, lines, y):
 # --- the maximum and where it was, for training ---
 
 
+@fused_kernel
+def largest_of_halves(image, W, P, Q, out, where):
+    """Pool one plane by windows of 2 x 2: of two pixels the larger, of two winners the larger."""
+    one, two, right, down = unsigned(1), unsigned(2), np.int32(1), np.int32(W)
+    W = unsigned(W)
+    for p in range(unsigned(P)):
+        top, line = two * p * W, p * unsigned(Q)
+        for q in range(unsigned(Q)):
+            corner = top + two * q
+            a, b = image[corner], image[corner + one]
+            c, d = image[corner + W], image[corner + W + one]
+            at = np.int32(corner)
+            is_right, below_is_right = b > a, d > c
+            best, index = b if is_right else a, at + right if is_right else at
+            other = d if below_is_right else c
+            below = at + down + right if below_is_right else at + down
+            is_below = other > best
+            out[line + q] = other if is_below else best
+            where[line + q] = below if is_below else index
+
+
 @parallel_kernel
 def _max_pool_halves(x, y, argmax):
     """Windows of 2 x 2 that lie side by side, the usual case: no bounds, no inner loops."""
     N, C, _, W = x.shape
-    P, Q = unsigned(y.shape[2]), unsigned(y.shape[3])
-    W = unsigned(W)
+    P, Q = y.shape[2:]
     for plane in prange(N * C):
         n, c = plane // C, plane % C
         image, out, where = x[n, c].reshape(-1), y[n, c].reshape(-1), argmax[n, c].reshape(-1)
-        for p in range(P):
-            top = unsigned(2) * p * W
-            for q in range(Q):
-                at = top + unsigned(2) * q
-                a, b = image[at], image[at + unsigned(1)]
-                c_, d = image[at + W], image[at + W + unsigned(1)]
-                best, index = a, at
-                index = at + unsigned(1) if b > best else index
-                best = b if b > best else best
-                index = at + W if c_ > best else index
-                best = c_ if c_ > best else best
-                index = at + W + unsigned(1) if d > best else index
-                best = d if d > best else best
-                out[p * Q + q] = best
-                where[p * Q + q] = index
+        largest_of_halves(image, W, P, Q, out, where)
 
 
 @fused_kernel
