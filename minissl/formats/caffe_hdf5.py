@@ -23,7 +23,7 @@ from minissl.formats.atomic import atomic_write
 from minissl.formats.solverstate import SolverState
 
 DATA, HISTORY, MASKS = "data", "history", "minissl_masks"
-#: no layer of Caffe has as many; numbers beyond it are damage, not blobs that are shared
+#: no layer of Caffe has as many; a number beyond it is damage, the others are not shared
 MOST_BLOBS = 16
 
 
@@ -51,7 +51,7 @@ def read_weights(path: str | Path) -> dict[str, list[np.ndarray]]:
         if not numbered:
             raise WeightsError(f"{path} holds no weights; is it a snapshot of Caffe's?")
         for blobs in numbered.values():
-            for place in range(min(max(blobs), MOST_BLOBS)):
+            for place in range(max(blobs) if max(blobs) < MOST_BLOBS else 0):
                 blobs.setdefault(place, np.empty(0, np.float32))
         return {layer: _in_order(blobs, path, layer) for layer, blobs in numbered.items()}
 
