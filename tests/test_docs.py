@@ -122,7 +122,7 @@ def commands() -> list[tuple[str, str]]:
         (page, re.sub(r"\s+[#>].*", "", line.removeprefix("$ ")))
         for page in PAGES
         for code in blocks(page, "console")
-        for line in code.splitlines()
+        for line in code.replace("\\\n", "").splitlines()
     ]
     return sorted(set(lines))
 
