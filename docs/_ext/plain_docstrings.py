@@ -79,10 +79,11 @@ def skip(app: Any, what: str, name: str, obj: Any, skipped: bool, options: Any) 
 
 
 def shorten_values(app: Any, doctree: nodes.document) -> None:
-    """Replace values of many lines by three dots."""
+    """Replace values of many lines, and modules with their path, by three dots."""
     for value in doctree.findall(addnodes.desc_annotation):
         text = value.astext()
-        if text.startswith(" = ") and len(text) > LONGEST_VALUE:
+        long = len(text) > LONGEST_VALUE or "<module" in text
+        if text.startswith(" = ") and long:
             value.children = [nodes.Text(" = ...")]
 
 
