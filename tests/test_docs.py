@@ -251,6 +251,28 @@ def test_docstrings_are_shown_as_they_are_written():
     assert prepare(drawing) == [*drawing[:-1], r"and \|w\|"]
 
 
+def test_comments_of_constants_keep_what_stands_before_the_colon():
+    extension = module_at(DOCS / "_ext" / "plain_docstrings.py")
+    lines = ["larger files are refused", "", ":type: A limit"]
+    extension.join_type(None, "function", "", None, None, lines)
+    assert len(lines) == 3
+    extension.join_type(None, "data", "", None, None, lines)
+    assert lines == ["A limit: larger files are refused", ""]
+
+
+def test_formulas_that_the_converter_does_not_know():
+    for needed in ("sphinx", "latex2mathml"):
+        pytest.importorskip(needed, reason="the docs extra is not installed")
+    extension = module_at(DOCS / "_ext" / "mathml.py")
+    for formula, unknown in [
+        (r"\begin{aligned} a & b \\ c & d \end{aligned}", "&"),
+        (r"\nosuch x", r"\nosuch"),
+    ]:
+        found = extension.UNKNOWN.search(extension.convert(formula))
+        assert found and found[1] == unknown
+    assert not extension.UNKNOWN.search(extension.convert(r"\eta\,(1 + \gamma i)^{-p}, i < 3"))
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     for needed in ("sphinx", "myst_parser", "furo"):

@@ -12,9 +12,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from docutils import nodes
-from sphinx import addnodes
-
 _LITERAL = re.compile(r"(``.*?``)")
 _TYPE = ":type: "
 _VALUES = ("attribute", "data", "property")
@@ -78,8 +75,11 @@ def skip(app: Any, what: str, name: str, obj: Any, skipped: bool, options: Any) 
     return True if str(obj.__doc__).startswith("Alias for field number") else None
 
 
-def shorten_values(app: Any, doctree: nodes.document) -> None:
+def shorten_values(app: Any, doctree: Any) -> None:
     """Replace values of many lines, and modules with their path, by three dots."""
+    from docutils import nodes
+    from sphinx import addnodes
+
     for value in doctree.findall(addnodes.desc_annotation):
         text = value.astext()
         long = len(text) > LONGEST_VALUE or "<module" in text
