@@ -257,6 +257,17 @@ def test_lint_of_a_net_that_names_a_database(run_json, net_file):
     assert run_json("lint", net_file, "--data", "mnist")["findings"] == []
 
 
+def test_lint_checks_shapes_by_a_database(run, run_json, net_file, tmp_path):
+    pytest.importorskip("lmdb", reason="lmdb is not installed")
+    run("data", "lmdb", "mnist-small", tmp_path / "some_lmdb", "--split", "test")
+    text = net_file.read_text().replace("mnist-small", str(tmp_path / "some_lmdb"))
+    net_file.write_text(text)
+    assert run_json("lint", net_file)["findings"] == []
+    net_file.write_text(text.replace("kernel_size: 5", "kernel_size: 50"))
+    (finding,) = run_json("lint", net_file, code=1)["findings"]
+    assert "It cannot be built" in finding["message"]
+
+
 def test_lint_knows_whether_weights_are_given(run_json, net_file, solver_file):
     text = net_file.read_text().replace(
         'name: "ip1"', 'name: "ip1" connectivity_mode: DISCONNECTED_GRPWISE'
