@@ -25,6 +25,13 @@ LONG_RUN = 10_000
 REGULARIZATION_TYPES = ("L1", "L2")
 GROUP_LASSO_METHODS = ("subgradient", "proximal")
 SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+#: of SkimCaffe's solver
+_THRESHOLDS = (
+    "prune_threshold",
+    "measure_threshold",
+    "max_threshold_factor",
+    "winograd_adjust_threshold",
+)
 _WITH_BIAS = ("Convolution", "Deconvolution", "InnerProduct", "Embed", "Winograd")
 _LEARNING = (*_WITH_BIAS, "Scale", "Bias", "PReLU")
 
@@ -377,6 +384,15 @@ def _snapshots(solver: SolverParameter) -> Iterator[Finding]:
             "solver",
             "snapshot_diff is ignored: snapshots hold weights, not their gradients.",
             "Remove it; debug_info prints the size of every gradient.",
+        )
+    given = [name for name in _THRESHOLDS if solver.HasField(name)]
+    if given:
+        yield Finding(
+            "warning",
+            "solver",
+            f"{', '.join(given)} {'are' if len(given) > 1 else 'is'} SkimCaffe's and ignored: "
+            "weights below 0.0001 become zero after an update, whatever their regularization.",
+            "Remove it; --no-zero-out leaves small weights as they are.",
         )
 
 

@@ -86,6 +86,7 @@ def fitting(
         When a weight is NaN or infinite.
     """
     learning = [layer for layer in layers if layer.parameters]
+    weights = whole(learning, weights)
     found = {
         layer.name: _fitting_values(layer, weights[layer.name], dtype, source)
         for layer in learning
@@ -100,6 +101,25 @@ def fitting(
     if missing:
         log.info("no weights for %s in %s: initial values stay", ", ".join(missing), source)
     return found
+
+
+def whole(layers: Sequence[Layer], weights: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """Return weights in which a shared blob that a layer lacks is that of the layer it belongs to.
+
+    Caffe's HDF5 files hold shared blobs once, with the first layer that has them.
+    """
+    result = {name: list(blobs) for name, blobs in weights.items()}
+    owners: dict[int, Any] = {}  # id of a parameter -> its values
+    for layer in layers:
+        blobs = result.get(layer.name)
+        if not blobs:
+            continue
+        for i, parameter in enumerate(layer.parameters):
+            if i < len(blobs) and np.size(blobs[i]):
+                owners.setdefault(id(parameter), blobs[i])
+            elif id(parameter) in owners:
+                blobs[i : i + 1] = [owners[id(parameter)]]
+    return result
 
 
 def _fitting_values(

@@ -122,7 +122,7 @@ def commands() -> list[tuple[str, str]]:
         (page, re.sub(r"\s+[#>].*", "", line.removeprefix("$ ")))
         for page in PAGES
         for code in blocks(page, "console")
-        for line in code.splitlines()
+        for line in code.replace("\\\n", "").splitlines()
     ]
     return sorted(set(lines))
 
@@ -249,6 +249,28 @@ def test_docstrings_are_shown_as_they_are_written():
     ]
     drawing = ["A drawing::", "", "    | . |", "", "and |w|"]
     assert prepare(drawing) == [*drawing[:-1], r"and \|w\|"]
+
+
+def test_comments_of_constants_keep_what_stands_before_the_colon():
+    extension = module_at(DOCS / "_ext" / "plain_docstrings.py")
+    lines = ["larger files are refused", "", ":type: A limit"]
+    extension.join_type(None, "function", "", None, None, lines)
+    assert len(lines) == 3
+    extension.join_type(None, "data", "", None, None, lines)
+    assert lines == ["A limit: larger files are refused", ""]
+
+
+def test_formulas_that_the_converter_does_not_know():
+    for needed in ("sphinx", "latex2mathml"):
+        pytest.importorskip(needed, reason="the docs extra is not installed")
+    extension = module_at(DOCS / "_ext" / "mathml.py")
+    for formula, unknown in [
+        (r"\begin{aligned} a & b \\ c & d \end{aligned}", "&"),
+        (r"\nosuch x", r"\nosuch"),
+    ]:
+        found = extension.UNKNOWN.search(extension.convert(formula))
+        assert found and found[1] == unknown
+    assert not extension.UNKNOWN.search(extension.convert(r"\eta\,(1 + \gamma i)^{-p}, i < 3"))
 
 
 @pytest.mark.slow

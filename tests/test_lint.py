@@ -206,6 +206,7 @@ def test_layers_of_one_name_in_different_stages_are_fine() -> None:
         ('"multistep"', '"step"', "stepvalue is given but lr_policy is 'step'"),
         ("snapshot: 5000", "", "snapshot is 0 in a run of 10000 iterations."),
         ("momentum", "snapshot_diff: true momentum", "snapshot_diff is ignored: snapshots hold"),
+        ("momentum", "prune_threshold: 0 momentum", "prune_threshold is SkimCaffe's and ignored: "),
         ("momentum", 'regularization_type: "L3" momentum', "regularization_type 'L3' is unknown."),
         ("momentum", 'group_lasso_method: "L3" momentum', "group_lasso_method 'L3' is unknown."),
         (

@@ -29,6 +29,35 @@ def test_parameters_shared_by_name():
     check_gradients(net)
 
 
+def test_hdf5_file_of_caffe_that_holds_a_shared_blob_once(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed; pip install 'minissl[hdf5]'")
+    text = (
+        INPUT
+        + ip("a", "x", "a", 5, 'param { name: "w" }')
+        + ip("b", "a", "b", 5, 'param { name: "w" }')
+        + ip("c", "b", "y", 5, 'param { name: "w" } param { name: "d" }')
+        + ip("d", "y", "z", 5, 'param { } param { name: "d" }')
+    )
+    blobs = {name: np.full(shape, i + 1.0) for i, (name, shape) in enumerate(OWN.items())}
+    path = tmp_path / "x.caffemodel.h5"
+    with h5py.File(path, "w") as file:
+        for name, blob in blobs.items():
+            file[f"data/{name}"] = blob
+    net = build(text)
+    assert net.load(path) == ["a", "b", "c", "d"]
+    found = [[p.data.flat[0] for p in net.layer(name).parameters] for name in "abcd"]
+    assert found == [[1, 2], [1, 3], [1, 4], [5, 4]]
+    with h5py.File(path, "a") as file:
+        del file["data/d/0"]
+        file["data/d/1"] = blobs["c/1"]
+    with pytest.raises(WeightsError, match=r"blob 0 of layer 'd' has shape \(0,\)"):
+        build(text).load(path)
+
+
+#: the blobs that belong to the layer they are named after
+OWN = {"a/0": (5, 5), "a/1": (5,), "b/1": (5,), "c/1": (5,), "d/0": (5, 5)}
+
+
 def test_shared_names_need_equal_shapes():
     text = (
         INPUT

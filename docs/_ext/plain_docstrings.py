@@ -1,7 +1,10 @@
 """Let docstrings be read as they are written.
 
 Two things that are plain in a source file mean something else in RST: the bars of |w| would be a
-substitution, and an indented formula a quotation, whose lines are joined.
+substitution, and an indented formula a quotation, whose lines are joined. A third means something
+else to napoleon: what stands before a colon in the comment of a constant would be its type.
+
+Left out are what Python writes about the fields of a named tuple, and values that fill a screen.
 """
 
 from __future__ import annotations
@@ -10,6 +13,10 @@ import re
 from typing import Any
 
 _LITERAL = re.compile(r"(``.*?``)")
+_TYPE = ":type: "
+_VALUES = ("attribute", "data", "property")
+#: characters of a value that is shown
+LONGEST_VALUE = 400
 
 
 def indent_of(line: str) -> int:
@@ -55,7 +62,35 @@ def process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[
     lines[:] = prepare(lines)
 
 
+def join_type(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Put what napoleon took for the type of a value back before its colon."""
+    types = [line for line in lines if line.startswith(_TYPE)]
+    if what in _VALUES and types:
+        lines[0] = f"{types[0].removeprefix(_TYPE)}: {lines[0]}"
+        lines.remove(types[0])
+
+
+def skip(app: Any, what: str, name: str, obj: Any, skipped: bool, options: Any) -> bool | None:
+    """Leave out the fields of a named tuple; its docstring tells of them."""
+    return True if str(obj.__doc__).startswith("Alias for field number") else None
+
+
+def shorten_values(app: Any, doctree: Any) -> None:
+    """Replace values of many lines, and modules with their path, by three dots."""
+    from docutils import nodes
+    from sphinx import addnodes
+
+    for value in doctree.findall(addnodes.desc_annotation):
+        text = value.astext()
+        long = len(text) > LONGEST_VALUE or "<module" in text
+        if text.startswith(" = ") and long:
+            value.children = [nodes.Text(" = ...")]
+
+
 def setup(app: Any) -> dict[str, bool]:
-    """Connect to autodoc, before napoleon turns sections into fields."""
+    """Connect to autodoc, before and after napoleon turns sections into fields."""
     app.connect("autodoc-process-docstring", process, priority=100)
+    app.connect("autodoc-process-docstring", join_type, priority=900)
+    app.connect("autodoc-skip-member", skip)
+    app.connect("doctree-read", shorten_values)
     return {"parallel_read_safe": True}

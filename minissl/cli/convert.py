@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +15,7 @@ Examples:
   minissl convert lenet.caffemodel lenet.safetensors
   minissl convert snapshot_iter_500.safetensors lenet.caffemodel.gz --model lenet.prototxt
   minissl convert lenet.caffemodel matrices/      (one conv1.mtx for each layer)
+  minissl convert matrices/ lenet.caffemodel --model lenet.prototxt
   minissl convert old.prototxt new.prototxt       (V0, V1 and net-level inputs are upgraded)
   minissl convert lenet.caffemodel net.prototxt   (the net that the file describes)
   minissl convert model.pt lenet.caffemodel --model lenet.prototxt --names names.json
@@ -74,7 +76,8 @@ def command(
 
     Formats: .caffemodel, .caffemodel.gz, .caffemodel.h5, .safetensors, .npz. An OUT without a
     suffix is a folder for Matrix Market files, one for the weight matrix of each layer (biases are
-    left out). Of a snapshot the weights are taken, not the solver's state.
+    left out). Such a folder as IN needs --model: biases are then those that the net begins with.
+    Of a snapshot the weights are taken, not the solver's state.
 
     .pt and .pth are state_dict files of PyTorch: --model says what the layers are. A layer takes
     the module of its name, or the one that --names gives it, or, of what is left, the next in
@@ -110,16 +113,22 @@ def command(
         raise click.UsageError("--skimcaffe is for nets; OUT must be a .prototxt.")
     from minissl.formats.weights import write_weights
 
-    weights = options.read_weights_only(source)
-    name, definitions = "", {}
-    if model is not None:
+    name = ""
+    definitions: dict[str, Any] = {}
+    if source.is_dir():
+        weights, name, definitions = _read_matrices(source, model, data)
+    elif model is not None:
         from minissl.net import Net
+        from minissl.net_weights import whole
 
+        weights = options.read_weights_only(source, lacking=True)
         net = Net(model, "TEST", data=options.data_options(data))
-        weights = {found: weights[found] for found in net.load(weights)}
+        weights = {found: whole(net.layers, weights)[found] for found in net.load(weights)}
         name, definitions = net.name, net.definitions()
     elif data is not None:
         raise click.UsageError("--data needs --model: a weight file alone reads no data.")
+    else:
+        weights = options.read_weights_only(source)
     if target.endswith("/") or not Path(target).suffix or Path(target).is_dir():
         written = _write_matrices(Path(target), weights)
     else:
@@ -168,7 +177,7 @@ def _convert_state_dict(
             click.echo(f"{layer}: {module}")
         net.save(target)
     else:
-        net.load(options.read_weights_only(source))
+        net.load(options.read_weights_only(source, lacking=True))
         state_dicts.save(net, target, modules)
     _tell(target)
 
@@ -187,6 +196,26 @@ def _write_net(source: Path, target: Path, skimcaffe: bool) -> None:
         net = read_caffemodel_net(source, skimcaffe)
     write_prototxt(net, target)
     _tell(target)
+
+
+def _read_matrices(
+    folder: Path, model: Path | None, data: str | None
+) -> tuple[dict[str, list], str, dict]:
+    """Return the weights that a folder of Matrix Market files gives a net, its name and layers."""
+    from minissl.net import Net
+    from minissl.timing.matrices import read_matrices
+
+    if model is None:
+        raise click.UsageError(
+            "A folder of Matrix Market files needs --model: it says what shape the weights have."
+        )
+    net = Net(model, "TEST", data=options.data_options(data))
+    weights = read_matrices(net, folder)
+    net.load(weights)  # only to refuse what it refuses; it may freeze zeros, the files do not
+    biases = [layer for layer, blobs in weights.items() if len(blobs) > 1]
+    if biases:
+        click.echo(f"biases of {', '.join(biases)}: as the net begins, the files have none")
+    return weights, net.name, net.definitions()
 
 
 def _write_matrices(folder: Path, weights: dict[str, list]) -> list[Path]:

@@ -81,13 +81,16 @@ def _weight_shapes(net: Any, data: str | None) -> tuple[dict[str, tuple[int, ...
     """Build the net in one of its phases; return its shapes, or why it cannot be built."""
     from minissl.data.catalogue import SOURCES
     from minissl.errors import MinisslError
+    from minissl.formats.lmdb_file import is_lmdb
     from minissl.lint import Finding
     from minissl.net import Net
 
     unknown = [
         layer.data_param.source
         for layer in net.layer
-        if layer.type == "Data" and layer.data_param.source not in SOURCES
+        if layer.type == "Data"
+        and layer.data_param.source not in SOURCES
+        and not is_lmdb(layer.data_param.source)
     ]
     if unknown and data is None:
         return {}, [

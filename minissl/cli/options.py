@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from minissl.errors import NonFiniteError
+from minissl.errors import NonFiniteError, WeightsError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -225,13 +225,22 @@ def data_options(data: str | None, batch_size: int | None = None) -> dict[str, A
     return {name: value for name, value in given.items() if value is not None}
 
 
-def read_weights_only(path: Path) -> dict[str, list]:
+def read_weights_only(path: Path, lacking: bool = False) -> dict[str, list]:
     """Read a weight file; of a snapshot only the weights, not the solver's own tensors.
 
     Layers come in the order of the file; a safetensors file keeps none, so there they are sorted.
 
+    Parameters
+    ----------
+    path
+        The file.
+    lacking
+        Whether shared blobs may be empty, as in :func:`minissl.formats.caffe_hdf5.read_weights`.
+
     Raises
     ------
+    WeightsError
+        When the file is damaged, or lacks a shared blob.
     NonFiniteError
         When a weight is NaN or infinite.
     """
@@ -250,6 +259,11 @@ def read_weights_only(path: Path) -> dict[str, list]:
             raise NonFiniteError(
                 f"{path}: layer '{name}' holds NaN or infinity; use weights that were saved "
                 "before the run diverged"
+            )
+        if not lacking and not all(np.size(blob) for blob in blobs):
+            raise WeightsError(
+                f"{path}: layer '{name}' shares a blob with a layer that only its net knows; "
+                "convert the file first, by minissl convert with --model"
             )
     return weights
 

@@ -23,10 +23,16 @@ from minissl.formats.atomic import atomic_write
 from minissl.formats.solverstate import SolverState
 
 DATA, HISTORY, MASKS = "data", "history", "minissl_masks"
+#: no layer of Caffe has as many; a number beyond it is damage, the others are not shared
+MOST_BLOBS = 16
 
 
 def read_weights(path: str | Path) -> dict[str, list[np.ndarray]]:
     """Read a ``.caffemodel.h5``: layer name to its blobs in order.
+
+    Caffe writes a blob that several layers share with the first of them only. Where another of them
+    has a later blob of its own, the one that it lacks is an empty array here;
+    :func:`minissl.net_weights.whole` puts the shared values there.
 
     Raises
     ------
@@ -44,6 +50,9 @@ def read_weights(path: str | Path) -> dict[str, list[np.ndarray]]:
             numbered.setdefault(layer, {})[int(index)] = _floats(file.array(name))
         if not numbered:
             raise WeightsError(f"{path} holds no weights; is it a snapshot of Caffe's?")
+        for blobs in numbered.values():
+            for place in range(max(blobs) if max(blobs) < MOST_BLOBS else 0):
+                blobs.setdefault(place, np.empty(0, np.float32))
         return {layer: _in_order(blobs, path, layer) for layer, blobs in numbered.items()}
 
 

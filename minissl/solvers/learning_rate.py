@@ -32,6 +32,7 @@ def check(solver: Any) -> None:
     Raises
     ------
     ConfigError
+        With the name of the field.
     """
     policy = solver.lr_policy
     if policy not in POLICIES:

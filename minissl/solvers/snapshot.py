@@ -139,7 +139,7 @@ def _go_on(solver: Solver, state: dict[str, Any], taken: list[Any], path: str | 
         solver.net.set_state(state["net"])
         for net, net_state in zip(solver.test_nets, state["test_nets"], strict=False):
             net.set_state(net_state)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise _damaged(path) from error
     for number, (weights, buffers, mask) in enumerate(taken):
         parameter = solver.net.parameters[number]
@@ -172,7 +172,11 @@ def _read_state(text: str, path: str | Path) -> dict[str, Any]:
     whole = isinstance(state, dict) and all(
         isinstance(state.get(name), kind) for name, kind in STATE_FIELDS.items()
     )
-    if not whole:
+    if not (
+        whole
+        and min(state["iteration"], state["steps_passed"]) >= 0
+        and all(isinstance(loss, (int, float)) for loss in state["losses"])
+    ):
         raise _damaged(path)
     return state
 

@@ -91,7 +91,7 @@ class LayerShape:
     inputs : tuple of Input
         Where the input channels come from.
     conv_groups : int
-        g.
+        How many, g.
     spatial : int, optional
         Columns of one input channel, next to each other. Default: the kernel's area, which is 1
         for an inner product; after a flatten from (C, H, W) it is H * W.

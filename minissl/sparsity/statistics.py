@@ -131,7 +131,7 @@ def statistics_of(
     w : ndarray
         (F, C/g, kh, kw), (F, K), or any other shape; a bias is N x 1.
     conv_groups : int
-        g.
+        How many, g.
     tiles : sequence of Tile
         The blob's ``block_group_lasso`` entries.
     """

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from minissl.backend import to_host
 from minissl.errors import WeightsError
 from minissl.formats.matrix_market import read_matrix, read_shape
@@ -20,15 +22,26 @@ BAND = re.compile(r"(.+)_[1-9]\d*")
 
 
 def load_matrices(net: Net, folder: str | Path) -> list[str]:
-    """Take the weights of convolutions and inner products from Matrix Market files.
+    """Take the weights of a net from Matrix Market files; return the layers that found one.
+
+    Raises
+    ------
+    WeightsError
+        When a matrix does not fit its layer, or no layer found a file.
+    """
+    return net.load(read_matrices(net, folder))
+
+
+def read_matrices(net: Net, folder: str | Path) -> dict[str, list[np.ndarray]]:
+    """Read the weights of a net's convolutions and inner products from Matrix Market files.
 
     For a layer ``conv1`` the file is ``conv1.mtx``, ``coo_conv1.weight`` or ``conv1.weight``, an
-    F x K matrix; its bias keeps its value.
+    F x K matrix.
 
     Returns
     -------
-    list of str
-        The layers that found a file.
+    dict
+        Each layer that found a file -> its weights, and its bias as the net has it.
 
     Raises
     ------
@@ -56,8 +69,7 @@ def load_matrices(net: Net, folder: str | Path) -> list[str]:
             f"{folder} holds no matrix for a layer of net '{net.name}'; name the files "
             "LAYER.mtx or coo_LAYER.weight"
         )
-    net.load(weights)
-    return list(weights)
+    return weights
 
 
 def file_of(layer: str, folder: str | Path) -> Path | None:

@@ -59,8 +59,12 @@ def test_compact_into_a_place_that_is_no_folder(run, net_file, weights_file):
 # --- convert ---
 
 
-@pytest.mark.parametrize("suffix", [".caffemodel", ".caffemodel.gz", ".safetensors", ".npz"])
+@pytest.mark.parametrize(
+    "suffix", [".caffemodel", ".caffemodel.gz", ".caffemodel.h5", ".safetensors", ".npz"]
+)
 def test_convert_there_and_back(run, weights_file, weights, tmp_path, suffix):
+    if suffix.endswith(".h5"):
+        pytest.importorskip("h5py", reason="h5py is not installed; pip install 'minissl[hdf5]'")
     there, back = tmp_path / f"there{suffix}", tmp_path / "back.caffemodel"
     assert str(there) in run("convert", weights_file, there).stdout
     run("convert", there, back)
@@ -110,6 +114,46 @@ def test_convert_to_matrices(run, weights_file, weights, tmp_path):
     assert names == {"conv1.mtx", "ip1.mtx"}
     matrix = read_matrix(tmp_path / "matrices/conv1.mtx")
     assert np.array_equal(matrix, weights["conv1"][0].reshape(3, 25))
+
+
+def test_convert_hdf5_that_lacks_a_shared_blob(run, net_file, weights, tmp_path):
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed; pip install 'minissl[hdf5]'")
+    net_file.write_text(
+        net_file.read_text()
+        + """layer { name: "again" type: "InnerProduct" bottom: "conv1" top: "again"
+          param { name: "w" } inner_product_param { num_output: 10 } }
+        layer { name: "more" type: "InnerProduct" bottom: "conv1" top: "more"
+          param { name: "w" } inner_product_param { num_output: 10 } }"""
+    )
+    with h5py.File(tmp_path / "x.caffemodel.h5", "w") as file:
+        for index, blob in enumerate(weights["ip1"]):
+            file[f"data/again/{index}"] = blob
+        file["data/more/1"] = weights["ip1"][1] + 1
+    out = tmp_path / "y.caffemodel"
+    run("convert", tmp_path / "x.caffemodel.h5", out, "--model", net_file)
+    found = read_caffemodel(out)
+    assert np.array_equal(found["more"][0], weights["ip1"][0])
+    assert np.array_equal(found["more"][1], weights["ip1"][1] + 1)
+    result = run("convert", tmp_path / "x.caffemodel.h5", tmp_path / "z.caffemodel", code=1)
+    assert "layer 'more' shares a blob" in result.stderr and "--model" in result.stderr
+
+
+def test_convert_from_matrices(run, net_file, weights_file, weights, tmp_path):
+    run("convert", weights_file, tmp_path / "matrices")
+    out = tmp_path / "x.caffemodel"
+    result = run("convert", tmp_path / "matrices", out, "--model", net_file)
+    assert "biases of conv1, ip1" in result.stdout
+    found = read_caffemodel(out)
+    assert np.array_equal(found["conv1"][0], weights["conv1"][0])
+    assert np.array_equal(found["ip1"][0], weights["ip1"][0])
+    assert not found["conv1"][1].any() and b"Digits" in out.read_bytes()
+    result = run("convert", tmp_path / "matrices", out, code=2)
+    assert "--model" in result.stderr
+    (tmp_path / "matrices/ip1.mtx").write_text(
+        "%%MatrixMarket matrix coordinate real general\n10 75 1\n1 1 nan\n"
+    )
+    result = run("convert", tmp_path / "matrices", out, "--model", net_file, code=1)
+    assert "NaN or infinity" in result.stderr
 
 
 def test_convert_with_a_net_checks_and_names(run, net_file, weights_file, tmp_path):
@@ -211,6 +255,17 @@ def test_lint_of_a_net_that_names_a_database(run_json, net_file):
     (finding,) = run_json("lint", net_file)["findings"]
     assert "shapes are not checked" in finding["message"] and "--data" in finding["advice"]
     assert run_json("lint", net_file, "--data", "mnist")["findings"] == []
+
+
+def test_lint_checks_shapes_by_a_database(run, run_json, net_file, tmp_path):
+    pytest.importorskip("lmdb", reason="lmdb is not installed")
+    run("data", "lmdb", "mnist-small", tmp_path / "some_lmdb", "--split", "test")
+    text = net_file.read_text().replace("mnist-small", str(tmp_path / "some_lmdb"))
+    net_file.write_text(text)
+    assert run_json("lint", net_file)["findings"] == []
+    net_file.write_text(text.replace("kernel_size: 5", "kernel_size: 50"))
+    (finding,) = run_json("lint", net_file, code=1)["findings"]
+    assert "It cannot be built" in finding["message"]
 
 
 def test_lint_knows_whether_weights_are_given(run_json, net_file, solver_file):

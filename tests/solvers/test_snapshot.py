@@ -237,6 +237,21 @@ def test_damaged_content(saved, damage):
     refused(path=saved)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("iteration", -1), ("steps_passed", -1), ("losses", ["high"]), ("rng", -(2**70))],
+)
+def test_damaged_state(saved, field, value):
+    tensors, metadata = read_tensors(saved)
+    state = json.loads(metadata["state"])
+    if field == "rng":
+        state["net"]["rng"]["state"]["state"] = value
+    else:
+        state[field] = value
+    write_tensors(saved, tensors, {**metadata, "state": json.dumps(state)})
+    assert "the state of the solver is damaged" in refused(path=saved)
+
+
 # --- saving that fails ---
 
 
