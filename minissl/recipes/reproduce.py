@@ -44,7 +44,7 @@ RESULT = "result.json"
 #: the experiment's file, as it was when it ran
 FILE = "experiment.toml"
 #: bytes of dense weights that are kept too: they can be tested, and others may start from them
-SMALL = 1_000_000
+SMALL = 1_200_000
 
 
 @dataclass(frozen=True)
