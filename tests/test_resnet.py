@@ -72,6 +72,15 @@ def test_one_group_is_a_whole_layer():
     assert tiles(parse_net(resnet(20))) == {}
 
 
+def test_one_group_is_a_channel_between_the_convolutions_of_a_block():
+    found = tiles(parse_net(resnet(20, learn_channels=True)))
+    assert set(found) == {f"stage{s}_block{b}_conv2" for s in (1, 2, 3) for b in (1, 2, 3)}
+    assert list(found.values()) == [(9, 16)] * 3 + [(9, 32)] * 3 + [(9, 64)] * 3
+    both = convolutions(parse_net(resnet(8, learn_depth=True, learn_channels=True)))
+    second = both["stage1_block1_conv2"].param[0].block_group_lasso
+    assert [(one.xdimen, one.ydimen) for one in second] == [(144, 16), (9, 16)]
+
+
 def test_options_change_what_they_say():
     frozen = parse_net(resnet(8, connectivity_mode="DISCONNECTED_GRPWISE", batch_size=3))
     modes = {one.connectivity_mode for one in convolutions(frozen).values()}
@@ -109,8 +118,11 @@ def test_sizes_are_the_published_ones(depth, million):
 
 
 def test_packaged_nets_of_the_depth_experiment_are_what_is_generated():
-    deep, frozen = (models.path(f"resnet20_{kind}.prototxt") for kind in ("depth", "ft"))
+    deep, narrow, frozen = (
+        models.path(f"resnet20_{kind}.prototxt") for kind in ("depth", "channels", "ft")
+    )
     assert deep.read_text() == resnet(20, learn_depth=True)
+    assert narrow.read_text() == resnet(20, learn_channels=True)
     assert frozen.read_text() == resnet(20, connectivity_mode="DISCONNECTED_GRPWISE")
 
 

@@ -22,6 +22,12 @@ count.
 To learn the depth (section 3.1 of the SSL paper) all weights of a convolution between the ends of a
 shortcut are one group: group Lasso then removes whole layers, and the shortcut carries on. conv1,
 the shortcuts and the inner product have no groups: without them nothing would get through.
+
+To learn how wide the blocks are inside, the weights that read one channel in the second convolution
+of a block are a group (3 x 3 x filters). Where it is zero, the filter of the first convolution that
+made the channel has no reader and leaves as well. A group of the filter's own weights would do
+little: BatchNorm undoes whatever makes a filter shorter. The blobs that are added up keep their
+channels.
 """
 
 from __future__ import annotations
@@ -154,6 +160,7 @@ def resnet(
     connectivity_mode: str = "CONNECTED",
     batch_size: int = 128,
     widths: tuple[int, int, int] = WIDTHS,
+    learn_channels: bool = False,
 ) -> str:
     """Return the prototxt of a network that trains and tests.
 
@@ -169,6 +176,9 @@ def resnet(
         Of training.
     widths : tuple of int
         Filters of the three stages.
+    learn_channels : bool
+        Make the weights of each channel between the two convolutions of a block a group of
+        ``block_group_decay``.
 
     Raises
     ------
@@ -188,7 +198,7 @@ def resnet(
         raise ConfigError(
             f"batch_size {batch_size} and widths {widths}: use 1 or more, and three widths"
         )
-    writer = _Writer(connectivity_mode, learn_depth)
+    writer = _Writer(connectivity_mode, learn_depth, learn_channels)
     return "".join(
         [
             _HEAD.format(depth=depth, batch_size=batch_size),
@@ -202,9 +212,9 @@ def resnet(
 class _Writer:
     """Writes the layers one after the other; knows the blob that comes next, and its channels."""
 
-    def __init__(self, connectivity_mode: str, learn_depth: bool):
+    def __init__(self, connectivity_mode: str, learn_depth: bool, learn_channels: bool):
         self.mode = connectivity_mode
-        self.learn_depth = learn_depth
+        self.learn_depth, self.learn_channels = learn_depth, learn_channels
         self.blob, self.channels = "data", 3
 
     def stem(self, filters: int) -> Iterator[str]:
@@ -220,10 +230,13 @@ class _Writer:
 
     def _block(self, name: str, filters: int, stride: int) -> Iterator[str]:
         first, second, shortcut = f"{name}_conv1", f"{name}_conv2", self.blob
-        group = self.learn_depth
-        yield self._convolution(first, self.blob, self.channels, filters, stride, group=group)
+        yield self._convolution(
+            first, self.blob, self.channels, filters, stride, whole=self.learn_depth
+        )
         yield _RELU.format(name=f"{first}_relu", blob=first)
-        yield self._convolution(second, first, filters, filters, group=group)
+        yield self._convolution(
+            second, first, filters, filters, whole=self.learn_depth, each=self.learn_channels
+        )
         if stride != 1 or filters != self.channels:
             shortcut = f"{name}_shortcut"
             yield self._convolution(shortcut, self.blob, self.channels, filters, stride, kernel=1)
@@ -239,14 +252,17 @@ class _Writer:
         filters: int,
         stride: int = 1,
         kernel: int = 3,
-        group: bool = False,
+        whole: bool = False,
+        each: bool = False,
     ) -> str:
-        tile = f"xdimen: {channels * kernel * kernel} ydimen: {filters}"
+        """Write a convolution; the whole of it is a group, or each of its input channels is."""
+        columns = [channels * kernel * kernel] * whole + [kernel * kernel] * each
+        tiles = [f" block_group_lasso {{ xdimen: {width} ydimen: {filters} }}" for width in columns]
         return _CONVOLUTION.format(
             name=name,
             bottom=bottom,
             connectivity="" if self.mode == "CONNECTED" else f"  connectivity_mode: {self.mode}\n",
-            group=f" block_group_lasso {{ {tile} }}" if group else "",
+            group="".join(tiles),
             filters=filters,
             pad=f"    pad: {kernel // 2}\n" if kernel > 1 else "",
             kernel=kernel,
