@@ -15,7 +15,6 @@ together afterwards (:mod:`minissl.kernels.cpu.micro.windows`).
         for each phase of the outputs
             for each block of filters              its weights stay in the first-level cache
                 for each tile of pixels
-                    ask memory for some of the next image
                     tile = bias + all columns; write to y
 
 Every tile is computed as a whole, so results do not depend on the number of threads.
@@ -36,7 +35,7 @@ from minissl.kernels.cpu.micro import pixel_tile
 from minissl.kernels.cpu.micro.isa import Isa
 from minissl.kernels.cpu.micro.pixel_tile import JoinTile, PixelTile
 from minissl.kernels.cpu.micro.planes import make_plane
-from minissl.kernels.cpu.micro.tiles import address_of, call, prefetch, ready
+from minissl.kernels.cpu.micro.tiles import address_of, call, ready
 from minissl.kernels.cpu.micro.windows import (
     Source,
     Tap,
@@ -317,8 +316,6 @@ def _zeros(count: int) -> np.ndarray:
     return zeros
 
 
-#: bytes of a cache line
-LINE = 64
 #: weights that are packed together by one thread
 PIECE = 4096
 
@@ -362,13 +359,6 @@ def _join(phases, join, sizes, out):
             )
 
 
-@kernel
-def ask_for(begin, end):
-    """Have the bytes between two addresses brought into the caches."""
-    for line in range(begin, end, LINE):
-        prefetch(line)
-
-
 @parallel_kernel
 def _correlate(x, y, sizes, geometry, slots, helpers, work, numbers, memory, phases):
     """Run all images; see the module's picture.
@@ -389,11 +379,6 @@ def _correlate(x, y, sizes, geometry, slots, helpers, work, numbers, memory, pha
     copy, join = helpers
     N, F, P, Q, sh, sw, rows, pitch = sizes
     is_strided = sh * sw > 1
-    image_bytes = 4 * geometry[0] * geometry[1] * geometry[2]  # of the source
-    tiles = np.int64(0)
-    for i in range(len(jobs)):
-        tiles += jobs[i, 2] - jobs[i, 1]
-    ahead = -(-image_bytes // (LINE * max(1, tiles))) * LINE  # what a tile asks for
     for index in prange(N):
         n = np.int64(index)  # prange counts in unsigned numbers
         thread = get_thread_id()
@@ -403,15 +388,9 @@ def _correlate(x, y, sizes, geometry, slots, helpers, work, numbers, memory, pha
         out = image
         if is_strided:
             out = address_of(phases) + 4 * np.int64(thread) * phases.shape[1]
-        # the source is seldom in the caches; memory rests while tiles are computed
-        following = address_of(x) + (n + 1) * image_bytes
-        end = following + (image_bytes if n + 1 < N else 0)
         for i in range(len(jobs)):
             tile = jobs[i, 0]
             for place in range(jobs[i, 1], jobs[i, 2]):
-                until = min(following + ahead, end)
-                ask_for(following, until)
-                following = until
                 begin = places[place, 2]
                 call(
                     addresses[tile + place - jobs[i, 1]],

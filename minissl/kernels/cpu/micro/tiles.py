@@ -115,17 +115,6 @@ def call(_typing, address, arguments):
     return types.void(types.int64, arguments), generate
 
 
-@intrinsic
-def prefetch(_typing, address):
-    """Ask for the cache line at an address, which is to be read soon."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-        Vectors(builder, 1).prefetch(values[0])
-        return _context.get_dummy_value()
-
-    return types.void(types.int64), generate
-
-
 def one_row(shape: Any) -> Any:
     """See the image as one long row where the kernel is one pixel that moves nowhere.
 
