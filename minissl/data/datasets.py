@@ -91,8 +91,8 @@ class Dataset:
 def load(name: str, split: str, folder: str | Path | None = None) -> Dataset:
     """Load one split of a data set that is on this machine.
 
-    What somebody still has is not read again: a mean, a network in phase TRAIN and another one
-    share the same memory.
+    What somebody still has is not read again, unless its files have changed: a mean, a network in
+    phase TRAIN and another one share the same memory.
 
     Parameters
     ----------
@@ -124,11 +124,11 @@ def load(name: str, split: str, folder: str | Path | None = None) -> Dataset:
     DataError
         The name or split is unknown, or a file is missing or damaged.
     """
-    find_source(name)
+    entry, _ = find_source(name)
     if split not in SPLITS:
         raise DataError(f"unknown split '{split}' of data set '{name}'; use train or test")
     root = data_folder() if folder is None else Path(folder)
-    key = name, split, root.absolute()
+    key = name, split, _files(_folder_of(entry, root))
     dataset = _loaded.get(key)
     if dataset is None:
         dataset = _loaded[key] = _load(name, split, root)
@@ -136,7 +136,22 @@ def load(name: str, split: str, folder: str | Path | None = None) -> Dataset:
 
 
 #: what somebody has
-_loaded: WeakValueDictionary[tuple[str, str, Path], Dataset] = WeakValueDictionary()
+_loaded: WeakValueDictionary[tuple, Dataset] = WeakValueDictionary()
+
+
+def _folder_of(entry: Entry, root: Path) -> Path:
+    if entry.name == "mnist-small":
+        return SMALL_FOLDER
+    return root / (CIFAR_FOLDER if entry.name == "cifar10" else entry.name)
+
+
+def _files(folder: Path) -> tuple:
+    """Return what tells whether the files of a folder are still the same."""
+    try:
+        found = [(path, path.stat()) for path in sorted(folder.iterdir())]
+    except OSError:  # reading will say what is wrong
+        return (folder.absolute(),)
+    return folder.absolute(), *((path.name, s.st_mtime_ns, s.st_size) for path, s in found)
 
 
 def _load(name: str, split: str, root: Path) -> Dataset:
@@ -151,12 +166,9 @@ def _load(name: str, split: str, root: Path) -> Dataset:
 
 def _read(entry: Entry, split: str, root: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read the files of one split, and see that the images have the shape of the data set."""
-    if entry.name == "mnist-small":
-        images, labels = _read_idx_pair(SMALL_FOLDER, entry, split)
-    elif entry.name == "cifar10":
-        images, labels = _read_cifar(root / CIFAR_FOLDER, entry, split)
-    else:
-        images, labels = _read_idx_pair(root / entry.name, entry, split)
+    folder = _folder_of(entry, root)
+    read = _read_cifar if entry.name == "cifar10" else _read_idx_pair
+    images, labels = read(folder, entry, split)
     if images.shape[1:] != entry.image_shape:
         raise DataError(
             f"data set '{entry.name}' ({split}): images of shape {images.shape[1:]} where "
