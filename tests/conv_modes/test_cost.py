@@ -100,7 +100,7 @@ def test_a_single_image_is_bound_by_reading_weights():
     assert amounts["vector_l2"] == 25_600 and "product" not in amounts
     many = products.gemm(Work.of(shape, w, 64, 2))
     assert many["product"] == 64 * 25_600 / 2 and many["product_l2"] == 25_600 / 2
-    assert many["product_input"] == 4 * 64 * 100  # of 8 blocks
+    assert many["product_input"] == 64 * 100  # of 2 blocks, one for each thread
     large = np.ones((4000, 4000), np.float32)
     assert "vector_memory" in products.gemm(Work.of(product_shape(4000, 4000), large, 1, 1))
 

@@ -91,8 +91,10 @@ def test_depth_counts_the_main_path():
     depth = find("depth")
     assert len(depth.layers) == 20 and not any("shortcut" in name for name in depth.layers)
     assert depth.baseline.paper["depth"] == 20 and depth.baseline.paper["error"] == 0.0882
-    decays = [read_solver(depth.path(row.ssl[0])).block_group_decay for row in depth.rows]
-    assert decays == sorted(decays) and len(set(decays)) == len(decays) == 3
+    (row,) = depth.rows
+    stages = [read_solver(depth.path(solver)) for solver in row.ssl]
+    ratios = [stage.block_group_decay / stage.base_lr for stage in stages]
+    assert ratios == sorted(ratios) and len(set(ratios)) == len(ratios) == 3
 
 
 def test_solvers_are_found_beside_the_file_first(tmp_path):
