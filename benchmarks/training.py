@@ -167,16 +167,15 @@ def ours(name: str, options: Any) -> Any:
     from minissl.data import load
 
     _, source, batch, _, _ = NETS[name]
-    images = load(source, "train")  # in memory before, as for the peer
+    # the images are in memory before, as for the peer; the solver shares what is held here
+    held: dict[str, Any] = {"images": load(source, "train")}
     backend.set_threads(options.threads)
-    solver: list[Any] = []
 
     def step() -> None:
-        if not solver:
+        if "solver" not in held:
             data = {"source": source, "batch_size": batch}
-            solver.append(Solver(solver_param(name), data=data))
-        solver[0].step()
-        assert len(images) > 0  # the solver shares them
+            held["solver"] = Solver(solver_param(name), data=data)
+        held["solver"].step()
 
     return step
 

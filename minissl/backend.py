@@ -217,9 +217,9 @@ class _SingleThreadedBlas:
         self.changed: list[tuple[Any, int]] = []
 
     def __enter__(self) -> None:
+        if self.depth == 0:
+            self.changed = _limit_blas(1)  # may fail: then nobody has entered
         self.depth += 1
-        if self.depth == 1:
-            self.changed = _limit_blas(1)
 
     def __exit__(self, *error: object) -> None:
         self.depth -= 1

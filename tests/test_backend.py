@@ -48,3 +48,16 @@ def test_blas_can_have_another_number_for_a_while(libraries):
         assert [one.num_threads for one in libraries] == [3, 3]
         raise ZeroDivisionError
     assert [one.num_threads for one in libraries] == [4, 1]
+
+
+def test_a_library_that_cannot_be_set_leaves_no_trace(libraries, monkeypatch):
+    def fail(count):
+        raise OSError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(libraries[0], "set_num_threads", fail)
+        with pytest.raises(OSError), backend.single_threaded_blas():
+            pass
+    with backend.single_threaded_blas():
+        assert libraries[0].num_threads == 1
+    assert libraries[0].num_threads == 4

@@ -124,14 +124,14 @@ def load(name: str, split: str, folder: str | Path | None = None) -> Dataset:
     DataError
         The name or split is unknown, or a file is missing or damaged.
     """
-    entry, _ = find_source(name)
+    entry, validation = find_source(name)
     if split not in SPLITS:
         raise DataError(f"unknown split '{split}' of data set '{name}'; use train or test")
     root = data_folder() if folder is None else Path(folder)
     key = name, split, _files(_folder_of(entry, root))
     dataset = _loaded.get(key)
     if dataset is None:
-        dataset = _loaded[key] = _load(name, split, root)
+        dataset = _loaded[key] = _load(name, split, entry, validation, root)
     return dataset
 
 
@@ -154,8 +154,7 @@ def _files(folder: Path) -> tuple:
     return folder.absolute(), *((path.name, s.st_mtime_ns, s.st_size) for path, s in found)
 
 
-def _load(name: str, split: str, root: Path) -> Dataset:
-    entry, validation = find_source(name)
+def _load(name: str, split: str, entry: Entry, validation: bool, root: Path) -> Dataset:
     images, labels = _read(entry, "train" if validation else split, root)
     if validation:
         first = len(images) - len(images) // entry.held_out
