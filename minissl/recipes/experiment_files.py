@@ -45,8 +45,8 @@ from minissl.recipes.speed_experiments import NAMES as SPEED_NAMES
 from minissl.recipes.speed_experiments import SpeedExperiment
 from minissl.recipes.toml_tables import KEY, Table
 
-#: folders of a result that belong to no row
-TAKEN = (BASELINE, "pictures")
+#: names that mean something else: what a row starts from, a folder of a result
+TAKEN = (*STARTS, "pictures")
 COUNTS = ("filters", "channels", "columns")
 
 
@@ -108,13 +108,13 @@ def _row(table: Table, key: str = "") -> Row:
     if not key:
         key = table.take("key", str)
         if not KEY.fullmatch(key) or key in TAKEN:
-            taken = " or ".join(TAKEN)
-            raise table.wrong("key", key, f"small letters, digits and _, and not {taken}")
+            taken = ", ".join(TAKEN)
+            raise table.wrong("key", key, f"small letters, digits and _, and none of {taken}")
         table.where = table.where.rpartition(" ")[0] + f" '{key}'"
         options = {
             "ssl": tuple(table.texts("ssl", [])),
             "finetune": table.take("finetune", str, None),
-            "start": table.one_of("start", STARTS, BASELINE),
+            "start": table.take("start", str, BASELINE),
             "prune_like": table.take("prune_like", str, None),
         }
     row = Row(
@@ -182,6 +182,12 @@ def _check_rows(experiment: Experiment) -> None:
 def _check_stages(row: Row, earlier: Mapping[str, Row], where: str) -> None:
     if not row.trainings and not row.prune_like:
         raise ConfigError(f"{where} does nothing; give it 'ssl', 'finetune' or 'prune_like'")
+    trained = [key for key, one in earlier.items() if one.trainings]
+    if row.start not in (*STARTS, *trained):
+        raise ConfigError(
+            f"{where}: 'start' is '{row.start}'; make it {', '.join(STARTS)} or the key of a "
+            "trained row above it"
+        )
     if row.prune_like is None:
         return
     if row.ssl or row.start != BASELINE:

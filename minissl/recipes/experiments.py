@@ -1,9 +1,10 @@
 """Experiments: which files train which row of a table.
 
 A row is SSL from the weights of the dense network, in one or more stages that differ in their
-decays, then fine-tuning with the zeros frozen. It may leave out either, start from random weights,
-or prune at random in place of SSL. An experiment is a TOML file; those that come with minissl are
-in ``minissl/models``, beside the solvers they name, which say how their numbers were chosen.
+decays, then fine-tuning with the zeros frozen. It may leave out either, start from another row or
+from random weights, or prune at random in place of SSL. An experiment is a TOML file; those that
+come with minissl are in ``minissl/models``, beside the solvers they name, which say how their
+numbers were chosen.
 :mod:`minissl.recipes.experiment_files` reads them.
 """
 
@@ -20,8 +21,10 @@ from minissl import models
 NAMES = ("table1", "table2", "table3", "mlp", "depth", "variants")
 #: key of the dense network, the table's first row
 BASELINE = "baseline"
-#: what a row starts from: the dense weights, or the random ones of the net's fillers
-STARTS = (BASELINE, "fillers")
+#: random weights, of the net's fillers
+FILLERS = "fillers"
+#: what a row starts from, if not another row: the dense weights, or random ones
+STARTS = (BASELINE, FILLERS)
 #: what a table tells about layers: how many filters, channels and columns are left, or how many
 #: per cent of the rows and columns of their weight matrices are zero; or how many layers are left
 STRUCTURE, SPARSITY, DEPTH = SHOWN = ("structure", "sparsity", "depth")
@@ -41,8 +44,9 @@ class Row:
         Solvers of SSL, each from the weights of the one before.
     finetune : str, optional
         Solver.
-    start : {"baseline", "fillers"}
-        What the first of them starts from.
+    start : str
+        What the first of them starts from: ``baseline``, ``fillers``, or the key of an earlier row,
+        whose last training it goes on from.
     prune_like : str, optional
         Key of an earlier row. In place of SSL, filters and columns of the dense network are
         removed at random, as many as that row has lost.
@@ -117,6 +121,16 @@ class Experiment:
     def trainings(self, key: str) -> dict[str, str]:
         """Return what trains a row, of its own or of the baseline, each with its solver."""
         return {BASELINE: self.solver} if key == BASELINE else self.row(key).trainings
+
+    def before(self, key: str) -> list[str]:
+        """Return the rows whose files a row reads, in the order in which they can be made."""
+        if key == BASELINE:
+            return []
+        row = self.row(key)
+        named = row.prune_like or row.start
+        if named in STARTS:
+            return [BASELINE]
+        return [*self.before(named), named]
 
     def row(self, key: str) -> Row:
         """Return a row by its key."""

@@ -150,7 +150,7 @@ class Reproduction:
             parallel.Job(
                 f"{key} of seed {seed}",
                 partial(there.run_row, seed, key),
-                tuple(f"{one} of seed {seed}" for one in self._needs(key)),
+                tuple(f"{one} of seed {seed}" for one in self.experiment.before(key)),
             )
             for seed in self.seeds
             for key in self._keys()
@@ -159,15 +159,10 @@ class Reproduction:
     def run_row(self, seed: int, key: str, watcher: Watcher) -> None:
         """Run the stages of one row of one seed; what it needs must be complete."""
         make = self._row_stages(seed)
-        before = [stage for one in self._needs(key) for stage in make.of(one)]
+        before = [stage for one in self.experiment.before(key) for stage in make.of(one)]
         own = make.of(key)
         told = Only(watcher, [stage.name for stage in own])
         stages.run([*before, *own], self._folder(seed), told)
-
-    def _needs(self, key: str) -> list[str]:
-        """Return the rows whose files a row reads."""
-        like = self.experiment.row(key).prune_like
-        return [] if key == BASELINE else [BASELINE, *([like] if like else [])]
 
     def _row_stages(self, seed: int) -> RowStages:
         data = self.data or self.experiment.data

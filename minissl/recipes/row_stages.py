@@ -9,7 +9,7 @@ from typing import Any
 from minissl import backend as backends
 from minissl.data.datasets import load
 from minissl.net import Net
-from minissl.recipes.experiments import BASELINE, Experiment, Row
+from minissl.recipes.experiments import BASELINE, FILLERS, Experiment, Row
 from minissl.recipes.measuring import (
     COMPACT_WEIGHTS,
     NET,
@@ -68,7 +68,7 @@ class RowStages:
                 self._measuring(row, (BASELINE, NET), (BASELINE, WEIGHTS)),
             ]
         found: list[Stage] = []
-        start = BASELINE if row.start == BASELINE else None
+        start = None if row.start == FILLERS else self._last_training(row.start)
         if row.prune_like:
             found.append(self._pruning(row, self._last_training(row.prune_like)))
             start = found[-1].name

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minissl.recipes.experiments import BASELINE, DEPTH, SPARSITY, STRUCTURE
+from minissl.recipes.experiments import BASELINE, DEPTH, FILLERS, SPARSITY, STRUCTURE
 from minissl.recipes.paper import LOGS
 from minissl.recipes.row_stages import stage_name
 from minissl.report import depth, log_pictures, pictures, weight_pictures
@@ -262,7 +262,8 @@ def write(result: Mapping[str, Any], work: Path, out: Path) -> list[Path]:
 
 def draw(result: Mapping[str, Any], work: Path) -> dict[str, Figure]:
     """Return the pictures by name, of the median runs."""
-    courses = {row["name"]: _course(row, work) for row in result["rows"]}
+    rows = {row["key"]: row for row in result["rows"]}
+    courses = {row["name"]: _course(row["key"], rows, work) for row in result["rows"]}
     last = {name: runs[-1] for name, runs in courses.items()}
     if _tells_depth(result):
         return depth.draw(result, {row["key"]: courses[row["name"]] for row in result["rows"]})
@@ -299,19 +300,29 @@ def _filters(run: Run, layers: Sequence[str]) -> dict[str, np.ndarray]:
     return {name: weights[name][0] for name in layers if weights[name][0].ndim == 4}
 
 
-def _course(row: Mapping[str, Any], work: Path) -> list[Run]:
+def _course(key: str, rows: Mapping[str, Mapping[str, Any]], work: Path) -> list[Run]:
     """Return what a row's median run went through, from the dense network or the fillers on."""
-    folder = work / f"seed{row['seed']}"
-    dense = [read_run(folder / BASELINE, "dense")]
-    if row["key"] == BASELINE:
-        return dense
-    own = [
-        read_run(folder / stage_name(row["key"], what), TRAININGS.get(what, what.upper()))
-        for what in row["trainings"]
-    ]
-    pruned = folder / stage_name(row["key"], "prune")
-    before = [Run("pruned", pruned)] if pruned.exists() and not own else []
-    return [*(dense if row.get("start", BASELINE) == BASELINE else []), *before, *own]
+    folder = work / f"seed{rows[key]['seed']}"
+
+    def until(key: str) -> list[Run]:
+        if key == FILLERS:
+            return []
+        if key == BASELINE:
+            return [read_run(folder / BASELINE, "dense")]
+        row = rows[key]
+        runs = until(row.get("start", BASELINE))
+        pruned = folder / stage_name(key, "prune")
+        if pruned.exists() and not row["trainings"]:
+            return [*runs, Run("pruned", pruned)]
+        for what in row["trainings"]:
+            earlier = sum(run.name.startswith(TRAININGS["ssl"]) for run in runs)
+            name = TRAININGS["finetune" if what == "finetune" else "ssl"]
+            if what != "finetune" and earlier:
+                name += str(earlier + 1)
+            runs.append(read_run(folder / stage_name(key, what), name))
+        return runs
+
+    return until(key)
 
 
 def _points(result: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:

@@ -147,7 +147,7 @@ CHANGES = [
     ("ssl = [", "ssl = 1 #", "row 'small': 'ssl' is 1; make it a list"),
     ('key = "small"', "key = true", "row 1: 'key' is True; make it a text"),
     ('key = "small"', 'key = "a-b"', "'key' is 'a-b'; make it small letters, digits and _"),
-    ('key = "small"', 'key = "baseline"', "and not baseline or pictures"),
+    ('key = "small"', 'key = "baseline"', "and none of baseline, fillers, pictures"),
     ('name = "small LeNet"', "", "row 'small': 'name' is missing"),
     ('name = "small LeNet"', 'name = "LeNet"', "two rows have the name 'LeNet'"),
     (
@@ -155,7 +155,12 @@ CHANGES = [
         "nowhere",
         "row 'small': there is no solver 'nowhere.prototxt', neither in",
     ),
-    ("ssl = [", 'start = "zero"\nssl = [', "'start' is 'zero'; make it one of baseline, fillers"),
+    (
+        "ssl = [",
+        'start = "zero"\nssl = [',
+        "'start' is 'zero'; make it baseline, fillers or the key of a trained row above",
+    ),
+    ("ssl = [", 'start = "small"\nssl = [', "'start' is 'small'; make it baseline, fillers or"),
     ("ssl = [", 'data = "mnits"\nssl = [', "unknown key 'data'"),
     (
         "ssl = [",

@@ -72,7 +72,7 @@ def test_side_by_side_gives_the_same_weights(alone, tmp_path):
     assert figures(again) == figures(result)
     told = [what for what in listener.told if not what[1].endswith(": time")]
     started = [title for what, title in told if what == "started"]
-    assert len(started) == len(set(started)) == 2 * 20
+    assert len(started) == len(set(started)) == 2 * 24
     assert sorted(started) == sorted(title for what, title in told if what == "finished")
     # nothing starts before what it needs
     places = {what: place for place, what in enumerate(told)}

@@ -63,6 +63,12 @@ prune_like = "scratch"
 key = "dense"
 name = "dense"
 finetune = "ft.prototxt"
+[[rows]]
+key = "further"
+name = "further"
+start = "scratch"
+ssl = ["ssl2.prototxt"]
+finetune = "ft.prototxt"
 """
 
 

@@ -13,8 +13,15 @@ from minissl.recipes.pruning import prune_like
 from minissl.recipes.row_stages import RowStages
 from minissl.recipes.stages import digest
 from minissl.recipes.training import WEIGHTS, Training
-from tests.recipes.test_reproduce import OTHERS, recipe, row_of
+from tests.recipes.test_reproduce import OTHERS, experiment, recipe, row_of
 from tests.tiny_nets import TINY, make_net
+
+FURTHER = """
+[[rows]]
+key = "last"
+name = "last"
+prune_like = "further"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +50,16 @@ def test_every_row_has_its_stages(finished):
         "random": ["finetune"],
         "cut": [],
         "dense": ["finetune"],
+        "further": ["ssl", "finetune"],
     }
     assert {path.name for path in (folder / "work" / "seed2").iterdir()} == {
         *("baseline", "baseline-measure"),
         *(f"digits2-{stage}" for stage in ("ssl", "ssl2", "finetune")),
         *("scratch-ssl", "random-prune", "random-finetune", "cut-prune", "dense-finetune"),
+        *("further-ssl", "further-finetune"),
         *(
             f"{key}-{stage}"
-            for key in ("digits2", "scratch", "random", "cut", "dense")
+            for key in ("digits2", "scratch", "random", "cut", "dense", "further")
             for stage in ("compact", "measure", "time")
         ),
     }
@@ -65,11 +74,21 @@ def test_what_the_first_training_starts_from(finished):
     assert settings(folder, "scratch-ssl")["initial weights"] == ""
     pruned = digest(folder / "work" / "seed2" / "random-prune" / WEIGHTS)
     assert settings(folder, "random-finetune")["initial weights"] == pruned
+    scratch = digest(folder / "work" / "seed2" / "scratch-ssl" / WEIGHTS)
+    assert settings(folder, "further-ssl")["initial weights"] == scratch
+
+
+def test_rows_that_a_row_reads_come_in_an_order_in_which_they_can_be_made(tmp_path):
+    mine = experiment(tmp_path, OTHERS + FURTHER)
+    assert mine.before("baseline") == []
+    assert mine.before("digits2") == mine.before("scratch") == ["baseline"]
+    assert mine.before("further") == mine.before("cut") == ["baseline", "scratch"]
+    assert mine.before("last") == ["baseline", "scratch", "further"]
 
 
 def test_only_rows_with_ssl_tell_of_it(finished):
     _, result = finished
-    with_ssl = {"digits2", "scratch"}
+    with_ssl = {"digits2", "scratch", "further"}
     for row in result["rows"]:
         (run,) = row["runs"]
         assert ("error_after_ssl" in run) == (row["key"] in with_ssl)

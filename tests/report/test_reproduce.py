@@ -241,9 +241,10 @@ def test_the_page_says_what_is_special_and_what_came_back(others):
 def test_pictures_of_rows_that_leave_something_out(others, tmp_path):
     folder, result = others
     names = set(reproduce.draw(result, folder / "work"))
-    assert {f"{key}-error" for key in ("scratch", "random", "dense")} < names
+    assert {f"{key}-error" for key in ("scratch", "random", "dense", "further")} < names
     assert "cut-error" not in names
-    courses = {row["key"]: reproduce._course(row, folder / "work") for row in result["rows"]}
+    rows = {row["key"]: row for row in result["rows"]}
+    courses = {key: reproduce._course(key, rows, folder / "work") for key in rows}
     assert {key: [run.name for run in runs] for key, runs in courses.items()} == {
         "baseline": ["dense"],
         "digits2": ["dense", "SSL", "SSL2", "fine-tuning"],
@@ -251,5 +252,6 @@ def test_pictures_of_rows_that_leave_something_out(others, tmp_path):
         "random": ["dense", "fine-tuning"],
         "cut": ["dense", "pruned"],
         "dense": ["dense", "fine-tuning"],
+        "further": ["SSL", "SSL2", "fine-tuning"],
     }
     assert 0 in courses["cut"][-1].weights()["conv1"][0]
