@@ -21,6 +21,7 @@ import numpy as np
 
 from minissl import backend as backends
 from minissl import memory
+from minissl.conv_modes.projection import alpha
 from minissl.errors import MinisslError
 from minissl.machine import penalties, probes, store
 
@@ -298,16 +299,18 @@ def _calibration() -> Iterator[Check]:
             needed=False,
         )
         return
-    lanes = penalties.vector_bits()[1] // 32
     for threads, rates in machine.rates.items():
-        csr, sparse = machine.alpha("csr", threads), machine.alpha("sparse", threads, lanes)
+        factors = {
+            mode: alpha(machine, threads, mode) for mode in ("LOWERED_CSRMM", "DIRECT_SCONV")
+        }
+        known = ", ".join(f"{mode} {one:.1f}" for mode, one in factors.items() if one is not None)
         yield Check(
             f"calibration {threads}t",
             True,
             f"{machine.date[:10]}: GEMM {rates['gemm_gflops']:.0f} GFLOP/s, reading L2 "
             f"{rates['l2_gbs']:.0f}, L3 {rates['l3_gbs']:.0f}, memory {rates['memory_gbs']:.0f} "
             f"GB/s, a parallel loop {rates['region_us']:.1f} us; a multiply-add costs, against "
-            f"GEMM's: LOWERED_CSRMM {csr:.1f}, DIRECT_SCONV {sparse:.1f}; the model errs "
+            f"GEMM's: {known}; the model errs "
             f"by {100 * machine.error[threads]:.0f} % (median)",
             needed=False,
         )

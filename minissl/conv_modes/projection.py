@@ -24,6 +24,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
+from minissl.conv_modes.cost import CONVOLUTION, Work
 from minissl.conv_modes.shape import ConvShape
 from minissl.machine import Machine
 
@@ -110,15 +113,38 @@ def useful_range(
     return min(1.0, low), 1 / platform.alpha
 
 
-def this_machine(machine: Machine, threads: int, term: str = "csr") -> Platform | None:
-    """Describe a calibrated machine; None when it was never measured for so many threads.
+def alpha(machine: Machine, threads: int, mode: str = "LOWERED_CSRMM") -> float | None:
+    """Return how much longer an operation of a sparse mode takes than one of the dense product.
 
-    Parameters
-    ----------
-    term : str
-        The multiply-add of the sparse mode: ``csr`` of compressed rows.
+    As the constants of the machine have it: what another eighth of the weights of AlexNet's conv3
+    takes, at random places, against an eighth of LOWERED_GEMM's product. What a layer costs without
+    any weight, as its lowering does, drops out. None where the CPU does not run the mode's fast
+    kernel.
     """
-    rates = machine.rates.get(threads)
-    if not rates:
+
+    def seconds(eighths: int) -> float | None:
+        amounts = CONVOLUTION[mode](_conv3(eighths, threads))
+        return None if amounts is None else machine.seconds(amounts, threads)
+
+    dense = CONVOLUTION["LOWERED_GEMM"](_conv3(8, threads)) or {}
+    product = 1e-9 * dense["gemm"] * machine.nanoseconds("gemm", threads)
+    more, fewer = seconds(2), seconds(1)
+    if not product or more is None or fewer is None:
         return None
-    return Platform(rates["gemm_gflops"], rates["memory_gbs"], machine.alpha(term, threads))
+    return (more - fewer) / (product / 8)
+
+
+def _conv3(eighths: int, threads: int) -> Work:
+    """Return AlexNet's conv3, an image for each thread, with so many eighths of its weights."""
+    F, C = 384, 256
+    shape = ConvShape(C, (13, 13), F, (3, 3), pad=(1, 1))
+    nonzeros = np.full(F, shape.columns * eighths // 8)  # (F,)
+    return Work(shape, threads, threads, nonzeros, (F,), (shape.columns,), (C,))
+
+
+def this_machine(machine: Machine, threads: int) -> Platform | None:
+    """Describe a calibrated machine; None when it was never measured for so many threads."""
+    rates, factor = machine.rates.get(threads), alpha(machine, threads)
+    if not rates or factor is None:
+        return None
+    return Platform(rates["gemm_gflops"], rates["memory_gbs"], factor)

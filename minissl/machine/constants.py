@@ -116,17 +116,6 @@ class Machine:
             units * self.nanoseconds(term, threads) for term, units in amounts.items()
         )
 
-    def alpha(self, term: str, threads: int = 1, lanes: int = 1) -> float:
-        """Return how much longer a multiply-add of a sparse mode takes than one of GEMM.
-
-        Parameters
-        ----------
-        lanes : int
-            Multiply-adds in a unit of the term.
-        """
-        gemm = self.nanoseconds("gemm", threads)
-        return self.nanoseconds(term, threads) / lanes / gemm if gemm else float("inf")
-
     def to_json(self) -> dict[str, Any]:
         """Return everything as the file keeps it."""
         return asdict(self)

@@ -9,12 +9,13 @@ from minissl.conv_modes.projection import (
     ATOM,
     XEON,
     Platform,
+    alpha,
     sizes,
     speed_up,
     this_machine,
     useful_range,
 )
-from minissl.machine import Machine
+from minissl.machine import DEFAULTS, Machine
 
 CONV5 = ConvShape(384, (13, 13), 256, (3, 3), pad=(1, 1), groups=2)
 
@@ -61,5 +62,24 @@ def test_where_memory_always_decides():
 def test_a_calibrated_machine_is_a_platform():
     rates = {1: {"gemm_gflops": 90.0, "memory_gbs": 20.0}}
     machine = Machine({1: {"gemm": 0.02, "csr": 0.05}}, rates, calibrated=True)
-    assert this_machine(machine, 1) == Platform(90.0, 20.0, pytest.approx(2.5))
+    # 169 pixels take 192 columns of panels, and 176 of GEMM's tiles
+    assert this_machine(machine, 1) == Platform(90.0, 20.0, pytest.approx(2.5 * 192 / 176))
     assert this_machine(machine, 2) is None
+
+
+def test_alpha_counts_what_a_weight_costs_and_not_what_the_layer_does():
+    constants = {"gemm": 0.02, "csr": 0.04, "csr_entry": 0.64}  # of 64 columns: 0.01 for each
+    found = alpha(Machine({1: constants}), 1)
+    assert found == pytest.approx(2.5 * 192 / 176)
+    assert alpha(Machine({1: {**constants, "call": 1e6, "panel": 1.0, "write": 1.0}}), 1) == (
+        pytest.approx(found)
+    )
+    assert alpha(Machine({1: {}}), 1) is None
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_alpha_of_the_constants_that_stand_in(threads):
+    """A weight by itself costs more than in a dense product, and less without lowering."""
+    by_rows, direct = (alpha(DEFAULTS, threads, mode) for mode in ("LOWERED_CSRMM", "DIRECT_SCONV"))
+    assert 1 < by_rows < 10
+    assert direct is None or 0.5 < direct < by_rows

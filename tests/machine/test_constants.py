@@ -25,11 +25,6 @@ def test_time_is_units_times_nanoseconds():
     assert machine().seconds({"gemm": 1e9, "csr": 1e9}, 1) == pytest.approx(0.05)
 
 
-def test_alpha_compares_with_gemm():
-    assert machine().alpha("csr") == pytest.approx(1.5)
-    assert machine().alpha("csr", 3, lanes=4) == pytest.approx(0.1875)
-
-
 def test_json_brings_back_the_same():
     one = machine(rates={1: {"gemm_gflops": 90.0}}, calibrated=True, error={1: 0.1}, date="today")
     assert Machine.from_json(json.loads(json.dumps(one.to_json()))) == one
