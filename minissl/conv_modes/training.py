@@ -1,4 +1,4 @@
-"""How a convolution that is trained runs: each of its three passes by lowering or by direct tiles.
+"""How a convolution that is trained runs: each of its three passes lowered, or by register tiles.
 
 =========  ===================================================================
 forward    y    = W * x + b
@@ -7,10 +7,11 @@ input      d_x  = W^T * d_y
 =========  ===================================================================
 
 By lowering they are products of matrices (:mod:`minissl.kernels.cpu.convolution`), as the paper
-describes them; the direct tiles compute the same sums in another order
-(:mod:`minissl.kernels.cpu.micro`). Which is faster depends on the shape: the performance model
-behind ``conv_mode: AUTO`` says so, for each pass. It is asked for one thread, so that the choice,
-and with it every rounding, does not depend on the number of threads.
+describes them. Direct tiles compute the same sums in another order, Winograd's tiles a 3 x 3
+convolution in a quarter of the multiplications (:mod:`minissl.kernels.cpu.micro`). Which is faster
+depends on the shape: the performance model behind ``conv_mode: AUTO`` says so, for each pass. It is
+asked for one thread, so that the choice, and with it every rounding, does not depend on the number
+of threads.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from minissl.conv_modes.shape import ConvShape
 
 log = logging.getLogger("minissl")
 
-DIRECT, LOWERED = "direct", "lowered"
+LOWERED = "lowered"
 
 #: Numbers in the vectors of the machine that the constants of an uncalibrated one come from.
 DEFAULT_LANES = 16
@@ -56,7 +57,7 @@ class TrainedConvolution:
         self.geometry = shape.stride, shape.pad, shape.dilation, shape.groups
 
     def _direct(self, name: str) -> Any:
-        """Return the direct kernel of a pass, None where it is lowered."""
+        """Return the kernel of a pass that does not lower, None where lowering is faster."""
         micro = getattr(self.kernels, "micro", None)
         found = None if self.lowers or micro is None else self._tiles(micro, name)
         if found is None:
@@ -64,20 +65,20 @@ class TrainedConvolution:
         seconds = self.predict(name, found)
         chosen = min(seconds, key=lambda way: seconds[way])
         log.debug("%s, %s: %s, predicted %s", self.shape, name, chosen, seconds)
-        return found if chosen == DIRECT else None
+        return None if chosen == LOWERED else found
 
     def _tiles(self, micro: Any, name: str) -> Any:
         return micro.training_pass(name, self.shape, self.dtype)
 
     def predict(self, name: str, kernel: Any) -> dict[str, float]:
-        """Return the predicted seconds of a pass, on one thread, for both ways."""
+        """Return the predicted seconds of a pass, on one thread, for both ways by their names."""
         machine = machines.current()
         work = dense(self.shape, self.images, self.dtype.itemsize)
         # GEMM has the same vectors as the tiles; constants of another machine are of its vectors
         share = 1.0 if machine.calibrated else kernel.lanes / DEFAULT_LANES
         return {
             LOWERED: machine.seconds(lowered_pass(name, work), 1),
-            DIRECT: machine.seconds(direct_pass(kernel, work), 1) * share,
+            kernel.way: machine.seconds(direct_pass(kernel, work), 1) * share,
         }
 
     @cached_property
@@ -100,14 +101,19 @@ class TrainedConvolution:
         """The ``conv_mode`` that the forward pass amounts to."""
         return "LOWERED_GEMM" if self.direct_forward is None else "DIRECT_DCONV"
 
+    @property
+    def share(self) -> float:
+        """Multiply-adds of the forward pass / those of the definition."""
+        return 1.0 if self.direct_forward is None else self.direct_forward.share
+
     def passes(self) -> dict[str, str]:
-        """Return how each pass runs: "direct" or "lowered"."""
+        """Return how each pass runs: "direct", "winograd" or "lowered"."""
         found = {
             "forward": self.direct_forward,
             "weights": self.direct_weights,
             "input": self.direct_input,
         }
-        return {name: LOWERED if direct is None else DIRECT for name, direct in found.items()}
+        return {name: LOWERED if one is None else one.way for name, one in found.items()}
 
     def forward(self, x: Any, w: Any, b: Any, y: Any) -> None:
         """Compute y from x; b may be None."""

@@ -15,6 +15,8 @@
 :mod:`.correlation`      its loops: forward, and the gradient of the input
 :mod:`.gradient_tile`    register tile of the gradient of the weights
 :mod:`.weight_gradient`  its loops
+:mod:`.winograd_tile`    register tiles of Winograd's convolution: transforms and products
+:mod:`.winograd`         its loops: the three passes of a 3 x 3 convolution in training
 =======================  =========================================================================
 
 They are an option, never the only way: where they do not apply (no such vectors, float64,
@@ -28,13 +30,14 @@ from typing import Any
 
 import numpy as np
 
-from minissl.kernels.cpu.micro import isa
+from minissl.kernels.cpu.micro import isa, winograd
 from minissl.kernels.cpu.micro.batch_product import BatchProduct, panel_images
 from minissl.kernels.cpu.micro.correlation import Correlation
 from minissl.kernels.cpu.micro.dense import DenseConvolution
 from minissl.kernels.cpu.micro.sparse import SparseConvolution
 from minissl.kernels.cpu.micro.sparse_layout import MOST_BYTES, layouts
 from minissl.kernels.cpu.micro.weight_gradient import WeightGradient
+from minissl.kernels.cpu.micro.winograd import WinogradConvolution, WinogradWeightGradient
 from minissl.kernels.cpu.sparse_product import FEW
 
 __all__ = [
@@ -107,8 +110,14 @@ def dense_convolution(
     )
 
 
-def training_pass(name: str, shape: Any, dtype: Any) -> Correlation | WeightGradient | None:
+#: What computes a pass of a convolution that is trained.
+TrainingPass = Correlation | WeightGradient | WinogradConvolution | WinogradWeightGradient
+
+
+def training_pass(name: str, shape: Any, dtype: Any) -> TrainingPass | None:
     """Prepare a pass of a convolution that is trained; None where lowering must do.
+
+    Of tiles that walk through the weights and Winograd's, those that take less by their own count.
 
     Parameters
     ----------
@@ -123,9 +132,17 @@ def training_pass(name: str, shape: Any, dtype: Any) -> Correlation | WeightGrad
     P, Q = shape.output
     if vectors is None or 4 * (shape.filters + 1) * (P + 1) * (Q + 1) > MOST_BYTES:
         return None
+    found: list[TrainingPass] = []
     if name == "weights":
-        return WeightGradient(vectors, shape)
-    return Correlation(vectors, shape, gradient=name == "input")
+        found.append(WeightGradient(vectors, shape))
+        if winograd.applies(vectors, shape):
+            found.append(WinogradWeightGradient(vectors, shape))
+    else:
+        gradient = name == "input"
+        found.append(Correlation(vectors, shape, gradient))
+        if winograd.applies(vectors, shape):
+            found.append(WinogradConvolution(vectors, shape, gradient))
+    return min(found, key=lambda one: one.cost())
 
 
 def supports(shape: Any, dtype: Any) -> bool:

@@ -134,6 +134,9 @@ class Correlation:
         Whether this is the gradient of the input.
     """
 
+    #: name of this way of computing a pass, and its multiply-adds / those of the definition
+    way, share = "direct", 1.0
+
     def __init__(self, isa: Isa, shape: Any, gradient: bool):
         self.isa, self.shape, self.gradient = isa, shape, gradient
         axis = gradient_axis if gradient else forward_axis

@@ -185,6 +185,14 @@ class Vectors:
         """A + b."""
         return self.builder.fadd(a, b)
 
+    def minus(self, a: Value, b: Value) -> Value:
+        """A - b."""
+        return self.builder.fsub(a, b)
+
+    def times(self, number: float, a: Value, c: Value) -> Value:
+        """Number * a + c, rounded once."""
+        return self.fma(ir.Constant(self.type, [number] * self.lanes), a, c)
+
     def positive(self, value: Value) -> Value:
         """ReLU; NaN stays NaN."""
         negative = self.builder.fcmp_ordered("<", value, self.zero)

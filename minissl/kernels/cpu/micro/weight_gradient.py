@@ -105,6 +105,9 @@ class WeightGradient:
         Geometry of the layer (:class:`minissl.conv_modes.shape.ConvShape`).
     """
 
+    #: name of this way of computing a pass, and its multiply-adds / those of the definition
+    way, share = "direct", 1.0
+
     def __init__(self, isa: Isa, shape: Any):
         self.shape = shape
         P, Q = shape.output

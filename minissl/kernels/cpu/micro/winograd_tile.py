@@ -1,0 +1,370 @@
+r"""Register tiles of Winograd's convolution: the lanes of a vector are channels (or filters).
+
+==============  ===================================================================================
+TurnIn          pixels of some channels, channel by channel -> pixel by pixel
+InputTiles      B^T X B of a row of tiles
+GradientTiles   A d_Y A^T of a row of tiles
+ProductTile     a block of the product of two matrices
+OutputTiles     A^T M A + bias of a row of tiles
+TurnOut         pixel by pixel -> channel by channel
+==============  ===================================================================================
+
+The transforms have numbers 0, 1, 2, 4, 5 and 8 only, and pairs of lines that differ in a sign:
+what follows are their sums with what is common computed once. The matrices, and the formula, are in
+:mod:`minissl.kernels.reference.winograd`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+
+from minissl.kernels.cpu.jit import c_function
+from minissl.kernels.cpu.micro.simd import I64, Value, Vectors
+from minissl.kernels.cpu.micro.tiles import Constant, emitted
+from minissl.kernels.reference.winograd import PLACES, READ, TILE
+
+Line = Callable[[Vectors, Sequence[Value]], list[Value]]
+
+
+def input_line(v: Vectors, d: Sequence[Value]) -> list[Value]:
+    """B^T d, 6 numbers from 6."""
+    even, odd = v.times(-4, d[2], d[4]), v.times(-4, d[1], d[3])
+    far, near = v.minus(d[4], d[2]), v.minus(d[3], d[1])
+    return [
+        v.times(4, d[0], v.times(-5, d[2], d[4])),
+        v.plus(even, odd),
+        v.minus(even, odd),
+        v.times(2, near, far),
+        v.times(-2, near, far),
+        v.times(4, d[1], v.times(-5, d[3], d[5])),
+    ]
+
+
+def output_line(v: Vectors, m: Sequence[Value]) -> list[Value]:
+    """A^T m, 4 numbers from 6."""
+    even, odd = v.plus(m[1], m[2]), v.minus(m[1], m[2])
+    far_even, far_odd = v.plus(m[3], m[4]), v.minus(m[3], m[4])
+    return [
+        v.plus(m[0], v.plus(even, far_even)),
+        v.times(2, far_odd, odd),
+        v.times(4, far_even, even),
+        v.times(8, far_odd, v.plus(odd, m[5])),
+    ]
+
+
+def gradient_line(v: Vectors, y: Sequence[Value]) -> list[Value]:
+    """A y, 6 numbers from 4."""
+    even, odd = v.plus(y[0], y[2]), v.plus(y[1], y[3])
+    far_even = v.times(4, y[2], y[0])
+    far_odd = v.times(8, y[3], v.plus(y[1], y[1]))
+    return [
+        y[0],
+        v.plus(even, odd),
+        v.minus(even, odd),
+        v.plus(far_even, far_odd),
+        v.minus(far_even, far_odd),
+        y[3],
+    ]
+
+
+def both_axes(v: Vectors, square: list[list[Value]], line: Line) -> list[list[Value]]:
+    """Transform the columns of a square, then its rows."""
+    columns = [line(v, column) for column in zip(*square, strict=True)]
+    return [line(v, row) for row in zip(*columns, strict=True)]
+
+
+class InputTiles(NamedTuple):
+    """B^T X B of neighbouring tiles.
+
+    Attributes
+    ----------
+    lanes : int
+    """
+
+    lanes: int
+
+    def emit(
+        self,
+        v: Vectors,
+        source: Value,
+        pitch: Value,
+        count: Value,
+        target: Value,
+        step: Value,
+        plane: Value,
+    ) -> None:
+        """Transform some tiles.
+
+        Parameters
+        ----------
+        source : address
+            Of the first pixel that the first tile reads; pixels are vectors side by side.
+        pitch : bytes
+            From row to row of the source.
+        count : int
+        target : address
+            Of the first tile at the first of the 36 places.
+        step, plane : bytes
+            From tile to tile of the target, and from place to place.
+        """
+        _transform(v, READ, input_line, source, pitch, count, target, step, plane)
+
+
+class GradientTiles(NamedTuple):
+    """A d_Y A^T of neighbouring tiles; see :class:`InputTiles`."""
+
+    lanes: int
+
+    def emit(self, v, source, pitch, count, target, step, plane) -> None:
+        """Transform some tiles; see :meth:`InputTiles.emit`."""
+        _transform(v, TILE, gradient_line, source, pitch, count, target, step, plane)
+
+
+def _transform(
+    v: Vectors,
+    side: int,
+    line: Line,
+    source: Value,
+    pitch: Value,
+    count: Value,
+    target: Value,
+    step: Value,
+    plane: Value,
+) -> None:
+    def one(at: Value, places: list[Value]) -> list[Value]:
+        row, out = places
+        next_row = v.add(row, TILE * v.bytes)
+        square = []
+        for _ in range(side):
+            square.append([v.load(v.add(row, j * v.bytes)) for j in range(side)])
+            row = v.builder.add(row, pitch)
+        next_out = v.builder.add(out, step)
+        for values in both_axes(v, square, line):
+            for value in values:
+                v.store(value, out)
+                out = v.builder.add(out, plane)
+        return [next_row, next_out]
+
+    v.loop(ir.Constant(I64, 0), count, 1, [source, target], one)
+
+
+class OutputTiles(NamedTuple):
+    """A^T M A + bias of neighbouring tiles.
+
+    Attributes
+    ----------
+    lanes : int
+    """
+
+    lanes: int
+
+    def emit(
+        self,
+        v: Vectors,
+        source: Value,
+        step: Value,
+        plane: Value,
+        count: Value,
+        bias: Value,
+        target: Value,
+        pitch: Value,
+    ) -> None:
+        """Transform some tiles.
+
+        Parameters
+        ----------
+        source : address
+            Of the first tile at the first of the 36 places.
+        step, plane : bytes
+            From tile to tile of the source, and from place to place.
+        count : int
+        bias : address
+        target : address
+            Of the first pixel of the first tile; pixels are vectors side by side.
+        pitch : bytes
+            From row to row of the target.
+        """
+        added = v.load(bias)
+
+        def one(at: Value, places: list[Value]) -> list[Value]:
+            tile, row = places
+            next_tile, next_row = v.builder.add(tile, step), v.add(row, TILE * v.bytes)
+            found = []
+            for _ in range(PLACES):
+                found.append(v.load(tile))
+                tile = v.builder.add(tile, plane)
+            square = [found[i : i + READ] for i in range(0, PLACES, READ)]
+            for values in both_axes(v, square, output_line):
+                for j, value in enumerate(values):
+                    v.store(v.plus(value, added), v.add(row, j * v.bytes))
+                row = v.builder.add(row, pitch)
+            return [next_tile, next_row]
+
+        v.loop(ir.Constant(I64, 0), count, 1, [source, target], one)
+
+
+class ProductTile(NamedTuple):
+    """out[i] = sum over l of a[i, l] * b[l], or the same added to it; b and out are vectors.
+
+    Attributes
+    ----------
+    lanes : int
+    rows, vectors : int
+        Of the block.
+    row_step : int
+        Bytes from a[i, l] to a[i + 1, l].
+    adds : bool
+    """
+
+    lanes: int
+    rows: int
+    vectors: int
+    row_step: int
+    adds: bool
+
+    def emit(
+        self,
+        v: Vectors,
+        a: Value,
+        a_step: Value,
+        b: Value,
+        b_step: Value,
+        count: Value,
+        out: Value,
+        out_step: Value,
+    ) -> None:
+        """Compute a block.
+
+        Parameters
+        ----------
+        a, b : addresses
+            Of a[0, 0] and b[0].
+        a_step, b_step : bytes
+            From l to l + 1.
+        count : int
+            How many l there are.
+        out, out_step : address and bytes
+            Of out[0], and to the next row.
+        """
+        places, place = [], out
+        for _ in range(self.rows):
+            places += [v.add(place, j * v.bytes) for j in range(self.vectors)]
+            place = v.builder.add(place, out_step)
+        sums = [v.load(place) for place in places] if self.adds else [v.zero] * len(places)
+
+        def one(at: Value, carried: list[Value]) -> list[Value]:
+            a, b, *sums = carried
+            columns = [v.load(v.add(b, j * v.bytes)) for j in range(self.vectors)]
+            for i in range(self.rows):
+                number = v.broadcast(v.add(a, i * self.row_step))
+                for j, column in enumerate(columns):
+                    at_ij = i * self.vectors + j
+                    sums[at_ij] = v.fma(number, column, sums[at_ij])
+            return [v.builder.add(a, a_step), v.builder.add(b, b_step), *sums]
+
+        _, _, *sums = v.loop(ir.Constant(I64, 0), count, 1, [a, b, *sums], one)
+        for value, place in zip(sums, places, strict=True):
+            v.store(value, place)
+
+
+class TurnIn(NamedTuple):
+    """Bring pixels of some channels into vectors of channels, zero in lanes without a channel.
+
+    Attributes
+    ----------
+    lanes, channels : int
+    """
+
+    lanes: int
+    channels: int
+
+    def emit(
+        self, v: Vectors, source: Value, pitch: Value, count: Value, target: Value, places: Value
+    ) -> None:
+        """Turn up to ``lanes`` pixels.
+
+        Parameters
+        ----------
+        source, pitch : address and bytes
+            Of the first pixel of the first channel, and to the next channel.
+        count : int
+            Pixels.
+        target : address
+        places : address of int64
+            Bytes from the target to the vector of each pixel.
+        """
+        mask = v.between(ir.Constant(I64, 0), count)
+        rows = []
+        for _ in range(self.channels):
+            rows.append(v.load_some(source, mask))
+            source = v.builder.add(source, pitch)
+        rows += [v.zero] * (self.lanes - self.channels)
+
+        def place(lane: int) -> Value:
+            return v.builder.add(target, v.long(places, lane))
+
+        v.store_transposed(rows, place, count)
+
+
+class TurnOut(NamedTuple):
+    """Bring vectors of channels out, channel by channel.
+
+    Attributes
+    ----------
+    lanes, pixels : int
+        Pixels are at most ``lanes``.
+    """
+
+    lanes: int
+    pixels: int
+
+    def emit(
+        self, v: Vectors, source: Value, places: Value, target: Value, pitch: Value, count: Value
+    ) -> None:
+        """Turn some pixels.
+
+        Parameters
+        ----------
+        source : address
+        places : address of int64
+            Bytes from the source to the vector of each pixel.
+        target, pitch : address and bytes
+            Of the first pixel of the first channel, and to the next channel.
+        count : int
+            Channels.
+        """
+        vectors = [
+            v.load(v.builder.add(source, v.long(places, pixel))) for pixel in range(self.pixels)
+        ]
+
+        def line(channel: int) -> Value:
+            return v.builder.add(target, v.builder.mul(pitch, ir.Constant(I64, channel)))
+
+        v.store_transposed(vectors, line, count)
+
+
+@cache
+def compiled(kind: Any, *numbers: int) -> Any:
+    """Compile a tile; its ``address`` is to be called with the arguments of ``emit``.
+
+    It is named by its kind and numbers: tuples of two kinds with the same numbers are equal.
+    """
+    tile = kind(*numbers)
+    constant = Constant(tile)
+
+    def five(a, b, c, d, e):
+        emitted(constant, (a, b, c, d, e))
+
+    def six(a, b, c, d, e, f):
+        emitted(constant, (a, b, c, d, e, f))
+
+    def seven(a, b, c, d, e, f, g):
+        emitted(constant, (a, b, c, d, e, f, g))
+
+    taken = tile.emit.__code__.co_argcount - 2  # without self and v
+    function: Any = {5: five, 6: six, 7: seven}[taken]
+    return c_function(function, f"a tile of Winograd's convolution, {tile}")
