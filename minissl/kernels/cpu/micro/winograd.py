@@ -58,7 +58,7 @@ FILTER_BYTES = 1280 * 1024
 #: Lanes -> vectors of a block of a product: multiply-adds that are under way at once.
 BLOCK = {16: 16, 8: 8}
 #: In multiply-adds of vectors: turning a vector of pixels, and transforming a tile.
-TURN, TRANSFORM = 12, 200
+TURN, TRANSFORM = 16, 250
 
 
 def applies(isa: Isa, shape: Any) -> bool:
@@ -155,7 +155,7 @@ class Pass:
 
 
 def _addresses(tiles: list[Any]) -> np.ndarray:
-    return np.array([winograd_tile.compiled(type(tile), *tile).address for tile in tiles], np.int64)
+    return np.array([winograd_tile.compiled(tile).address for tile in tiles], np.int64)
 
 
 class WinogradConvolution(Pass):

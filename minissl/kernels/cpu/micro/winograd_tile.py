@@ -347,13 +347,13 @@ class TurnOut(NamedTuple):
         v.store_transposed(vectors, line, count)
 
 
-@cache
-def compiled(kind: Any, *numbers: int) -> Any:
-    """Compile a tile; its ``address`` is to be called with the arguments of ``emit``.
+def compiled(tile: Any) -> Any:
+    """Compile a tile; its ``address`` is to be called with the arguments of ``emit``."""
+    return _compiled(tile.__class__, tile)  # tuples of two kinds with the same numbers are equal
 
-    It is named by its kind and numbers: tuples of two kinds with the same numbers are equal.
-    """
-    tile = kind(*numbers)
+
+@cache
+def _compiled(_kind: Any, tile: Any) -> Any:
     constant = Constant(tile)
 
     def five(a, b, c, d, e):
