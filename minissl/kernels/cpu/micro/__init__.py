@@ -1,23 +1,24 @@
 """Register-blocked vector kernels for convolutions: what plain loops cannot reach.
 
-=======================  =========================================================================
-:mod:`.isa`              which vectors to use; MINISSL_ISA forces or switches off
-:mod:`.simd`             vector instructions, in words
-:mod:`.tiles`            from written instructions to an address that compiled loops can call
-:mod:`.planes`           the input in planes with zero rows around, strides taken out
-:mod:`.sparse_tile`      register tile of the sparse convolution (DIRECT_SCONV)
-:mod:`.sparse`           its packing and its loops
-:mod:`.batch_product`    a batch times a sparse matrix, by the same tile
-:mod:`.dense_tile`       register tile of the dense convolution (LOWERED_CCNMM, DIRECT_DCONV)
-:mod:`.dense`            its packing and its loops
-:mod:`.windows`          what a convolution and its gradients read: taps, phases, offsets
-:mod:`.pixel_tile`       register tile of a convolution in training: pixels in the lanes
-:mod:`.correlation`      its loops: forward, and the gradient of the input
-:mod:`.gradient_tile`    register tile of the gradient of the weights
-:mod:`.weight_gradient`  its loops
-:mod:`.winograd_tile`    register tiles of Winograd's convolution: transforms and products
-:mod:`.winograd`         its loops: the three passes of a 3 x 3 convolution in training
-=======================  =========================================================================
+=========================  =========================================================================
+:mod:`.isa`                which vectors to use; MINISSL_ISA forces or switches off
+:mod:`.simd`               vector instructions, in words
+:mod:`.tiles`              from written instructions to an address that compiled loops can call
+:mod:`.planes`             the input in planes with zero rows around, strides taken out
+:mod:`.sparse_tile`        register tile of the sparse convolution (DIRECT_SCONV)
+:mod:`.sparse`             its packing and its loops
+:mod:`.batch_product`      a batch times a sparse matrix, by the same tile
+:mod:`.dense_tile`         register tile of the dense convolution (LOWERED_CCNMM, DIRECT_DCONV)
+:mod:`.dense`              its packing and its loops
+:mod:`.windows`            what a convolution and its gradients read: taps, phases, offsets
+:mod:`.pixel_tile`         register tile of a convolution in training: pixels in the lanes
+:mod:`.correlation`        its loops: forward, and the gradient of the input
+:mod:`.gradient_tile`      register tile of the gradient of the weights
+:mod:`.weight_gradient`    its loops
+:mod:`.winograd_tile`      register tiles of Winograd's convolution: transforms and products
+:mod:`.winograd`           its loops: forward, and the gradient of the input
+:mod:`.winograd_gradient`  the gradient of the weights
+=========================  =========================================================================
 
 They are an option, never the only way: where they do not apply (no such vectors, float64,
 MINISSL_ISA=generic), the functions below return None and the caller runs the plain kernels. The
@@ -37,7 +38,8 @@ from minissl.kernels.cpu.micro.dense import DenseConvolution
 from minissl.kernels.cpu.micro.sparse import SparseConvolution
 from minissl.kernels.cpu.micro.sparse_layout import MOST_BYTES, layouts
 from minissl.kernels.cpu.micro.weight_gradient import WeightGradient
-from minissl.kernels.cpu.micro.winograd import WinogradConvolution, WinogradWeightGradient
+from minissl.kernels.cpu.micro.winograd import WinogradConvolution
+from minissl.kernels.cpu.micro.winograd_gradient import WinogradWeightGradient
 from minissl.kernels.cpu.sparse_product import FEW
 
 __all__ = [

@@ -190,7 +190,7 @@ class WeightGradient:
             panels,
             partial,
         )
-        _add_parts(partial)
+        add_parts(partial)
         bias = d_w.reshape(-1)[:0] if d_b is None else d_b
         _scatter(partial[0], self.blocks, self.lanes, self.sums, d_w.reshape(len(d_w), -1), bias)
 
@@ -272,7 +272,7 @@ PIECE = 1024
 
 
 @parallel_kernel
-def _add_parts(partial):
+def add_parts(partial):
     """Add all parts to the first, in their order."""
     parts, size = partial.shape
     for piece in prange(-(-size // PIECE)):

@@ -1,6 +1,6 @@
-r"""Convolutions of 3 x 3 weights in training, by Winograd's F(4 x 4, 3 x 3).
+r"""Convolutions of 3 x 3 and 5 x 5 weights in training, by Winograd's formula.
 
-The formula, and what it costs in exactness, are in :mod:`minissl.kernels.reference.winograd`. Here
+It, and what it costs in exactness, is in :mod:`minissl.kernels.reference.winograd`. Here
 channels lie in the lanes of vectors, and a few images (or a band of a large one) at a time stay in
 the second-level cache through all steps:
 
@@ -11,9 +11,8 @@ the second-level cache through all steps:
             m[tile, filter] = v[tile, channel] @ u[channel, filter]
         A^T M A + b, turned back, to y
 
-The gradient of the input is the same with turned weights. That of the weights transforms d_y as
-well, and multiplies over the tiles, ``d_u[channel, filter] += v^T @ z``; the sum over images is cut
-into a fixed number of parts, so that results do not depend on the number of threads.
+The gradient of the input is the same with turned weights; that of the weights is in
+:mod:`minissl.kernels.cpu.micro.winograd_gradient`.
 """
 
 from __future__ import annotations
@@ -24,9 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import get_num_threads
 
-from minissl.kernels.cpu.convolution import conv_backward_bias
 from minissl.kernels.cpu.jit import (
-    PARTS,
     config,
     get_thread_id,
     kernel,
@@ -38,59 +35,68 @@ from minissl.kernels.cpu.micro import winograd_tile
 from minissl.kernels.cpu.micro.isa import Isa
 from minissl.kernels.cpu.micro.tiles import address_of, call, ready
 from minissl.kernels.cpu.micro.winograd_tile import (
-    GradientTiles,
     InputTiles,
     OutputTiles,
     ProductTile,
     TurnIn,
     TurnOut,
 )
-from minissl.kernels.reference.winograd import FILTER, PLACES, TILE, tiles_of
+from minissl.kernels.reference.winograd import PLACES, Winograd
 
 FLOAT32 = np.dtype(np.float32)
 #: Tiles of a unit of work, at most, and the bytes of what is transformed: half a common
 #: second-level cache.
 MOST_TILES, UNIT_BYTES = 64, 640 * 1024
-#: Units of work of a part of the sum over images, at least.
-UNITS = 4
 #: Bytes of the transformed filters, at most: every unit passes over them in the second-level cache.
 FILTER_BYTES = 1280 * 1024
 #: Lanes -> vectors of a block of a product: multiply-adds that are under way at once.
 BLOCK = {16: 16, 8: 8}
-#: In multiply-adds of vectors: turning a vector of pixels, and transforming a tile.
-TURN, TRANSFORM = 16, 250
+#: In multiply-adds of vectors: turning a vector of pixels, transforming a tile, beginning and
+#: ending a block of a product.
+TURN, TRANSFORM, BEGIN = 16, 250, 60
 
 
 def applies(isa: Isa, shape: Any) -> bool:
-    """Whether a convolution has 3 x 3 weights, not too many, and outputs as large as its inputs."""
-    s, one = shape, (1, 1)
+    """Whether a convolution has 3 x 3 or 5 x 5 weights, not too many, and moves pixel by pixel."""
+    s = shape
     channels, filters = (-(-n // isa.lanes) * isa.lanes for n in (s.channels, s.filters))
     is_small = 4 * PLACES * channels * filters <= FILTER_BYTES
-    same = s.kernel == (3, 3) and s.stride == s.pad == s.dilation == one
-    return same and s.groups == 1 and is_small
+    is_square = s.kernel in ((3, 3), (5, 5)) and max(s.pad) < s.kernel[0]
+    return is_square and s.stride == s.dilation == (1, 1) and s.groups == 1 and is_small
 
 
 class Side(NamedTuple):
-    """The pixels of one side of the layer, as vectors of channels.
+    """The pixels that a pass reads or writes, as vectors of channels.
 
     Attributes
     ----------
     channels, blocks : int
         Channels, and how many vectors they fill.
-    around : int
-        Pixels of zeros before the first one, along both axes.
+    height, width : int
+        Pixels.
+    above : int
+        Rows of zeros before the first.
+    reach : int
+        Rows that tiles depend on beyond their own.
     pitch, rows : int
-        Pixels of a row of the turned image, and rows.
-    places : (H * W,)
+        Pixels of a row of the turned image of a unit, and rows.
+    places : (height * width,)
         Bytes from the first vector of a block to that of each pixel.
     """
 
     channels: int
     blocks: int
-    around: int
+    height: int
+    width: int
+    above: int
+    reach: int
     pitch: int
     rows: int
     places: np.ndarray
+
+    def floats(self, lanes: int) -> int:
+        """Numbers of a turned image."""
+        return self.blocks * self.rows * self.pitch * lanes
 
 
 class Pass:
@@ -101,47 +107,67 @@ class Pass:
     isa : Isa
     shape : ConvShape
         Geometry of the layer (:class:`minissl.conv_modes.shape.ConvShape`).
-    C, F : int
-        Channels that are read and written by the pass.
+    gradient : bool
+        Whether d_y is read and d_x is written, in place of x and y.
     """
 
     way = "winograd"
 
-    def __init__(self, isa: Isa, shape: Any, C: int, F: int):
-        self.isa, self.shape, self.lanes = isa, shape, isa.lanes
-        H, W = shape.size
-        self.high, self.wide = tiles_of(H), tiles_of(W)
-        self.C, self.F = C, F
-        self.c_room, self.f_room = (-(-n // self.lanes) * self.lanes for n in (C, F))
+    def __init__(self, isa: Isa, shape: Any, gradient: bool = False):
+        self.shape, self.lanes, self.formula = shape, isa.lanes, Winograd(shape.kernel[0])
+        reach = shape.kernel[0] - 1
+        sides = (shape.channels, shape.size), (shape.filters, shape.output)
+        pad = shape.pad
+        if gradient:
+            sides, pad = sides[::-1], (reach - pad[0], reach - pad[1])
+        (self.C, size), (self.F, output) = sides
+        self.c_room, self.f_room = (-(-n // self.lanes) * self.lanes for n in (self.C, self.F))
+        self.high, self.wide = (self.formula.tiles(n) for n in output)
         tile_bytes = 4 * PLACES * (self.c_room + self.f_room)
         tiles = max(BLOCK[self.lanes], min(MOST_TILES, UNIT_BYTES // tile_bytes))
         #: images, and rows of tiles, of a unit
         self.images = max(1, tiles // (self.high * self.wide))
         self.rows = min(self.high, max(1, tiles // self.wide))
         self.tiles = self.images * self.rows * self.wide
+        self.source = self._side(self.C, size, pad, reach)
+        self.target = self._side(self.F, output, (0, 0), 0)
 
-    def side(self, channels: int, around: int) -> Side:
-        """Describe the turned image of one side, of a unit's rows."""
-        H, W = self.shape.size
-        pitch, rows = TILE * self.wide + 2 * around, TILE * self.rows + 2 * around
-        pixel = np.arange(H * W, dtype=np.int64)
-        places = (pixel // W + around) * pitch + pixel % W + around
+    def _side(self, channels: int, size: tuple[int, int], pad: tuple[int, int], reach: int) -> Side:
+        height, width = size
+        tile = self.formula.tile
+        pitch, rows = tile * self.wide + reach, tile * self.rows + reach
+        pixel = np.arange(height * width, dtype=np.int64)
+        places = (pixel // width + pad[0]) * pitch + pixel % width + pad[1]
         blocks = -(-channels // self.lanes)
-        return Side(channels, blocks, around, pitch, rows, 4 * self.lanes * places)
+        return Side(
+            channels, blocks, height, width, pad[0], reach, pitch, rows, 4 * self.lanes * places
+        )
+
+    @property
+    def tiling(self) -> tuple[int, ...]:
+        """What the loops want to know about tiles and units."""
+        blocks = self.block(self.f_room // self.lanes)
+        return self.lanes, self.formula.tile, self.high, self.wide, self.images, self.rows, *blocks
 
     @property
     def share(self) -> float:
         """Multiply-adds / those of the definition."""
-        H, W = self.shape.size
-        return PLACES * self.high * self.wide / (9 * H * W)
+        P, Q = self.target.height, self.target.width
+        return PLACES * self.high * self.wide / (self.formula.kernel**2 * P * Q)
 
     def cost(self) -> float:
         """Multiply-adds of vectors that take as long as one image, about."""
         tiles, L = self.high * self.wide, self.lanes
-        products = PLACES * tiles * self.c_room * self.f_room / L
-        H, W = self.shape.size
+        pixels = self.source.height * self.source.width
         moved = (self.c_room + self.f_room) / L
-        return products + moved * (tiles * TRANSFORM + H * W * TURN)
+        blocks = PLACES * self.c_room * self.f_room * tiles / (L * BLOCK[L] * self.length)
+        products = blocks * (BLOCK[L] * self.length + BEGIN)
+        return products + moved * (tiles * TRANSFORM + pixels * TURN)
+
+    @property
+    def length(self) -> int:
+        """Terms of a sum in a block of a product."""
+        return self.c_room
 
     def block(self, vectors: int) -> tuple[int, int]:
         """Return the rows and vectors of the blocks of a product of so many vectors in a row."""
@@ -151,10 +177,11 @@ class Pass:
     def turns(self, channels: int) -> np.ndarray:
         """Addresses of the tiles that turn full and last vectors of channels in."""
         last = (channels - 1) % self.lanes + 1
-        return _addresses([TurnIn(self.lanes, self.lanes), TurnIn(self.lanes, last)])
+        return addresses_of([TurnIn(self.lanes, self.lanes), TurnIn(self.lanes, last)])
 
 
-def _addresses(tiles: list[Any]) -> np.ndarray:
+def addresses_of(tiles: list[Any]) -> np.ndarray:
+    """Return the addresses of some tiles, compiled."""
     return np.array([winograd_tile.compiled(tile).address for tile in tiles], np.int64)
 
 
@@ -170,10 +197,8 @@ class WinogradConvolution(Pass):
     """
 
     def __init__(self, isa: Isa, shape: Any, gradient: bool):
-        channels = shape.channels, shape.filters
-        super().__init__(isa, shape, *(channels[::-1] if gradient else channels))
+        super().__init__(isa, shape, gradient)
         self.gradient = gradient
-        self.source, self.target = self.side(self.C, 1), self.side(self.F, 0)
 
     @cached_property
     def addresses(self) -> tuple[np.ndarray, ...]:
@@ -185,20 +210,22 @@ class WinogradConvolution(Pass):
         ]
         return (
             self.turns(self.C),
-            _addresses([InputTiles(L), OutputTiles(L)]),
-            _addresses(products),
-            _addresses([TurnOut(L, n) for n in range(1, L + 1)]),
+            addresses_of([InputTiles(L, self.formula.tile), OutputTiles(L, self.formula.tile)]),
+            addresses_of(products),
+            addresses_of([TurnOut(L, n) for n in range(1, L + 1)]),
         )
 
     def transformed(self, w: np.ndarray) -> np.ndarray:
         """Return G w G^T by (place, channel, filter), zero beyond the last of them."""
-        w = w.reshape(*w.shape[:2], 9)
-        w = w[:, :, ::-1] if self.gradient else w.swapaxes(0, 1)  # (C, F, 9) of this pass
-        lines = scratch("winograd lines", (9, self.c_room, self.f_room), FLOAT32)
+        taps = self.formula.kernel**2
+        w = w.reshape(*w.shape[:2], taps)
+        w = w[:, :, ::-1] if self.gradient else w.swapaxes(0, 1)  # (C, F, taps) of this pass
+        lines = scratch("winograd lines", (taps, self.c_room, self.f_room), FLOAT32)
         lines[...] = 0
         lines[:, : self.C, : self.F] = np.moveaxis(w, 2, 0)
         u = scratch("winograd filters", (PLACES, self.c_room * self.f_room), FLOAT32)
-        return np.dot(FILTER.astype(np.float32), lines.reshape(9, -1), out=u)
+        with np.errstate(all="ignore"):  # a training that diverges is told of elsewhere
+            return np.dot(self.formula.filters.astype(np.float32), lines.reshape(taps, -1), out=u)
 
     def run(self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
         """Convolve x (N, C, H, W) into y (N, F, H, W); for the gradient they are d_y and d_x."""
@@ -209,22 +236,21 @@ class WinogradConvolution(Pass):
         if b is not None:
             bias[: self.F] = b
         threads, room = config.NUMBA_NUM_THREADS, self.tiles + 1
-        sizes = [s.blocks * s.rows * s.pitch * self.lanes for s in (self.source, self.target)]
+        floats = self.target.floats(self.lanes) // self.target.blocks
         _convolve(
             x.reshape(-1),
             u.reshape(-1),
             bias,
             out.reshape(-1),
-            (len(x), self.F, *self.shape.size, self.lanes),
-            (self.high, self.wide, self.images, self.rows),
+            len(x),
+            self.tiling,
             self.source,
             self.target,
-            self.block(self.f_room // self.lanes),
             self.addresses,
-            scratch("winograd source", (threads, sizes[0]), FLOAT32),
+            scratch("winograd source", (threads, self.source.floats(self.lanes)), FLOAT32),
             scratch("winograd v", (threads, PLACES, room * self.c_room), FLOAT32),
             scratch("winograd m", (threads, PLACES, room * self.f_room), FLOAT32),
-            scratch("winograd target", (threads, sizes[1] // self.target.blocks), FLOAT32),
+            scratch("winograd target", (threads, floats), FLOAT32),
             get_num_threads(),
         )
         if out is not y:
@@ -232,21 +258,24 @@ class WinogradConvolution(Pass):
 
 
 @kernel
-def _turn_in(x, n, side, sizes, turns, first_row, last_row, origin, own):
-    """Turn rows first_row..last_row - 1 of image n; row ``origin`` is the first of ``own``."""
-    H, W, L = sizes
-    C, blocks, _, pitch, rows, places = side
-    shift = origin * pitch * L * 4
+def turn_in(x, n, side, L, turns, first_row, rows, own):
+    """Turn what some rows of outputs depend on, of image n, the first of them to row 0 of ``own``.
+
+    Rows beyond the image are left as they are.
+    """
+    C, blocks, H, W, above, reach, pitch, all_rows, places = side
+    shift = first_row * pitch * L * 4
+    begin, end = max(0, first_row - above), min(H, first_row - above + rows + reach)
     for block in range(blocks):
-        target = address_of(own) + 4 * block * rows * pitch * L - shift
-        begin = address_of(x) + 4 * (n * C + block * L) * H * W
+        source = address_of(x) + 4 * (n * C + block * L) * H * W
+        target = address_of(own) + 4 * block * all_rows * pitch * L - shift
         turn = turns[1 if block == blocks - 1 else 0]
-        for pixel in range(first_row * W, last_row * W, L):
-            count = min(L, last_row * W - pixel)
+        for pixel in range(begin * W, end * W, L):
+            count = min(L, end * W - pixel)
             call(
                 turn,
                 (
-                    begin + 4 * pixel,
+                    source + 4 * pixel,
                     np.int64(4 * H * W),
                     count,
                     target,
@@ -256,16 +285,16 @@ def _turn_in(x, n, side, sizes, turns, first_row, last_row, origin, own):
 
 
 @kernel
-def _transform(tile, own, side, L, rows, wide, first_tile, room, out):
+def transform(code, own, side, L, tile, rows, wide, first, room, out):
     """Transform the tiles of an image (or band) into ``out`` (places, tiles, channels)."""
-    _, blocks, _, pitch, all_rows, _ = side
+    blocks, pitch, all_rows = side[1], side[6], side[7]
     width = blocks * L
     for block in range(blocks):
         for row in range(rows):
-            source = (block * all_rows + 4 * row) * pitch * L
-            target = (first_tile + row * wide) * width + block * L
+            source = (block * all_rows + tile * row) * pitch * L
+            target = (first + row * wide) * width + block * L
             call(
-                tile,
+                code,
                 (
                     address_of(own) + 4 * source,
                     4 * pitch * L,
@@ -277,14 +306,49 @@ def _transform(tile, own, side, L, rows, wide, first_tile, room, out):
             )
 
 
-@parallel_kernel
-def _convolve(
-    x, u, bias, y, sizes, tiling, source, target, blocks, addresses, turned, vs, ms, backs, threads
+@kernel
+def _transform_back(
+    codes, outs, m, tiling, side, images, first_image, top, rows, room, bias, back, y
 ):
+    """Transform the tiles of some images (or a band), and turn the outputs back into y."""
+    L, tile, _, wide, _, _, _, _ = tiling
+    F, blocks, P, Q, _, _, pitch, _, places = side
+    width = blocks * L
+    begin, end = tile * top * Q, min(P, tile * (top + rows)) * Q
+    shift = tile * top * pitch * L * 4
+    for i in range(images):
+        for f in range(0, F, L):
+            for row in range(rows):
+                call(
+                    codes[1],
+                    (
+                        address_of(m) + 4 * ((i * rows + row) * wide * width + f),
+                        4 * width,
+                        4 * room,
+                        wide,
+                        address_of(bias) + 4 * f,
+                        address_of(back) + 4 * (tile * row * pitch * L),
+                        4 * pitch * L,
+                    ),
+                )
+            out = ((first_image + i) * F + f) * P * Q
+            for pixel in range(begin, end, L):
+                call(
+                    outs[min(L, end - pixel) - 1],
+                    (
+                        address_of(back) - shift,
+                        address_of(places) + 8 * pixel,
+                        address_of(y) + 4 * (out + pixel),
+                        np.int64(4 * P * Q),
+                        min(L, F - f),
+                    ),
+                )
+
+
+@parallel_kernel
+def _convolve(x, u, bias, y, N, tiling, source, target, addresses, turned, vs, ms, backs, threads):
     """Run all units; see the module's picture."""
-    N, F, H, W, L = sizes
-    high, wide, together, band = tiling
-    block_rows, block_vectors = blocks
+    L, size, high, wide, together, band, block_rows, block_vectors = tiling
     turns, transforms, products, outs = addresses
     c_room, f_room = source[1] * L, target[1] * L
     v_room, m_room = vs.shape[2], ms.shape[2]
@@ -293,24 +357,23 @@ def _convolve(
     for index in prange(threads):
         part = np.int64(index)  # prange counts in unsigned numbers
         thread = get_thread_id()
-        own, v, m, back = turned[thread], vs[thread], ms[thread], backs[thread]
+        own, v, m = turned[thread], vs[thread], ms[thread]
         own[:] = 0
         for unit in range(part * units // threads, (part + 1) * units // threads):
             first, top = unit // bands * together, unit % bands * band
             images, rows = min(together, N - first), min(band, high - top)
-            first_row, last_row = max(0, 4 * top - 1), min(H, 4 * (top + rows) + 1)
             for i in range(images):
                 if bands > 1:
                     own[:] = 0
-                _turn_in(x, first + i, source, (H, W, L), turns, first_row, last_row, 4 * top, own)
-                _transform(transforms[0], own, source, L, rows, wide, i * rows * wide, v_room, v)
+                turn_in(x, first + i, source, L, turns, size * top, size * rows, own)
+                tile = i * rows * wide
+                transform(transforms[0], own, source, L, size, rows, wide, tile, v_room, v)
             tiles = images * rows * wide
             for place in range(PLACES):
                 for f in range(0, f_room, block_vectors * L):
                     for tile in range(0, tiles, block_rows):
-                        count = min(block_rows, tiles - tile)
                         call(
-                            products[count - 1],
+                            products[min(block_rows, tiles - tile) - 1],
                             (
                                 address_of(v) + 4 * (place * v_room + tile * c_room),
                                 np.int64(4),
@@ -321,152 +384,7 @@ def _convolve(
                                 4 * f_room,
                             ),
                         )
-            first_pixel, last_pixel = 4 * top * W, min(H, 4 * (top + rows)) * W
-            pitch, places = target[3], target[5]
-            shift = 4 * top * pitch * L * 4
-            for i in range(images):
-                for f in range(0, F, L):
-                    for row in range(rows):
-                        tile = (i * rows + row) * wide
-                        call(
-                            transforms[1],
-                            (
-                                address_of(m) + 4 * (tile * f_room + f),
-                                4 * f_room,
-                                4 * m_room,
-                                wide,
-                                address_of(bias) + 4 * f,
-                                address_of(back) + 4 * (4 * row * pitch * L),
-                                4 * pitch * L,
-                            ),
-                        )
-                    out = ((first + i) * F + f) * H * W
-                    for pixel in range(first_pixel, last_pixel, L):
-                        count = min(L, last_pixel - pixel)
-                        call(
-                            outs[count - 1],
-                            (
-                                address_of(back) - shift,
-                                address_of(places) + 8 * pixel,
-                                address_of(y) + 4 * (out + pixel),
-                                np.int64(4 * H * W),
-                                min(L, F - f),
-                            ),
-                        )
-
-
-class WinogradWeightGradient(Pass):
-    """The gradient of the weights of one layer, for any batch.
-
-    Parameters
-    ----------
-    isa : Isa
-    shape : ConvShape
-    """
-
-    def __init__(self, isa: Isa, shape: Any):
-        super().__init__(isa, shape, shape.channels, shape.filters)
-        self.source, self.target = self.side(self.C, 1), self.side(self.F, 0)
-
-    def parts(self, N: int) -> int:
-        """Return into how many parts the sum over N images is cut.
-
-        A part begins and ends with matrices as large as 36 / 9 of the weights, so it should have
-        several units of work.
-        """
-        units = -(-N // self.images) * -(-self.high // self.rows)
-        return max(1, min(PARTS, N, units // UNITS))
-
-    @cached_property
-    def addresses(self) -> tuple[np.ndarray, ...]:
-        """Addresses of the tiles: turning in, of x and of d_y; transforms; the product."""
-        L = self.lanes
-        rows, vectors = self.block(self.f_room // L)
-        return (
-            self.turns(self.C),
-            self.turns(self.F),
-            _addresses([InputTiles(L), GradientTiles(L)]),
-            _addresses([ProductTile(L, rows, vectors, 4, adds=True)]),
-        )
-
-    def run(self, x: np.ndarray, d_y: np.ndarray, d_w: np.ndarray, d_b: np.ndarray | None) -> None:
-        """Add to d_w (F, C, 3, 3) and, if given, to d_b (F,), from x and d_y."""
-        x, d_y = np.ascontiguousarray(x), np.ascontiguousarray(d_y)
-        if d_b is not None:
-            conv_backward_bias(d_y, d_b)
-        threads, room = config.NUMBA_NUM_THREADS, self.tiles + 1
-        sizes = [s.blocks * s.rows * s.pitch * self.lanes for s in (self.source, self.target)]
-        parts = self.parts(len(x))
-        partial = scratch("winograd partial", (parts, 9, self.c_room * self.f_room), FLOAT32)
-        _gradient(
-            x.reshape(-1),
-            d_y.reshape(-1),
-            FILTER.T.astype(np.float32),
-            (len(x), *self.shape.size, self.lanes),
-            (self.high, self.wide, self.images, self.rows),
-            self.source,
-            self.target,
-            self.block(self.f_room // self.lanes),
-            self.addresses,
-            scratch("winograd source", (threads, sizes[0]), FLOAT32),
-            scratch("winograd target", (threads, sizes[1]), FLOAT32),
-            scratch("winograd v", (threads, PLACES, room * self.c_room), FLOAT32),
-            scratch("winograd z", (threads, PLACES, room * self.f_room), FLOAT32),
-            scratch("winograd gradient", (threads, PLACES, self.c_room * self.f_room), FLOAT32),
-            partial,
-        )
-        total = partial.reshape(parts, 9, self.c_room, self.f_room)[:, :, : self.C, : self.F]
-        d_w += total.sum(axis=0).transpose(2, 1, 0).reshape(d_w.shape)
-
-
-@parallel_kernel
-def _gradient(
-    x, d_y, back, sizes, tiling, source, target, blocks, addresses, xs, ys, vs, zs, sums, partial
-):
-    """Compute all parts: ``partial`` (parts, 9, channels * filters)."""
-    N, H, W, L = sizes
-    high, wide, together, band = tiling
-    block_rows, block_vectors = blocks
-    turns_x, turns_y, transforms, products = addresses
-    c_room, f_room = source[1] * L, target[1] * L
-    v_room, z_room = vs.shape[2], zs.shape[2]
-    bands = -(-high // band)
-    parts = len(partial)
-    for index in prange(parts):
-        part = np.int64(index)  # prange counts in unsigned numbers
-        thread = get_thread_id()
-        own_x, own_y, v, z = xs[thread], ys[thread], vs[thread], zs[thread]
-        d_u = sums[thread]
-        own_x[:], own_y[:], d_u[:] = 0, 0, 0
-        end = (part + 1) * N // parts
-        for first in range(part * N // parts, end, together):
-            images = min(together, end - first)
-            for top in range(0, high, band):
-                rows = min(band, high - top)
-                first_row, last_row = max(0, 4 * top - 1), min(H, 4 * (top + rows) + 1)
-                last_out = min(H, 4 * (top + rows))
-                for i in range(images):
-                    if bands > 1:
-                        own_x[:], own_y[:] = 0, 0
-                    at, tile = first + i, i * rows * wide
-                    size = H, W, L
-                    _turn_in(x, at, source, size, turns_x, first_row, last_row, 4 * top, own_x)
-                    _transform(transforms[0], own_x, source, L, rows, wide, tile, v_room, v)
-                    _turn_in(d_y, at, target, size, turns_y, 4 * top, last_out, 4 * top, own_y)
-                    _transform(transforms[1], own_y, target, L, rows, wide, tile, z_room, z)
-                for place in range(PLACES):
-                    for f in range(0, f_room, block_vectors * L):
-                        for c in range(0, c_room, block_rows):
-                            call(
-                                products[0],
-                                (
-                                    address_of(v) + 4 * (place * v_room + c),
-                                    4 * c_room,
-                                    address_of(z) + 4 * (place * z_room + f),
-                                    4 * f_room,
-                                    images * rows * wide,
-                                    address_of(d_u) + 4 * ((place * c_room + c) * f_room + f),
-                                    4 * f_room,
-                                ),
-                            )
-        np.dot(back, d_u, partial[part])
+            _transform_back(
+                transforms, outs, m, tiling, target, images, first, top, rows, m_room, bias,
+                backs[thread], y,
+            )  # fmt: skip

@@ -9,7 +9,7 @@ OutputTiles     A^T M A + bias of a row of tiles
 TurnOut         pixel by pixel -> channel by channel
 ==============  ===================================================================================
 
-The transforms have numbers 0, 1, 2, 4, 5 and 8 only, and pairs of lines that differ in a sign:
+The transforms have the numbers 0, 1, 2, 4, 5 and 8 only, and pairs of lines that differ in a sign:
 what follows are their sums with what is common computed once. The matrices, and the formula, are in
 :mod:`minissl.kernels.reference.winograd`.
 """
@@ -17,7 +17,7 @@ what follows are their sums with what is common computed once. The matrices, and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -25,9 +25,9 @@ from llvmlite import ir
 from minissl.kernels.cpu.jit import c_function
 from minissl.kernels.cpu.micro.simd import I64, Value, Vectors
 from minissl.kernels.cpu.micro.tiles import Constant, emitted
-from minissl.kernels.reference.winograd import PLACES, READ, TILE
+from minissl.kernels.reference.winograd import PLACES, READ
 
-Line = Callable[[Vectors, Sequence[Value]], list[Value]]
+Line = Callable[[Sequence[Value]], list[Value]]
 
 
 def input_line(v: Vectors, d: Sequence[Value]) -> list[Value]:
@@ -44,37 +44,43 @@ def input_line(v: Vectors, d: Sequence[Value]) -> list[Value]:
     ]
 
 
-def output_line(v: Vectors, m: Sequence[Value]) -> list[Value]:
-    """A^T m, 4 numbers from 6."""
+def output_line(v: Vectors, tile: int, m: Sequence[Value]) -> list[Value]:
+    """A^T m: 4 numbers, or 2, from 6."""
     even, odd = v.plus(m[1], m[2]), v.minus(m[1], m[2])
     far_even, far_odd = v.plus(m[3], m[4]), v.minus(m[3], m[4])
+    first = v.plus(m[0], v.plus(even, far_even))
+    if tile == 2:
+        return [first, v.times(2, far_odd, v.plus(odd, m[5]))]
     return [
-        v.plus(m[0], v.plus(even, far_even)),
+        first,
         v.times(2, far_odd, odd),
         v.times(4, far_even, even),
         v.times(8, far_odd, v.plus(odd, m[5])),
     ]
 
 
-def gradient_line(v: Vectors, y: Sequence[Value]) -> list[Value]:
-    """A y, 6 numbers from 4."""
-    even, odd = v.plus(y[0], y[2]), v.plus(y[1], y[3])
-    far_even = v.times(4, y[2], y[0])
-    far_odd = v.times(8, y[3], v.plus(y[1], y[1]))
+def gradient_line(v: Vectors, tile: int, y: Sequence[Value]) -> list[Value]:
+    """A y: 6 numbers from 4, or from 2."""
+    if tile == 2:
+        even, odd, far_even, far_odd = y[0], y[1], y[0], v.plus(y[1], y[1])
+    else:
+        even, odd = v.plus(y[0], y[2]), v.plus(y[1], y[3])
+        far_even = v.times(4, y[2], y[0])
+        far_odd = v.times(8, y[3], v.plus(y[1], y[1]))
     return [
         y[0],
         v.plus(even, odd),
         v.minus(even, odd),
         v.plus(far_even, far_odd),
         v.minus(far_even, far_odd),
-        y[3],
+        y[-1],
     ]
 
 
-def both_axes(v: Vectors, square: list[list[Value]], line: Line) -> list[list[Value]]:
+def both_axes(square: Sequence[Sequence[Value]], line: Line) -> list[list[Value]]:
     """Transform the columns of a square, then its rows."""
-    columns = [line(v, column) for column in zip(*square, strict=True)]
-    return [line(v, row) for row in zip(*columns, strict=True)]
+    columns = [line(column) for column in zip(*square, strict=True)]
+    return [line(row) for row in zip(*columns, strict=True)]
 
 
 class InputTiles(NamedTuple):
@@ -83,9 +89,12 @@ class InputTiles(NamedTuple):
     Attributes
     ----------
     lanes : int
+    tile : int
+        m, the pixels from tile to tile.
     """
 
     lanes: int
+    tile: int
 
     def emit(
         self,
@@ -111,22 +120,26 @@ class InputTiles(NamedTuple):
         step, plane : bytes
             From tile to tile of the target, and from place to place.
         """
-        _transform(v, READ, input_line, source, pitch, count, target, step, plane)
+        line = partial(input_line, v)
+        _transform(v, READ, self.tile, line, source, pitch, count, target, step, plane)
 
 
 class GradientTiles(NamedTuple):
     """A d_Y A^T of neighbouring tiles; see :class:`InputTiles`."""
 
     lanes: int
+    tile: int
 
     def emit(self, v, source, pitch, count, target, step, plane) -> None:
         """Transform some tiles; see :meth:`InputTiles.emit`."""
-        _transform(v, TILE, gradient_line, source, pitch, count, target, step, plane)
+        line = partial(gradient_line, v, self.tile)
+        _transform(v, self.tile, self.tile, line, source, pitch, count, target, step, plane)
 
 
 def _transform(
     v: Vectors,
     side: int,
+    move: int,
     line: Line,
     source: Value,
     pitch: Value,
@@ -137,13 +150,13 @@ def _transform(
 ) -> None:
     def one(at: Value, places: list[Value]) -> list[Value]:
         row, out = places
-        next_row = v.add(row, TILE * v.bytes)
+        next_row = v.add(row, move * v.bytes)
         square = []
         for _ in range(side):
             square.append([v.load(v.add(row, j * v.bytes)) for j in range(side)])
             row = v.builder.add(row, pitch)
         next_out = v.builder.add(out, step)
-        for values in both_axes(v, square, line):
+        for values in both_axes(square, line):
             for value in values:
                 v.store(value, out)
                 out = v.builder.add(out, plane)
@@ -158,9 +171,12 @@ class OutputTiles(NamedTuple):
     Attributes
     ----------
     lanes : int
+    tile : int
+        m, the pixels from tile to tile.
     """
 
     lanes: int
+    tile: int
 
     def emit(
         self,
@@ -192,13 +208,13 @@ class OutputTiles(NamedTuple):
 
         def one(at: Value, places: list[Value]) -> list[Value]:
             tile, row = places
-            next_tile, next_row = v.builder.add(tile, step), v.add(row, TILE * v.bytes)
+            next_tile, next_row = v.builder.add(tile, step), v.add(row, self.tile * v.bytes)
             found = []
             for _ in range(PLACES):
                 found.append(v.load(tile))
                 tile = v.builder.add(tile, plane)
             square = [found[i : i + READ] for i in range(0, PLACES, READ)]
-            for values in both_axes(v, square, output_line):
+            for values in both_axes(square, partial(output_line, v, self.tile)):
                 for j, value in enumerate(values):
                     v.store(v.plus(value, added), v.add(row, j * v.bytes))
                 row = v.builder.add(row, pitch)
