@@ -318,22 +318,44 @@ def _mark_stages(axes: Axes, stages: Sequence[Run], names: bool = True) -> None:
     """Draw a line where a stage begins, and its name above the frame."""
     if len(stages) < 2:
         return
-    for run, start in _in_sequence(stages):
+    for _, start in _in_sequence(stages):
         if start:
             axes.axvline(start, color="#777777", linewidth=0.9)
-        if names:
-            axes.annotate(
-                run.name,
-                (start + run.last_iteration / 2, 1.0),
-                xycoords=axes.get_xaxis_transform(),
-                xytext=(0, 3),
-                textcoords="offset points",
-                ha="center",
-                fontsize=9,
-                color="#555555",
-            )
+    for text, middle in _names_with_room(stages) if names else ():
+        axes.annotate(
+            text,
+            (middle, 1.0),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+            color="#555555",
+        )
     end = sum(run.last_iteration for run in stages)
     axes.set_xlim(0, 1.01 * max(end, 1))
+
+
+#: width of a letter above the frame, as a part of the frame's
+_LETTER = 0.012
+
+
+def _names_with_room(stages: Sequence[Run]) -> list[tuple[str, float]]:
+    """Return names and where their middle is; a stage too short for its name shares a place."""
+    whole = sum(run.last_iteration for run in stages)
+    places: list[tuple[str, int, int]] = []
+    for run, start in _in_sequence(stages):
+        place = run.name, start, start + run.last_iteration
+        while places and (_lacks_room(places[-1], whole) or _lacks_room(place, whole)):
+            name, begin, _ = places.pop()
+            place = f"{name}, {place[0]}", begin, place[2]
+        places.append(place)
+    return [(name, (begin + end) / 2) for name, begin, end in places]
+
+
+def _lacks_room(place: tuple[str, int, int], whole: int) -> bool:
+    name, begin, end = place
+    return end - begin < _LETTER * len(name) * whole
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:

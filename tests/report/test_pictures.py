@@ -44,6 +44,20 @@ def test_stages_follow_each_other_on_one_axis():
     assert legend_of(figure) == ["loss of the data", "regularization R(W)"]
 
 
+def test_a_stage_too_short_for_its_name_shares_the_place_of_its_neighbour():
+    def lasting(name, iterations):
+        return run_of(name, [{"iteration": i, "loss": 1.0} for i in (0, iterations)])
+
+    long, ssl, short, last = (
+        lasting(*one) for one in (("dense", 64), ("SSL", 20), ("SSL2", 2), ("fine-tuning", 40))
+    )
+    (axes,) = pictures.losses([long, ssl, short, last]).axes
+    assert texts(axes) == ["dense", "SSL, SSL2", "fine-tuning"]
+    assert [text.xy[0] for text in axes.texts] == [32, 75, 106]
+    (axes,) = pictures.losses([short, long, short]).axes
+    assert texts(axes) == ["SSL2, dense, SSL2"]
+
+
 def test_a_single_run_has_no_stage_names():
     (axes,) = pictures.losses([run_of("dense")]).axes
     assert texts(axes) == []
