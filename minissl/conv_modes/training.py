@@ -24,11 +24,13 @@ import numpy as np
 
 from minissl import machine as machines
 from minissl.conv_modes.cost.training import dense, direct_pass, lowered_pass
+from minissl.conv_modes.cost.work import Work
 from minissl.conv_modes.shape import ConvShape
 
 log = logging.getLogger("minissl")
 
 LOWERED = "lowered"
+PASSES = ("forward", "weights", "input")
 
 #: Numbers in the vectors of the machine that the constants of an uncalibrated one come from.
 DEFAULT_LANES = 16
@@ -72,14 +74,38 @@ class TrainedConvolution:
 
     def predict(self, name: str, kernel: Any) -> dict[str, float]:
         """Return the predicted seconds of a pass, on one thread, for both ways by their names."""
-        machine = machines.current()
-        work = dense(self.shape, self.images, self.dtype.itemsize)
+        machine, work = machines.current(), self._all_weights
         # GEMM has the same vectors as the tiles; constants of another machine are of its vectors
         share = 1.0 if machine.calibrated else kernel.lanes / DEFAULT_LANES
         return {
             LOWERED: machine.seconds(lowered_pass(name, work), 1),
             kernel.way: machine.seconds(direct_pass(kernel, work), 1) * share,
         }
+
+    @property
+    def _all_weights(self) -> Work:
+        return dense(self.shape, self.images, self.dtype.itemsize)
+
+    def packing_pays(self, mask: Any) -> bool:
+        """Whether lowering only kept rows and columns beats the passes over all weights.
+
+        Parameters
+        ----------
+        mask : (F, C/G, kh, kw)
+            0 where a weight is frozen at zero.
+        """
+        kernels = {name: getattr(self, f"direct_{name}") for name in PASSES}
+        if not any(kernels.values()):
+            return True  # all weights are lowered as well
+        machine, kept = machines.current(), Work.of(self.shape, mask, self.images, 1)
+
+        def seconds(name: str, work: Work, kernel: Any = None) -> float:
+            if kernel is None:
+                return machine.seconds(lowered_pass(name, work), 1)
+            return self.predict(name, kernel)[kernel.way]
+
+        packed = sum(seconds(name, kept) for name in PASSES)
+        return packed < sum(seconds(name, self._all_weights, kernels[name]) for name in PASSES)
 
     @cached_property
     def direct_forward(self) -> Any:
@@ -108,11 +134,7 @@ class TrainedConvolution:
 
     def passes(self) -> dict[str, str]:
         """Return how each pass runs: "direct", "winograd" or "lowered"."""
-        found = {
-            "forward": self.direct_forward,
-            "weights": self.direct_weights,
-            "input": self.direct_input,
-        }
+        found = {name: getattr(self, f"direct_{name}") for name in PASSES}
         return {name: LOWERED if one is None else one.way for name, one in found.items()}
 
     def forward(self, x: Any, w: Any, b: Any, y: Any) -> None:

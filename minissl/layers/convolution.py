@@ -44,7 +44,7 @@ class Convolution(Layer):
     runs the products.
 
     While rows and columns are frozen at zero (``connectivity_mode``), they take part in no product,
-    forward or backward: :meth:`unfrozen`.
+    forward or backward, where that is faster than to multiply by their zeros: :meth:`unfrozen`.
     """
 
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
@@ -110,6 +110,7 @@ class Convolution(Layer):
         self.prepared: Any = None
         self.packed: Any = None
         self.packed_for: Any = None
+        self.packing_pays = False
         weight_shape: Shape = (self.filters, C // self.groups, *self.kernel)
         if self.kept_columns:
             weight_shape = self._packed_shape()
@@ -185,14 +186,20 @@ class Convolution(Layer):
         self.choice, self.conv_mode = choice, mode
 
     def unfrozen(self) -> Any:
-        """Return what is not frozen, packed with the present weights; None when nothing is."""
+        """Return what is not frozen, packed with the present weights.
+
+        None when nothing is frozen, or when training is faster with all weights.
+        """
         weights = self.parameters[0]
         if weights.mask is None or not weights.skip_frozen:
             return None
         if self.packed_for is not weights.mask:
             self.packed = LoweredCcnmm(self.shape, weights.mask, None, self.kernels)
             self.packed_for = weights.mask
-        if self.packed.multiply_adds == weights.size:
+            self.packing_pays = self.packed.multiply_adds < weights.size and (
+                self.phase == "TEST" or self.trained.packing_pays(weights.mask)
+            )
+        if not self.packing_pays:
             return None
         self.packed.pack(weights.data, self.parameters[1].data if self.has_bias else None)
         return self.packed

@@ -37,23 +37,25 @@ def dense(shape: ConvShape, images: int, itemsize: int) -> Work:
 
 
 def lowered_pass(name: str, work: Work) -> Amounts:
-    """Cost of a pass by lowering.
+    """Cost of a pass by lowering, of the rows and columns that are kept.
 
     Parameters
     ----------
     name : {"forward", "weights", "input"}
     """
-    amounts = lowered.gemm(work)
+    amounts = lowered.ccnmm(work)
     if name == "forward":
         return amounts
-    s = work.shape
-    size = s.columns * s.groups * work.pixels * work.images
+    K = ceil_div(sum(work.columns), work.shape.groups)
     if name == "weights":
-        B = lowered.images_per_chunk(work.images, s.columns, work.pixels, work.itemsize)
-        amounts["write"] += s.filters * s.columns * ceil_div(work.images, B)
+        B = lowered.images_per_chunk(work.images, K, work.pixels, work.itemsize)
+        matrices = sum(
+            rows * columns for rows, columns in zip(work.rows, work.columns, strict=True)
+        )
+        amounts["write"] += matrices * ceil_div(work.images, B)
         return amounts
-    term = "lower" if is_near(s.columns * work.pixels * work.itemsize) else "lower_far"
-    amounts[term] = amounts.get(term, 0) + size
+    term = "lower" if is_near(K * work.pixels * work.itemsize) else "lower_far"
+    amounts[term] = amounts.get(term, 0) + sum(work.columns) * work.pixels * work.images
     return amounts
 
 
