@@ -3,7 +3,7 @@
     python benchmarks/training_convolutions.py --threads 2 --nets resnet20
 
 Passes: forward, gradient of weights and bias, gradient of the input (not of the first layer). Ours
-run lowered, direct, and as the performance model chooses; PyTorch's run in NCHW and channels_last,
+run lowered, by direct tiles, by Winograd's where they apply, and as the performance model chooses; PyTorch's run in NCHW and channels_last,
 by torch.ops.aten.convolution_backward. All ways of a pass are interleaved, call by call in one
 process, and the median of each is taken. At the end, for every net: the sum over its layers, each
 as often as it occurs, and its ratio to PyTorch's better format. Needs torch, unless --no-torch.
@@ -86,6 +86,7 @@ def main() -> None:
                 )
                 print(f"    {way:14s}", "   ".join(cells), flush=True)
                 sums[way] = sums.get(way, 0.0) + times * sum(passes.values())
+            sums = {way: value for way, value in sums.items() if way in seconds}
             results[f"{net} {name}"] = seconds
         peers = [value for way, value in sums.items() if way.startswith("torch")]
         for way, value in sums.items():
@@ -134,7 +135,6 @@ def ours(shape: ConvShape, batch: int, x, w, b, d_y) -> dict:
     lowered = TrainedConvolution(shape, batch, kernels, x.dtype, lowers=True)
     chosen = TrainedConvolution(shape, batch, kernels, x.dtype, lowers=False)
     ways = {"lowered": lowered, "chosen": chosen}
-    direct = {name: kernels.micro.training_pass(name, shape, x.dtype) for name in PASSES}
     found = {
         way: {
             "forward": lambda one=one: one.forward(x, w, b, y),
@@ -143,11 +143,14 @@ def ours(shape: ConvShape, batch: int, x, w, b, d_y) -> dict:
         }
         for way, one in ways.items()
     }
-    if all(direct.values()):
-        found["direct"] = {
-            "forward": lambda: direct["forward"].run(x, w, b, y),
-            "weights": lambda: direct["weights"].run(x, d_y, d_w, d_b),
-            "input": lambda: direct["input"].run(d_y, w, None, d_x),
+    for passes in zip(
+        *(kernels.micro.training_passes(name, shape, x.dtype) for name in PASSES), strict=True
+    ):
+        forward, weights, gradient = passes
+        found[forward.way] = {
+            "forward": lambda one=forward: one.run(x, w, b, y),
+            "weights": lambda one=weights: one.run(x, d_y, d_w, d_b),
+            "input": lambda one=gradient: one.run(d_y, w, None, d_x),
         }
     return found
 

@@ -49,6 +49,7 @@ __all__ = [
     "sparse_convolution",
     "supports",
     "training_pass",
+    "training_passes",
 ]
 
 
@@ -119,7 +120,13 @@ TrainingPass = Correlation | WeightGradient | WinogradConvolution | WinogradWeig
 def training_pass(name: str, shape: Any, dtype: Any) -> TrainingPass | None:
     """Prepare a pass of a convolution that is trained; None where lowering must do.
 
-    Of tiles that walk through the weights and Winograd's, those that take less by their own count.
+    Of :func:`training_passes`, the one that takes least by its own count.
+    """
+    return min(training_passes(name, shape, dtype), key=lambda one: one.cost(), default=None)
+
+
+def training_passes(name: str, shape: Any, dtype: Any) -> list[TrainingPass]:
+    """Return all tiles that can run a pass of a convolution that is trained.
 
     Parameters
     ----------
@@ -133,7 +140,7 @@ def training_pass(name: str, shape: Any, dtype: Any) -> TrainingPass | None:
     vectors = _usable(shape, dtype)
     P, Q = shape.output
     if vectors is None or 4 * (shape.filters + 1) * (P + 1) * (Q + 1) > MOST_BYTES:
-        return None
+        return []
     found: list[TrainingPass] = []
     if name == "weights":
         found.append(WeightGradient(vectors, shape))
@@ -144,7 +151,7 @@ def training_pass(name: str, shape: Any, dtype: Any) -> TrainingPass | None:
         found.append(Correlation(vectors, shape, gradient))
         if winograd.applies(vectors, shape):
             found.append(WinogradConvolution(vectors, shape, gradient))
-    return min(found, key=lambda one: one.cost())
+    return found
 
 
 def supports(shape: Any, dtype: Any) -> bool:
