@@ -3,10 +3,11 @@
     python benchmarks/training_convolutions.py --threads 2 --nets resnet20
 
 Passes: forward, gradient of weights and bias, gradient of the input (not of the first layer). Ours
-run lowered, by direct tiles, by Winograd's where they apply, and as the performance model chooses; PyTorch's run in NCHW and channels_last,
-by torch.ops.aten.convolution_backward. All ways of a pass are interleaved, call by call in one
-process, and the median of each is taken. At the end, for every net: the sum over its layers, each
-as often as it occurs, and its ratio to PyTorch's better format. Needs torch, unless --no-torch.
+run lowered, by direct tiles, by Winograd's where they apply, and as the performance model chooses;
+PyTorch's run in NCHW and channels_last, by torch.ops.aten.convolution_backward. All ways of a pass
+are interleaved, call by call in one process, and the median of each is taken. At the end, for every
+net: the sum over its layers, each as often as it occurs, and its ratio to PyTorch's better format.
+Needs torch, unless --no-torch.
 """
 
 from __future__ import annotations
