@@ -1,6 +1,6 @@
 r"""Convolutions of 3 x 3 and 5 x 5 weights in training, by Winograd's formula.
 
-It, and what it costs in exactness, is in :mod:`minissl.kernels.reference.winograd`. Here
+The formula, and what it costs in exactness, is in :mod:`minissl.kernels.reference.winograd`. Here
 channels lie in the lanes of vectors, and a few images (or a band of a large one) at a time stay in
 the second-level cache through all steps:
 
@@ -49,8 +49,6 @@ FLOAT32 = np.dtype(np.float32)
 MOST_TILES, UNIT_BYTES = 64, 640 * 1024
 #: Bytes of the transformed filters, at most: every unit passes over them in the second-level cache.
 FILTER_BYTES = 1280 * 1024
-#: Lanes -> vectors of a block of a product: multiply-adds that are under way at once.
-BLOCK = {16: 16, 8: 8}
 #: In multiply-adds of vectors: turning a vector of pixels, transforming a tile, beginning and
 #: ending a block of a product.
 TURN, TRANSFORM, BEGIN = 16, 250, 60
@@ -124,7 +122,7 @@ class Pass:
         self.c_room, self.f_room = (-(-n // self.lanes) * self.lanes for n in (self.C, self.F))
         self.high, self.wide = (self.formula.tiles(n) for n in output)
         tile_bytes = 4 * PLACES * (self.c_room + self.f_room)
-        tiles = max(BLOCK[self.lanes], min(MOST_TILES, UNIT_BYTES // tile_bytes))
+        tiles = min(MOST_TILES, UNIT_BYTES // tile_bytes)
         #: images, and rows of tiles, of a unit
         self.images = max(1, tiles // (self.high * self.wide))
         self.rows = min(self.high, max(1, tiles // self.wide))
@@ -160,8 +158,8 @@ class Pass:
         tiles, L = self.high * self.wide, self.lanes
         pixels = self.source.height * self.source.width
         moved = (self.c_room + self.f_room) / L
-        blocks = PLACES * self.c_room * self.f_room * tiles / (L * BLOCK[L] * self.length)
-        products = blocks * (BLOCK[L] * self.length + BEGIN)
+        blocks = PLACES * self.c_room * self.f_room * tiles / (L * L * self.length)
+        products = blocks * (L * self.length + BEGIN)
         return products + moved * (tiles * TRANSFORM + pixels * TURN)
 
     @property
@@ -170,9 +168,13 @@ class Pass:
         return self.c_room
 
     def block(self, vectors: int) -> tuple[int, int]:
-        """Return the rows and vectors of the blocks of a product of so many vectors in a row."""
-        wide = next(n for n in (4, 2, 1) if vectors % n == 0 and n * n <= BLOCK[self.lanes])
-        return BLOCK[self.lanes] // wide, wide
+        """Return the rows and vectors of the blocks of a product of so many vectors in a row.
+
+        A block has as many vectors as one has lanes: half the registers, and enough multiply-adds
+        under way at once.
+        """
+        wide = next(n for n in (4, 2, 1) if vectors % n == 0 and n * n <= self.lanes)
+        return self.lanes // wide, wide
 
     def turns(self, channels: int) -> np.ndarray:
         """Addresses of the tiles that turn full and last vectors of channels in."""
@@ -228,7 +230,7 @@ class WinogradConvolution(Pass):
             return np.dot(self.formula.filters.astype(np.float32), lines.reshape(taps, -1), out=u)
 
     def run(self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
-        """Convolve x (N, C, H, W) into y (N, F, H, W); for the gradient they are d_y and d_x."""
+        """Convolve x (N, C, H, W) into y (N, F, P, Q); for the gradient they are d_y and d_x."""
         x, out = ready(x, y)
         u = self.transformed(np.asarray(w, np.float32))
         bias = scratch("winograd bias", (self.f_room,), FLOAT32)

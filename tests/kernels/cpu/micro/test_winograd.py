@@ -87,7 +87,6 @@ def test_bands_of_an_image_join(vectors, case, monkeypatch):
     arrays = case.arrays(np.float32)
     whole = run(vectors, case, *arrays)
     monkeypatch.setattr(winograd, "MOST_TILES", 1)
-    monkeypatch.setitem(winograd.BLOCK, vectors.lanes, 4)
     bands = run(vectors, case, *arrays)
     assert np.array_equal(whole[0], bands[0]) and np.array_equal(whole[1], bands[1])
     assert agree(bands[2], whole[2])
