@@ -303,7 +303,9 @@ def _calibration() -> Iterator[Check]:
         factors = {
             mode: alpha(machine, threads, mode) for mode in ("LOWERED_CSRMM", "DIRECT_SCONV")
         }
-        known = ", ".join(f"{mode} {one:.1f}" for mode, one in factors.items() if one is not None)
+        known = ", ".join(
+            f"{mode} {'unknown' if one is None else f'{one:.1f}'}" for mode, one in factors.items()
+        )
         yield Check(
             f"calibration {threads}t",
             True,

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minissl.conv_modes import ConvShape
-from minissl.kernels import reference
-from minissl.kernels.reference import winograd
-from minissl.kernels.reference.winograd import Winograd
+from minissl.kernels import reference, winograd
+from minissl.kernels.winograd import Winograd
 from tests.kernels.strategies import Case
 
 

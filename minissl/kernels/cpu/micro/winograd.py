@@ -1,6 +1,6 @@
 r"""Convolutions of 3 x 3 and 5 x 5 weights in training, by Winograd's formula.
 
-The formula, and what it costs in exactness, is in :mod:`minissl.kernels.reference.winograd`. Here
+The formula, and what it costs in exactness, is in :mod:`minissl.kernels.winograd`. Here
 channels lie in the lanes of vectors, and a few images (or a band of a large one) at a time stay in
 the second-level cache through all steps:
 
@@ -41,7 +41,7 @@ from minissl.kernels.cpu.micro.winograd_tile import (
     TurnIn,
     TurnOut,
 )
-from minissl.kernels.reference.winograd import PLACES, Winograd
+from minissl.kernels.winograd import PLACES, Winograd
 
 FLOAT32 = np.dtype(np.float32)
 #: Tiles of a unit of work, at most, and the bytes of what is transformed: half a common

@@ -26,7 +26,7 @@ from minissl.kernels.cpu.micro.tiles import address_of, call
 from minissl.kernels.cpu.micro.weight_gradient import add_parts
 from minissl.kernels.cpu.micro.winograd import FLOAT32, Pass, addresses_of, transform, turn_in
 from minissl.kernels.cpu.micro.winograd_tile import GradientTiles, InputTiles, ProductTile
-from minissl.kernels.reference.winograd import PLACES
+from minissl.kernels.winograd import PLACES
 
 #: Units of work of a part of the sum over images, at least.
 UNITS = 4

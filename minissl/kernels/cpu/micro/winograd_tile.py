@@ -11,7 +11,7 @@ TurnOut         pixel by pixel -> channel by channel
 
 The transforms have the numbers 0, 1, 2, 4, 5 and 8 only, and pairs of lines that differ in a sign:
 what follows are their sums with what is common computed once. The matrices, and the formula, are in
-:mod:`minissl.kernels.reference.winograd`.
+:mod:`minissl.kernels.winograd`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from llvmlite import ir
 from minissl.kernels.cpu.jit import c_function
 from minissl.kernels.cpu.micro.simd import I64, Value, Vectors
 from minissl.kernels.cpu.micro.tiles import Constant, emitted
-from minissl.kernels.reference.winograd import PLACES, READ
+from minissl.kernels.winograd import PLACES, READ
 
 Line = Callable[[Sequence[Value]], list[Value]]
 
