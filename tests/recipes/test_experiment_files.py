@@ -91,10 +91,26 @@ def test_depth_counts_the_main_path():
     depth = find("depth")
     assert len(depth.layers) == 20 and not any("shortcut" in name for name in depth.layers)
     assert depth.baseline.paper["depth"] == 20 and depth.baseline.paper["error"] == 0.0882
-    (row,) = depth.rows
-    stages = [read_solver(depth.path(solver)) for solver in row.ssl]
-    ratios = [stage.block_group_decay / stage.base_lr for stage in stages]
-    assert ratios == sorted(ratios) and len(set(ratios)) == len(ratios) == 3
+
+
+def test_layers_are_removed_from_one_network_by_more_and_more():
+    depth = find("depth")
+    removing = [row for row in depth.rows if row.start == "learned"]
+    assert [row.key for row in removing] == ["layers18", "layers16"]
+    taken, lasting = [], []
+    for row in removing:
+        (solver,) = (read_solver(depth.path(name)) for name in row.ssl)
+        # the rate falls linearly to zero: half of it in the mean
+        taken.append(solver.block_group_decay * solver.base_lr / 2 * solver.max_iter / 0.1)
+        assert solver.momentum == pytest.approx(0.9)
+        lasting.append(solver.max_iter + read_solver(depth.path(row.finetune)).max_iter)
+    assert taken == pytest.approx([0.2, 0.45])
+    learned, longer = (
+        next(row for row in depth.rows if row.key == key) for key in ("learned", "longer")
+    )
+    (first,) = (read_solver(depth.path(name)) for name in learned.ssl)
+    whole = read_solver(depth.path(longer.finetune)).max_iter
+    assert [first.max_iter + one for one in lasting] == [whole] * 2
 
 
 def test_solvers_are_found_beside_the_file_first(tmp_path):

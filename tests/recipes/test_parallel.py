@@ -132,10 +132,11 @@ def test_workers_that_die(tmp_path):
 
 
 def test_schedulers_that_are_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(parallel, "PATIENCE", 0.5)
-    for address in ("tcp://127.0.0.1:1", "nonsense://x", "127.0.0.1:x"):
-        with pytest.raises(ConfigError, match=f"no dask scheduler answers at '{address}'"):
-            parallel.run([], Workers(scheduler=address), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(parallel, "PATIENCE", 0.5)
+        for address in ("tcp://127.0.0.1:1", "nonsense://x", "127.0.0.1:x"):
+            with pytest.raises(ConfigError, match=f"no dask scheduler answers at '{address}'"):
+                parallel.run([], Workers(scheduler=address), tmp_path)
     with (
         distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
         pytest.raises(ConfigError, match="the scheduler has no workers"),

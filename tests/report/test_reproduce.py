@@ -218,6 +218,7 @@ def test_rows_that_nobody_published_stand_alone(others):
         *(f"random, {what}" for what in ("fine-tuned", "compacted")),
         *(f"cut, {what}" for what in ("trained", "compacted")),
         *(f"dense, {what}" for what in ("fine-tuned", "compacted")),
+        *(f"further, {what}" for what in ("fine-tuned", "compacted")),
     ]
 
 
