@@ -99,14 +99,24 @@ def error_over_layers(
         (name, _, error), *others = points
         axes.axhline(error, color=color, linestyle=":", label=f"{whose} {name}")
         others = sorted(others, key=lambda point: point[1])
-        joined = "-" if points is paper else ""
+        joined, label = ("-", "networks after SSL") if points is paper else ("", "other networks")
         axes.plot(
             [layers for _, layers, _ in others],
             [error for _, _, error in others],
             f"o{joined}",
             color=color,
-            label=f"{whose} networks after SSL",
+            label=f"{whose} {label}",
         )
+        for name, layers, error in others if points is ours else ():
+            axes.annotate(
+                name,
+                (layers, error),
+                xytext=(-7, 0),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                fontsize=8,
+            )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(title="Error and depth", xlabel="layers", ylabel="test error, %")
     legend_below(figure, axes)

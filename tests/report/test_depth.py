@@ -59,7 +59,7 @@ def test_every_network_is_a_point_and_a_row():
     figures = depth.draw(result, {"baseline": [run], "small": [run, run]})
     assert list(figures) == ["error-and-layers", "layers-left", "small-error"]
     lines = {line.get_label(): line for line in figures["error-and-layers"].axes[0].lines}
-    ours = lines["our networks after SSL"].get_xydata().tolist()
+    ours = lines["our other networks"].get_xydata().tolist()
     assert ours == [[3, 20], [4, 10]]
     assert lines["our dense"].get_ydata()[0] == 9
     assert [18, 7.4] in lines["the paper's networks after SSL"].get_xydata().round(2).tolist()
