@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minissl.conv_modes.cost import CONVOLUTION, Work
+from minissl.conv_modes.cost import CONVOLUTION, Work, lowered
 from minissl.conv_modes.shape import ConvShape
 from minissl.machine import Machine
 
@@ -126,8 +126,7 @@ def alpha(machine: Machine, threads: int, mode: str = "LOWERED_CSRMM") -> float 
         amounts = CONVOLUTION[mode](_conv3(eighths, threads))
         return None if amounts is None else machine.seconds(amounts, threads)
 
-    dense = CONVOLUTION["LOWERED_GEMM"](_conv3(8, threads)) or {}
-    product = 1e-9 * dense["gemm"] * machine.nanoseconds("gemm", threads)
+    product = 1e-9 * lowered.gemm(_conv3(8, threads))["gemm"] * machine.nanoseconds("gemm", threads)
     more, fewer = seconds(2), seconds(1)
     if not product or more is None or fewer is None:
         return None

@@ -8,7 +8,7 @@ input      d_x  = W^T * d_y
 
 By lowering they are products of matrices (:mod:`minissl.kernels.cpu.convolution`), as the paper
 describes them. Direct tiles compute the same sums in another order, Winograd's tiles a 3 x 3
-convolution in a quarter of the multiplications (:mod:`minissl.kernels.cpu.micro`). Which is faster
+or 5 x 5 convolution in fewer multiplications (:mod:`minissl.kernels.cpu.micro`). Which is faster
 depends on the shape: the performance model behind ``conv_mode: AUTO`` says so, for each pass. It is
 asked for one thread, so that the choice, and with it every rounding, does not depend on the number
 of threads.

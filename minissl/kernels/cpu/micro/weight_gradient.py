@@ -105,8 +105,8 @@ class WeightGradient:
         Geometry of the layer (:class:`minissl.conv_modes.shape.ConvShape`).
     """
 
-    #: name of this way of computing a pass, and its multiply-adds / those of the definition
-    way, share = "direct", 1.0
+    #: name of this way of computing a pass
+    way = "direct"
 
     def __init__(self, isa: Isa, shape: Any):
         self.shape = shape

@@ -35,9 +35,9 @@ from minissl.kernels.cpu.micro import winograd_tile
 from minissl.kernels.cpu.micro.isa import Isa
 from minissl.kernels.cpu.micro.tiles import address_of, call, ready
 from minissl.kernels.cpu.micro.winograd_tile import (
-    InputTiles,
     OutputTiles,
     ProductTile,
+    TransformTiles,
     TurnIn,
     TurnOut,
 )
@@ -205,14 +205,14 @@ class WinogradConvolution(Pass):
     @cached_property
     def addresses(self) -> tuple[np.ndarray, ...]:
         """Addresses of the tiles: turning in; transforms; products by rows; turning out."""
-        L = self.lanes
+        L, tile = self.lanes, self.formula.tile
         rows, vectors = self.block(self.f_room // L)
         products = [
             ProductTile(L, n, vectors, 4 * self.c_room, adds=False) for n in range(1, rows + 1)
         ]
         return (
             self.turns(self.C),
-            addresses_of([InputTiles(L, self.formula.tile), OutputTiles(L, self.formula.tile)]),
+            addresses_of([TransformTiles(L, tile, gradient=False), OutputTiles(L, tile)]),
             addresses_of(products),
             addresses_of([TurnOut(L, n) for n in range(1, L + 1)]),
         )

@@ -25,7 +25,7 @@ from minissl.kernels.cpu.jit import (
 from minissl.kernels.cpu.micro.tiles import address_of, call
 from minissl.kernels.cpu.micro.weight_gradient import add_parts
 from minissl.kernels.cpu.micro.winograd import FLOAT32, Pass, addresses_of, transform, turn_in
-from minissl.kernels.cpu.micro.winograd_tile import GradientTiles, InputTiles, ProductTile
+from minissl.kernels.cpu.micro.winograd_tile import ProductTile, TransformTiles
 from minissl.kernels.winograd import PLACES
 
 #: Units of work of a part of the sum over images, at least.
@@ -68,7 +68,9 @@ class WinogradWeightGradient(Pass):
         return (
             self.turns(self.C),
             self.turns(self.F),
-            addresses_of([InputTiles(L, self.formula.tile), GradientTiles(L, self.formula.tile)]),
+            addresses_of(
+                [TransformTiles(L, self.formula.tile, gradient) for gradient in (False, True)]
+            ),
             addresses_of([ProductTile(L, rows, vectors, 4, adds=True)]),
         )
 

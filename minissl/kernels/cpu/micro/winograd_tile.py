@@ -2,8 +2,7 @@ r"""Register tiles of Winograd's convolution: the lanes of a vector are channels
 
 ==============  ===================================================================================
 TurnIn          pixels of some channels, channel by channel -> pixel by pixel
-InputTiles      B^T X B of a row of tiles
-GradientTiles   A d_Y A^T of a row of tiles
+TransformTiles  B^T X B of a row of tiles, or A d_Y A^T
 ProductTile     a block of the product of two matrices
 OutputTiles     A^T M A + bias of a row of tiles
 TurnOut         pixel by pixel -> channel by channel
@@ -83,18 +82,20 @@ def both_axes(square: Sequence[Sequence[Value]], line: Line) -> list[list[Value]
     return [line(row) for row in zip(*columns, strict=True)]
 
 
-class InputTiles(NamedTuple):
-    """B^T X B of neighbouring tiles.
+class TransformTiles(NamedTuple):
+    """B^T X B of neighbouring tiles, or A d_Y A^T of those of a gradient.
 
     Attributes
     ----------
     lanes : int
     tile : int
         m, the pixels from tile to tile.
+    gradient : bool
     """
 
     lanes: int
     tile: int
+    gradient: bool
 
     def emit(
         self,
@@ -120,49 +121,23 @@ class InputTiles(NamedTuple):
         step, plane : bytes
             From tile to tile of the target, and from place to place.
         """
-        line = partial(input_line, v)
-        _transform(v, READ, self.tile, line, source, pitch, count, target, step, plane)
+        side = self.tile if self.gradient else READ
+        line = partial(gradient_line, v, self.tile) if self.gradient else partial(input_line, v)
 
+        def one(at: Value, places: list[Value]) -> list[Value]:
+            row, out = places
+            next_row, next_out = v.add(row, self.tile * v.bytes), v.builder.add(out, step)
+            square = []
+            for _ in range(side):
+                square.append([v.load(v.add(row, j * v.bytes)) for j in range(side)])
+                row = v.builder.add(row, pitch)
+            for values in both_axes(square, line):
+                for value in values:
+                    v.store(value, out)
+                    out = v.builder.add(out, plane)
+            return [next_row, next_out]
 
-class GradientTiles(NamedTuple):
-    """A d_Y A^T of neighbouring tiles; see :class:`InputTiles`."""
-
-    lanes: int
-    tile: int
-
-    def emit(self, v, source, pitch, count, target, step, plane) -> None:
-        """Transform some tiles; see :meth:`InputTiles.emit`."""
-        line = partial(gradient_line, v, self.tile)
-        _transform(v, self.tile, self.tile, line, source, pitch, count, target, step, plane)
-
-
-def _transform(
-    v: Vectors,
-    side: int,
-    move: int,
-    line: Line,
-    source: Value,
-    pitch: Value,
-    count: Value,
-    target: Value,
-    step: Value,
-    plane: Value,
-) -> None:
-    def one(at: Value, places: list[Value]) -> list[Value]:
-        row, out = places
-        next_row = v.add(row, move * v.bytes)
-        square = []
-        for _ in range(side):
-            square.append([v.load(v.add(row, j * v.bytes)) for j in range(side)])
-            row = v.builder.add(row, pitch)
-        next_out = v.builder.add(out, step)
-        for values in both_axes(square, line):
-            for value in values:
-                v.store(value, out)
-                out = v.builder.add(out, plane)
-        return [next_row, next_out]
-
-    v.loop(ir.Constant(I64, 0), count, 1, [source, target], one)
+        v.loop(ir.Constant(I64, 0), count, 1, [source, target], one)
 
 
 class OutputTiles(NamedTuple):
