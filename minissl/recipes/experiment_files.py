@@ -112,8 +112,8 @@ def _row(table: Table, key: str = "") -> Row:
             raise table.wrong("key", key, f"small letters, digits and _, and none of {taken}")
         table.where = table.where.rpartition(" ")[0] + f" '{key}'"
         options = {
-            "ssl": tuple(table.texts("ssl", [])),
-            "finetune": table.take("finetune", str, None),
+            "ssl": _one_or_more(table, "ssl"),
+            "finetune": _one_or_more(table, "finetune"),
             "start": table.take("start", str, BASELINE),
             "prune_like": table.take("prune_like", str, None),
         }
@@ -126,6 +126,13 @@ def _row(table: Table, key: str = "") -> Row:
     )
     table.end()
     return row
+
+
+def _one_or_more(table: Table, key: str) -> tuple[str, ...]:
+    """Return the names of solvers, of which a single one may stand without a list."""
+    if isinstance(table.left.get(key), str):
+        return (table.take(key, str),)
+    return tuple(table.texts(key, []))
 
 
 def _paper(table: Table) -> dict[str, Any] | None:

@@ -42,8 +42,8 @@ class Row:
         In tables and pictures.
     ssl : tuple of str
         Solvers of SSL, each from the weights of the one before.
-    finetune : str, optional
-        Solver.
+    finetune : tuple of str
+        Solvers of fine-tuning, likewise.
     start : str
         What the first of them starts from: ``baseline``, ``fillers``, or the key of an earlier row,
         whose last training it goes on from.
@@ -59,7 +59,7 @@ class Row:
     key: str
     name: str
     ssl: tuple[str, ...] = ()
-    finetune: str | None = None
+    finetune: tuple[str, ...] = ()
     start: str = BASELINE
     prune_like: str | None = None
     paper: Mapping[str, Any] | None = None
@@ -67,9 +67,13 @@ class Row:
 
     @property
     def trainings(self) -> dict[str, str]:
-        """The solvers in order: of ``ssl``, ``ssl2`` ..., ``finetune``."""
-        found = {"ssl" if n == 1 else f"ssl{n}": name for n, name in enumerate(self.ssl, 1)}
-        return {**found, "finetune": self.finetune} if self.finetune else found
+        """The solvers in order: of ``ssl``, ``ssl2`` ..., ``finetune``, ``finetune2`` ..."""
+        stages = {"ssl": self.ssl, "finetune": self.finetune}
+        return {
+            what if n == 1 else f"{what}{n}": name
+            for what, solvers in stages.items()
+            for n, name in enumerate(solvers, 1)
+        }
 
 
 @dataclass(frozen=True)

@@ -315,10 +315,10 @@ def _course(key: str, rows: Mapping[str, Mapping[str, Any]], work: Path) -> list
         if pruned.exists() and not row["trainings"]:
             return [*runs, Run("pruned", pruned)]
         for what in row["trainings"]:
-            earlier = sum(run.name.startswith(TRAININGS["ssl"]) for run in runs)
-            name = TRAININGS["finetune" if what == "finetune" else "ssl"]
-            if what != "finetune" and earlier:
-                name += str(earlier + 1)
+            name = TRAININGS[what.rstrip("0123456789")]
+            earlier = sum(run.name.startswith(name) for run in runs)
+            if earlier:
+                name += f" {earlier + 1}"
             runs.append(read_run(folder / stage_name(key, what), name))
         return runs
 

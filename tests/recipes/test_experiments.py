@@ -43,19 +43,21 @@ def test_every_file_is_known_by_its_name():
 def test_the_stages_of_a_row_train_the_same_weights(experiment, row):
     _, dense = built(experiment, experiment.solver)
     names = ["ssl", "ssl2", "ssl3"][: len(row.ssl)]
-    assert list(row.trainings) == [*names, *(["finetune"] if row.finetune else [])]
+    names += ["finetune", "finetune2"][: len(row.finetune)]
+    assert list(row.trainings) == names
     given = row.start == BASELINE
     for what, name in row.trainings.items():
         solver, net = built(experiment, name)
         assert shapes(dense) == shapes(net)
         assert lint_solver(solver, net.param, weights_given=given) == []
         has_lasso = any(getattr(solver, decay) > 0 for decay in DECAYS)
-        assert has_lasso == (what != "finetune" and row.key != "squared")
+        finetuning = what.startswith("finetune")
+        assert has_lasso == (not finetuning and row.key != "squared")
         # the classifier of a residual network stays as it is
         of_one_type = [net.layer(layer) for layer in experiment.layers]
         of_one_type = [x for x in of_one_type if x.type_name == of_one_type[0].type_name]
         modes = {layer.param.connectivity_mode for layer in of_one_type}
-        assert len(modes) == 1 and (modes != {0}) == (what == "finetune")
+        assert len(modes) == 1 and (modes != {0}) == finetuning
         given = True
 
 
@@ -107,7 +109,7 @@ def test_lenet_3_is_that_of_table_1():
     finetune = table1.row("lenet3").finetune
     assert {row.key: row.finetune for row in variants.rows} == {
         **dict.fromkeys(("dense", "lenet3", "proximal", "scratch", "random"), finetune),
-        "squared": None,
+        "squared": (),
     }
 
 

@@ -248,11 +248,11 @@ def test_pictures_of_rows_that_leave_something_out(others, tmp_path):
     courses = {key: reproduce._course(key, rows, folder / "work") for key in rows}
     assert {key: [run.name for run in runs] for key, runs in courses.items()} == {
         "baseline": ["dense"],
-        "digits2": ["dense", "SSL", "SSL2", "fine-tuning"],
+        "digits2": ["dense", "SSL", "SSL 2", "fine-tuning"],
         "scratch": ["SSL"],
         "random": ["dense", "fine-tuning"],
         "cut": ["dense", "pruned"],
         "dense": ["dense", "fine-tuning"],
-        "further": ["SSL", "SSL2", "fine-tuning"],
+        "further": ["SSL", "SSL 2", "fine-tuning"],
     }
     assert 0 in courses["cut"][-1].weights()["conv1"][0]
