@@ -39,8 +39,9 @@ Examples:
   minissl reproduce table4 --matrices matrixmarket
   minissl reproduce fig1
 
-table1, table2 and mlp (MNIST), table3 and depth (CIFAR-10, hours to days) are the paper's. variants
-is LeNet 3 of table1 learned in other ways, with controls. table4, fig1 and fig8 train nothing: they
+table1, table2 and mlp (MNIST), table3 and depth (CIFAR-10, hours to days) are the paper's. channels
+narrows the blocks of a residual network (CIFAR-10, hours). variants is LeNet 3 of table1 learned in
+other ways, with controls. table4, fig1 and fig8 train nothing: they
 measure how many times faster AlexNet's convolutions are with sparse weights. table4 and fig8 use
 those that the authors published, which are not part of minissl: copy the folder
 experiments/sparsity/matrixmarket of https://github.com/wenwei202/caffe (branch scnn) and name it

@@ -7,7 +7,8 @@ data         the data set; ``mnist`` where it is left out
 about        for readers of the table, like the ``about`` of each row
 shown        what the table tells about its layers: ``structure``, the filters, channels and
              columns that are left, where it is left out; ``sparsity``, rows and columns that are
-             zero in per cent; or ``depth``, how many of the layers are left
+             zero in per cent; ``depth``, how many of the layers are left; or ``width``, how many
+             channels inside the blocks, if the layers are the blocks' second convolutions
 [baseline]   the dense network: ``solver``, ``name``, ``paper``
 [[rows]]     the other rows in order: ``key``, ``name``, ``ssl``, ``finetune``, ``start``,
              ``prune_like``, ``paper``, as :class:`minissl.recipes.experiments.Row` has them

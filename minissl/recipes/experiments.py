@@ -18,7 +18,7 @@ from typing import Any
 from minissl import models
 
 #: the experiments that come with minissl
-NAMES = ("table1", "table2", "table3", "mlp", "depth", "variants")
+NAMES = ("table1", "table2", "table3", "mlp", "depth", "channels", "variants")
 #: key of the dense network, the table's first row
 BASELINE = "baseline"
 #: random weights, of the net's fillers
@@ -26,8 +26,9 @@ FILLERS = "fillers"
 #: what a row starts from, if not another row: the dense weights, or random ones
 STARTS = (BASELINE, FILLERS)
 #: what a table tells about layers: how many filters, channels and columns are left, or how many
-#: per cent of the rows and columns of their weight matrices are zero; or how many layers are left
-STRUCTURE, SPARSITY, DEPTH = SHOWN = ("structure", "sparsity", "depth")
+#: per cent of the rows and columns of their weight matrices are zero; or how many layers are left,
+#: or how many channels inside the blocks of a residual network
+STRUCTURE, SPARSITY, DEPTH, WIDTH = SHOWN = ("structure", "sparsity", "depth", "width")
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Experiment:
         The data set.
     about : str
         For readers of the table.
-    shown : {"structure", "sparsity", "depth"}
+    shown : {"structure", "sparsity", "depth", "width"}
         What the table tells about its layers.
     """
 

@@ -24,8 +24,8 @@ LEFT, GONE = "#1d4f7c", "#e8e4da"
 
 def headings(result: Mapping[str, Any]) -> list[str]:
     """Return the headings of :func:`cells`."""
-    sizes = " - ".join(f"{isqrt(pixels)}x{isqrt(pixels)}" for pixels in _sizes(result))
-    return ["network", "error %", "layers", f"convolutions at {sizes}", "FLOP %"]
+    convolutions = f"convolutions at {sizes_in_words(result)}"
+    return ["network", "error %", "layers", convolutions, "FLOP %"]
 
 
 def cells(name: str, row: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
@@ -35,7 +35,7 @@ def cells(name: str, row: Mapping[str, Any], result: Mapping[str, Any]) -> list[
     else:
         left = layers_left(row, result)
         pixels = [result["dense_sizes"][one]["pixels"] for one in left]
-        layers, by_size = len(left), [pixels.count(size) for size in _sizes(result)]
+        layers, by_size = len(left), [pixels.count(size) for size in sizes(result)]
         flop = f"{row['flops_percent']:.1f}" if "flops_percent" in row else ""
     return [name, f"{100 * row['error']:.2f}", str(layers), " - ".join(map(str, by_size)), flop]
 
@@ -46,10 +46,15 @@ def layers_left(row: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     return [name for name in result["layers"] if name in alive]
 
 
-def _sizes(result: Mapping[str, Any]) -> list[int]:
+def sizes(result: Mapping[str, Any]) -> list[int]:
     """Return the pixels of the convolutions' outputs, in net order; an inner product has one."""
     pixels = [result["dense_sizes"][name]["pixels"] for name in result["layers"]]
     return [size for size in dict.fromkeys(pixels) if size > 1]
+
+
+def sizes_in_words(result: Mapping[str, Any]) -> str:
+    """Return the same as a heading: ``32x32 - 16x16 - 8x8``."""
+    return " - ".join(f"{isqrt(pixels)}x{isqrt(pixels)}" for pixels in sizes(result))
 
 
 def draw(result: Mapping[str, Any], courses: Mapping[str, Sequence[Run]]) -> dict[str, Figure]:

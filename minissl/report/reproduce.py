@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minissl.recipes.experiments import BASELINE, DEPTH, FILLERS, SPARSITY, STRUCTURE
+from minissl.recipes.experiments import BASELINE, DEPTH, FILLERS, SPARSITY, STRUCTURE, WIDTH
 from minissl.recipes.paper import LOGS
 from minissl.recipes.row_stages import stage_name
-from minissl.report import depth, log_pictures, pictures, weight_pictures
+from minissl.report import depth, log_pictures, pictures, weight_pictures, width
 from minissl.report.results import (
     about_rows,
     check_command,
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 TRAININGS = {"ssl": "SSL", "finetune": "fine-tuning"}
 #: explains a column of :func:`seed_rows`
 REVIVED = (
-    "Came back: groups of weights that were zero and got weights again while SSL went on, of each "
-    "layer; each group counts once."
+    "Came back: groups of weights that were zero and got weights again while SSL went on; each "
+    "group counts once."
 )
 #: what a table shows -> {what a layer's entry holds: heading}
 COLUMNS = {
@@ -48,18 +48,20 @@ COLUMNS = {
         "flops_percent": "FLOP %",
     },
 }
+#: what a table of a residual network shows -> the module that tells about the network as a whole
+WHOLE = {DEPTH: depth, WIDTH: width}
 
 
 def headings(result: Mapping[str, Any]) -> list[str]:
     """Return the headings of :func:`rows`."""
-    if _tells_depth(result):
-        return depth.headings(result)
+    if whole := _whole(result):
+        return whole.headings(result)
     span = _span(result)
     return ["network", "error %", *(f"{what} {span}" for what in _columns(result).values())]
 
 
-def _tells_depth(result: Mapping[str, Any]) -> bool:
-    return bool(result.get("shown") == DEPTH)
+def _whole(result: Mapping[str, Any]) -> Any:
+    return WHOLE.get(result.get("shown", STRUCTURE))
 
 
 def _columns(result: Mapping[str, Any]) -> dict[str, str]:
@@ -93,8 +95,9 @@ def rows(result: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _cells(name: str, row: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    if _tells_depth(result):
-        return depth.cells(name, row, result)
+    if whole := _whole(result):
+        cells: list[str] = whole.cells(name, row, result)
+        return cells
     by_name = {layer["name"]: layer for layer in row["layers"]}
     cells = [name, f"{100 * row['error']:.2f}"]
     for key in _columns(result):
@@ -126,13 +129,14 @@ def _number(value: float) -> str:
 
 def seed_headings(result: Mapping[str, Any]) -> list[str]:
     """Return the headings of :func:`seed_rows`."""
-    revived = [f"came back {_span(result)}"] if _counts_revived(result) else []
+    span = "" if _whole(result) else f" {_span(result)}"
+    revived = [f"came back{span}"] if _counts_revived(result) else []
     return [
         "network",
         "seed",
         "error % after SSL",
         "error %",
-        "FLOP %" if _tells_depth(result) else "FLOP % by layer",
+        "FLOP %" if _whole(result) else "FLOP % by layer",
         "weights, kB",
         *revived,
         "minutes",
@@ -146,7 +150,7 @@ def seed_rows(result: Mapping[str, Any]) -> list[list[str]]:
         for run in row["runs"]:
             after_ssl = run.get("error_after_ssl")
             kept = " (kept)" if run["seed"] == row["seed"] else ""
-            revived = [_revived(run, result["layers"])] if _counts_revived(result) else []
+            revived = [_revived(run, result)] if _counts_revived(result) else []
             found.append(
                 [
                     row["name"],
@@ -154,7 +158,7 @@ def seed_rows(result: Mapping[str, Any]) -> list[list[str]]:
                     "" if after_ssl is None else f"{100 * after_ssl:.2f}",
                     f"{100 * run['error']:.2f}",
                     _number(run["flops_percent"])
-                    if _tells_depth(result)
+                    if _whole(result)
                     else " - ".join(_number(one["flops_percent"]) for one in run["layers"]),
                     f"{run['bytes'] / 1e3:,.0f}",
                     *revived,
@@ -168,15 +172,16 @@ def _counts_revived(result: Mapping[str, Any]) -> bool:
     return any("revived" in run for row in result["rows"] for run in row["runs"])
 
 
-def _revived(run: Mapping[str, Any], layers: Sequence[str]) -> str:
-    """Add up the groups of each layer; a key is the layer and the tile of its groups."""
+def _revived(run: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Add up the groups of each layer, or all; a key is the layer and the tile of its groups."""
     counts = run.get("revived")
     if counts is None:
         return ""
     of_layer = [
-        sum(count for key, count in counts.items() if key.split()[0] == layer) for layer in layers
+        sum(count for key, count in counts.items() if key.split()[0] == layer)
+        for layer in result["layers"]
     ]
-    return " - ".join(map(str, of_layer))
+    return str(sum(of_layer)) if _whole(result) else " - ".join(map(str, of_layer))
 
 
 def speed_rows(result: Mapping[str, Any]) -> list[list[str]]:
@@ -189,7 +194,7 @@ def speed_rows(result: Mapping[str, Any]) -> list[list[str]]:
         if published:
             products = _ratios(published, result["layers"])
             found.append([f"paper's {row['paper']['name']}", products, "", "", "", ""])
-        layers = [] if _tells_depth(result) else result["layers"]
+        layers = [] if _whole(result) else result["layers"]
         one, many = (row["speed_ups"][size] for size in ("1", "64"))
         found.append(
             [
@@ -265,8 +270,10 @@ def draw(result: Mapping[str, Any], work: Path) -> dict[str, Figure]:
     rows = {row["key"]: row for row in result["rows"]}
     courses = {row["name"]: _course(row["key"], rows, work) for row in result["rows"]}
     last = {name: runs[-1] for name, runs in courses.items()}
-    if _tells_depth(result):
-        return depth.draw(result, {row["key"]: courses[row["name"]] for row in result["rows"]})
+    if whole := _whole(result):
+        of_rows = {row["key"]: courses[row["name"]] for row in result["rows"]}
+        drawn: dict[str, Figure] = whole.draw(result, of_rows)
+        return drawn
     figures = {"error-and-flop": pictures.error_over_flops(*_points(result))}
     layer = result["layers"][0]
     first = {name: run.weights()[layer][0] for name, run in last.items()}  # (F, C, kh, kw), (F, K)

@@ -129,8 +129,8 @@ def test_side_by_side_needs_dask(run, tmp_path, monkeypatch):
 def test_bad_input_is_told_in_one_sentence(run, tmp_path):
     told = run("reproduce", "table9", code=2).stderr
     assert (
-        "'table9' is no experiment; use table1, table2, table3, mlp, depth, variants, table4, "
-        in told
+        "'table9' is no experiment; use table1, table2, table3, mlp, depth, channels, variants, "
+        "table4, " in told
     )
     assert (
         "exclude" in run("reproduce", "mlp", "--parallel", "2", "--scheduler", "x", code=2).stderr
