@@ -111,3 +111,16 @@ def test_it_can_be_checked_and_drawn(finished, tmp_path):
     paths = reproduce.write(result, folder / "work", tmp_path)
     drawn = {path.stem for path in paths if path.suffix == ".png"}
     assert drawn == {"error-and-layers", "layers-left", "short-error"}
+
+
+def test_the_same_result_tells_of_channels_inside_the_blocks(finished):
+    second = [name for name in BLOCKS if name.endswith("conv2")]
+    result = {**finished[1], "shown": "width", "layers": second}
+    rows = reproduce.rows(result)
+    assert rows[0][2:] == ["", "", ""]  # the paper's, of which no channels are known
+    assert rows[1][2:] == ["2 - 2 - 4", "100.0", "1.00 times"]
+    left = depth.layers_left(finished[1]["rows"][1], result)
+    assert rows[3][2] == " - ".join(
+        str(width if name in left else 0) for name, width in zip(second, (2, 2, 4), strict=True)
+    )
+    assert len(reproduce.seed_rows(result)[0]) == len(reproduce.seed_headings(result))
