@@ -10,8 +10,9 @@ shown        what the table tells about its layers: ``structure``, the filters, 
              zero in per cent; ``depth``, how many of the layers are left; or ``width``, how many
              channels inside the blocks, if the layers are the blocks' second convolutions
 [baseline]   the dense network: ``solver``, ``name``, ``paper``
-[[rows]]     the other rows in order: ``key``, ``name``, ``ssl``, ``finetune``, ``start``,
-             ``prune_like``, ``paper``, as :class:`minissl.recipes.experiments.Row` has them
+[[rows]]     the other rows in order: ``key``, ``name``, ``ssl``, ``finetune``, ``rescale``,
+             ``start``, ``prune_like``, ``paper``, as :class:`minissl.recipes.experiments.Row`
+             has them
 ===========  ======================================================================================
 
 ``paper`` names a published row (``"table1/LeNet 2"``, :mod:`minissl.recipes.paper`) or gives its
@@ -115,6 +116,7 @@ def _row(table: Table, key: str = "") -> Row:
         options = {
             "ssl": _one_or_more(table, "ssl"),
             "finetune": _one_or_more(table, "finetune"),
+            "rescale": table.flag("rescale"),
             "start": table.take("start", str, BASELINE),
             "prune_like": table.take("prune_like", str, None),
         }
@@ -196,6 +198,8 @@ def _check_stages(row: Row, earlier: Mapping[str, Row], where: str) -> None:
             f"{where}: 'start' is '{row.start}'; make it {', '.join(STARTS)} or the key of a "
             "trained row above it"
         )
+    if row.rescale and not (row.ssl and row.finetune):
+        raise ConfigError(f"{where}: 'rescale' comes between 'ssl' and 'finetune'; leave it out")
     if row.prune_like is None:
         return
     if row.ssl or row.start != BASELINE:

@@ -45,6 +45,9 @@ class Row:
         Solvers of SSL, each from the weights of the one before.
     finetune : tuple of str
         Solvers of fine-tuning, likewise.
+    rescale : bool
+        Between SSL and fine-tuning, each layer that BatchNorm follows gets the norm that it has in
+        the dense network (:mod:`minissl.sparsity.rescaling`).
     start : str
         What the first of them starts from: ``baseline``, ``fillers``, or the key of an earlier row,
         whose last training it goes on from.
@@ -61,6 +64,7 @@ class Row:
     name: str
     ssl: tuple[str, ...] = ()
     finetune: tuple[str, ...] = ()
+    rescale: bool = False
     start: str = BASELINE
     prune_like: str | None = None
     paper: Mapping[str, Any] | None = None

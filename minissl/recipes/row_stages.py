@@ -8,6 +8,7 @@ from typing import Any
 
 from minissl import backend as backends
 from minissl.data.datasets import load
+from minissl.formats.weights import read_weights
 from minissl.net import Net
 from minissl.recipes.experiments import BASELINE, FILLERS, Experiment, Row
 from minissl.recipes.measuring import (
@@ -25,6 +26,7 @@ from minissl.recipes.measuring import (
 from minissl.recipes.pruning import prune_like
 from minissl.recipes.stages import Done, Stage, Work
 from minissl.recipes.training import WEIGHTS, Training
+from minissl.sparsity.rescaling import rescale
 
 TEST_BATCH = 100
 BATCH_SIZES = (1, 64)
@@ -73,6 +75,9 @@ class RowStages:
             found.append(self._pruning(row, self._last_training(row.prune_like)))
             start = found[-1].name
         for what, solver in row.trainings.items():
+            if what == "finetune" and row.rescale:
+                found.append(self._rescaling(row, found[-1].name))
+                start = found[-1].name
             found.append(self._training(row, what, solver, start))
             start = found[-1].name
         compact = f"{key}-compact"
@@ -147,6 +152,18 @@ class RowStages:
         reads = [(BASELINE, NET), (BASELINE, WEIGHTS), (like, WEIGHTS)]
         settings = {**self._settings, "seed": str(self.seed)}
         return Work(f"{row.key}-prune", self._title(row, "prune"), work, reads, settings)
+
+    def _rescaling(self, row: Row, trained: str) -> Work:
+        def work(folder: Path, done: Done) -> dict[str, Any]:
+            weights = done[trained].folder / WEIGHTS
+            net = Network("", done[BASELINE].folder / NET, weights, self.options).open()
+            factors = rescale(net, read_weights(done[BASELINE].folder / WEIGHTS))
+            net.save(folder / WEIGHTS)
+            return {"factors": factors}
+
+        reads = [(BASELINE, NET), (BASELINE, WEIGHTS), (trained, WEIGHTS)]
+        title = self._title(row, "rescale")
+        return Work(f"{row.key}-rescale", title, work, reads, self._settings)
 
     def _compacting(self, row: Row, trained: str) -> Work:
         def work(folder: Path, done: Done) -> dict[str, Any]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from minissl.formats.prototxt import read_net
+from minissl.formats.weights import read_weights
 from minissl.models.resnet import resnet
 from minissl.recipes.checking import check
 from minissl.recipes.experiment_files import read
 from minissl.recipes.measuring import time_side_by_side
 from minissl.recipes.reproduce import Reproduction
+from minissl.recipes.stages import digest
+from minissl.recipes.training import WEIGHTS
 from minissl.report import depth, reproduce
 
 SOLVER = """
@@ -31,6 +36,7 @@ paper = "depth/ResNet-20"
 key = "short"
 name = "shorter"
 ssl = ["ssl.prototxt"]
+rescale = true
 finetune = "ft.prototxt"
 """
 
@@ -103,6 +109,26 @@ def test_the_table_tells_it(finished):
     text = reproduce.readme(result)
     assert "| shorter |" in text and "FLOP %" in text
     assert len(reproduce.seed_rows(result)[0]) == len(reproduce.seed_headings(result))
+
+
+def test_fine_tuning_starts_from_layers_as_long_as_the_dense_ones(finished):
+    seed = finished[0] / "work" / "seed1"
+    weights = {
+        stage: read_weights(seed / stage / WEIGHTS)
+        for stage in ("baseline", "short-ssl", "short-rescale")
+    }
+    convolutions = [name for name, blobs in weights["baseline"].items() if blobs[0].ndim == 4]
+    length = {
+        stage: np.array([np.linalg.norm(blobs[name][0]) for name in convolutions])
+        for stage, blobs in weights.items()
+    }
+    left = length["short-ssl"] > 0
+    assert left.any() and not left.all()
+    assert length["short-ssl"][left] != pytest.approx(length["baseline"][left], rel=1e-3)
+    assert length["short-rescale"][left] == pytest.approx(length["baseline"][left], rel=1e-5)
+    assert (length["short-rescale"][~left] == 0).all()
+    started = json.loads((seed / "short-finetune" / "stage.json").read_text())["settings"]
+    assert started["initial weights"] == digest(seed / "short-rescale" / WEIGHTS)
 
 
 def test_it_can_be_checked_and_drawn(finished, tmp_path):

@@ -189,6 +189,8 @@ CHANGES = [
     ("ssl = [", "paper = { error = 1.5, layers = [] }\nssl = [", "a fraction between 0 and 1"),
     ("ssl = [", "paper = { layers = [] }\nssl = [", "row 'small', paper: 'error' is missing"),
     ("ssl = [", "paper = { error = 0, layers = [1] }\nssl = [", "layer 1 is no table of keys"),
+    ("finetune =", "rescale = true #", "'rescale' comes between 'ssl' and 'finetune'; leave it"),
+    ("ssl = [", "rescale = 1\nssl = [", "'rescale' is 1; make it true or false"),
     ("ssl = [", 'prune_like = "small"\nssl = [', "leave out 'ssl' and 'start'"),
     (
         ROW,
