@@ -37,6 +37,14 @@ the iteration and saves; a second one leaves at once.
 )
 @options.weights_option(False, "Weights to start from; zeros are frozen as connectivity_mode says.")
 @click.option(
+    "--rescale-like",
+    "like",
+    type=options.FILE,
+    metavar="FILE",
+    help="Give layers that BatchNorm follows the norm that they have in these weights, as before "
+    "fine-tuning; the outputs stay as they are.",
+)
+@click.option(
     "--resume",
     "--snapshot",
     "resume",
@@ -77,6 +85,7 @@ the iteration and saves; a second one leaves at once.
 def command(
     solver_path: Path,
     weights: Path | None,
+    like: Path | None,
     resume: str | None,
     run: Path | None,
     assignments: tuple[str, ...],
@@ -102,6 +111,8 @@ def command(
 
     if weights is not None and resume is not None:
         raise click.UsageError("Give --weights to start from or --resume to go on, not both.")
+    if like is not None and weights is None:
+        raise click.UsageError("--rescale-like changes weights to start from; add --weights.")
     if original and no_zero_out:
         raise click.UsageError("--original includes the zero-out that --no-zero-out switches off.")
     threads = options.use_threads(threads, backend)
@@ -125,11 +136,14 @@ def command(
         collapse_check=not no_collapse_check,
         run=run,
     )
+    if like is not None:
+        _rescale(solver, like)
     _warn(solver, weights_given=weights is not None or snapshot is not None)
     _open_data(solver)
     run_folder.prepare(run, resuming=snapshot is not None and snapshot.parent == run)
     run_folder.write_configuration(run, param)
     record = _record(solver, threads, weights, snapshot, shuffle)
+    record["rescaled_like"] = str(like) if like else None
     record["earlier"] = run_folder.earlier_records(run)
     result = _run(solver, run, record, as_json)
 
@@ -162,6 +176,14 @@ def _places(run: Path | None, resume: str | None, solver_path: Path) -> tuple[Pa
     if run is None and (snapshot.parent / run_folder.RECORD).exists():
         run = snapshot.parent
     return run or run_folder.default_path(solver_path), snapshot
+
+
+def _rescale(solver: Solver, like: Path) -> None:
+    from minissl.formats.weights import read_weights
+    from minissl.sparsity.rescaling import rescale
+
+    if not rescale(solver.net, read_weights(like)):
+        options.note("warning: --rescale-like changes nothing: BatchNorm follows no layer.")
 
 
 def _warn(solver: Solver, weights_given: bool) -> None:

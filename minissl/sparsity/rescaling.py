@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from minissl.channels import WITH_WEIGHTS, Value, follow
+from minissl.errors import ConfigError
 from minissl.layers import Layer
 from minissl.net import Net
 
@@ -36,10 +37,20 @@ def rescale(net: Net, like: Mapping[str, Sequence[np.ndarray]]) -> dict[str, flo
     -------
     dict
         Name of the layer -> by what its weights were multiplied.
+
+    Raises
+    ------
+    ConfigError
+        When the other network has no such layer.
     """
     values = {name: [blob.copy() for blob in blobs] for name, blobs in net.weights().items()}
     factors = {}
     for layer, norm in before_batch_norm(net):
+        if not like.get(layer.name):
+            raise ConfigError(
+                f"the weights to rescale like have no layer '{layer.name}'; give those of the same "
+                "network"
+            )
         length, wanted = (np.linalg.norm(w[layer.name][0]) for w in (values, like))
         if length == 0 or wanted == 0:
             continue

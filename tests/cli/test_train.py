@@ -18,6 +18,7 @@ import minissl
 from minissl.formats.prototxt import read_net, read_solver
 from minissl.formats.safetensors_file import read_tensors
 from minissl.formats.weights import read_weights, write_weights
+from tests.tiny_nets import DIGITS
 
 ROOT = Path(minissl.__file__).parents[1]
 
@@ -133,6 +134,28 @@ def test_starting_from_weights(train, weights_file, weights):
     assert np.array_equal(found["ip1"][0], weights["ip1"][0])
 
 
+def test_layers_before_batch_norm_get_the_length_of_other_weights(train, net_file):
+    norm = 'layer { name: "norm" type: "BatchNorm" bottom: "conv1" top: "conv1" }'
+    relu = 'layer { name: "relu1"'
+    net_file.write_text(DIGITS.replace(relu, f"{norm} {relu}"))
+    train("--run", "long")
+    like = "long/digits_iter_4.caffemodel"
+    short = read_weights(like)
+    short["conv1"][0][...] *= 0.01
+    write_weights("short.npz", short)
+    still = ("--set", "base_lr=0", "--no-zero-out", "--weights", "short.npz")
+    train("--run", "r", *still, "--rescale-like", like)
+    found = read_weights("r/digits_iter_4.caffemodel")
+    assert found["conv1"][0] == pytest.approx(read_weights(like)["conv1"][0], rel=1e-4)
+    assert np.array_equal(found["ip1"][0], short["ip1"][0])
+    assert json.loads(Path("r/run.json").read_text())["rescaled_like"] == like
+
+
+def test_a_net_without_batch_norm_has_nothing_to_rescale(train, weights_file, weights):
+    told = train("--run", "r", "--weights", weights_file, "--rescale-like", weights_file)
+    assert "--rescale-like changes nothing" in told.stderr
+
+
 def test_original_zeroes_small_biases_too(train, tmp_path, weights):
     weights["ip1"][1][:] = 5e-5
     write_weights(tmp_path / "w.npz", weights)
@@ -211,6 +234,7 @@ def test_the_original_never_stopped(train):
     [
         (["--weights", "w.npz", "--resume", "x.safetensors"], "not both"),
         (["--resume", "last"], "--run"),
+        (["--rescale-like", "w.npz"], "add --weights"),
         (["--original", "--no-zero-out"], "--original"),
         (["--max-iter", "0"], "max-iter"),
         (["--seed", "-1"], "seed"),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from minissl import Net
+from minissl.errors import ConfigError
 from minissl.formats.prototxt import parse_net
 from minissl.models.resnet import resnet
 from minissl.sparsity.rescaling import before_batch_norm, rescale
@@ -97,6 +98,12 @@ def test_layers_that_something_else_reads_as_well_stay():
         for name in before
         for a, b in zip(before[name], net.weights()[name], strict=True)
     )
+
+
+def test_weights_of_another_network_are_refused():
+    _, net = trained()
+    with pytest.raises(ConfigError, match="have no layer 'first'; give those of the same network"):
+        rescale(net, {"second": [np.ones(3)]})
 
 
 def test_a_layer_without_weights_stays():
