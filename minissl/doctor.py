@@ -295,7 +295,7 @@ def _calibration() -> Iterator[Check]:
             "calibration",
             False,
             "never done for this CPU and these libraries, so conv_mode AUTO works with built-in "
-            "constants; run 'minissl doctor --calibrate' (a minute)",
+            "constants; run 'minissl doctor --calibrate' (three minutes)",
             needed=False,
         )
         return

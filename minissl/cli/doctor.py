@@ -19,8 +19,8 @@ Examples:
 @click.option(
     "--calibrate",
     is_flag=True,
-    help="First measure this machine for conv_mode AUTO, a minute, while nothing else runs; the "
-    "result is kept for this CPU and these libraries.",
+    help="First measure this machine for conv_mode AUTO, three minutes, while nothing else runs; "
+    "the result is kept for this CPU and these libraries.",
 )
 @options.threads_option
 @options.json_option
@@ -56,7 +56,7 @@ def _calibrate(quiet: bool) -> None:
     from minissl.errors import ConfigError
 
     if not quiet:
-        options.note("measuring this machine, a minute; leave it alone meanwhile")
+        options.note("measuring this machine, about three minutes; leave it alone meanwhile")
     with options.progress("calibrating", calibration.steps(threads()), quiet=quiet) as tick:
         measured = calibration.calibrate(tick)
     try:

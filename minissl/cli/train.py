@@ -180,7 +180,7 @@ def _places(run: Path | None, resume: str | None, solver_path: Path) -> tuple[Pa
 
 def _rescale(solver: Solver, like: Path) -> None:
     from minissl.formats.weights import read_weights
-    from minissl.sparsity.rescaling import rescale
+    from minissl.solvers.rescaling import rescale
 
     if not rescale(solver.net, read_weights(like)):
         options.note("warning: --rescale-like changes nothing: BatchNorm follows no layer.")

@@ -47,7 +47,7 @@ class Row:
         Solvers of fine-tuning, likewise.
     rescale : bool
         Between SSL and fine-tuning, each layer that BatchNorm follows gets the norm that it has in
-        the dense network (:mod:`minissl.sparsity.rescaling`).
+        the dense network (:mod:`minissl.solvers.rescaling`).
     start : str
         What the first of them starts from: ``baseline``, ``fillers``, or the key of an earlier row,
         whose last training it goes on from.

@@ -26,7 +26,7 @@ from minissl.recipes.measuring import (
 from minissl.recipes.pruning import prune_like
 from minissl.recipes.stages import Done, Stage, Work
 from minissl.recipes.training import WEIGHTS, Training
-from minissl.sparsity.rescaling import rescale
+from minissl.solvers.rescaling import rescale
 
 TEST_BATCH = 100
 BATCH_SIZES = (1, 64)

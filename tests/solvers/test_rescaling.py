@@ -9,7 +9,7 @@ from minissl import Net
 from minissl.errors import ConfigError
 from minissl.formats.prototxt import parse_net
 from minissl.models.resnet import resnet
-from minissl.sparsity.rescaling import before_batch_norm, rescale
+from minissl.solvers.rescaling import before_batch_norm, rescale
 
 PAIR = """
 layer { name: "image" type: "Input" top: "image" input_param { shape { dim: [5, 2, 6, 6] } } }
