@@ -408,9 +408,11 @@ class Net:
         Weights below the zero-out threshold become zero first, then zeros are frozen as the
         layer's ``connectivity_mode`` says (of layers that are ``FREEZABLE``, weights only).
         """
-        for layer in self.layers:
-            if layer.name in names:
-                net_weights.freeze(layer, self.kernels)
+        loaded = [layer for layer in self.layers if layer.name in names]
+        for layer in loaded:
+            net_weights.thaw(layer)
+        for layer in loaded:
+            net_weights.freeze(layer, self.kernels)
 
     def prepare(self) -> None:
         """Pack the weights of layers with a sparse mode; again whenever they change."""

@@ -144,7 +144,8 @@ def _fitting_values(
                 f"{source}: blob {parameter.index} of layer '{layer.name}' holds NaN or "
                 "infinity; load weights that were saved before the run diverged"
             )
-        arrays.append(np.ascontiguousarray(values.reshape(parameter.shape), dtype))
+        # ascontiguousarray would give a single number an axis
+        arrays.append(np.asarray(values.reshape(parameter.shape), dtype, order="C"))
     return arrays
 
 
@@ -154,19 +155,30 @@ def _squeezed(shape: Shape) -> Shape:
     return shape if math.prod(shape) != 1 else ()
 
 
+def mode_of(layer: Layer) -> str:
+    """Return what stays zero in a layer's weights; only layers that are ``FREEZABLE`` say so."""
+    if layer.type_name not in connectivity.FREEZABLE:
+        return "CONNECTED"
+    return connectivity.MODES[layer.param.connectivity_mode]
+
+
+def thaw(layer: Layer) -> None:
+    """Remove the connectivity mask of a layer's weights."""
+    if layer.type_name in connectivity.FREEZABLE:
+        layer.parameters[0].mask = None
+
+
 def freeze(layer: Layer, kernels: Any) -> None:
     """Make the connectivity mask of a layer whose weights were just loaded.
 
     Weights below the zero-out threshold become zero first, then zeros are frozen as the layer's
-    ``connectivity_mode`` says (of layers that are ``FREEZABLE``, weights only).
+    ``connectivity_mode`` says. A layer that freezes nothing leaves the mask alone: another one may
+    share its weights.
     """
-    if layer.type_name not in connectivity.FREEZABLE:
-        return
-    mode = connectivity.MODES[layer.param.connectivity_mode]
-    weights = layer.parameters[0]
+    mode = mode_of(layer)
     if mode == "CONNECTED":
-        weights.mask = None
         return
+    weights = layer.parameters[0]
     zero_out(weights.data, kernels=kernels)
     weights.mask = kernels.xp.asarray(
         connectivity.mask_of(backends.to_host(weights.data), mode, weights.conv_groups)

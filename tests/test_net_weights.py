@@ -29,6 +29,24 @@ def test_parameters_shared_by_name():
     check_gradients(net)
 
 
+@pytest.mark.parametrize("first", ["", "connectivity_mode: DISCONNECTED_GRPWISE"])
+def test_a_layer_that_freezes_nothing_leaves_the_mask_of_shared_weights(first):
+    modes = [first, "" if first else "connectivity_mode: DISCONNECTED_GRPWISE"]
+    text = (
+        INPUT
+        + ip("a", "x", "a", 5, 'param { name: "w" }').replace('name: "a"', f'name: "a" {modes[0]}')
+        + ip("b", "a", "y", 5, 'param { name: "w" }').replace('name: "b"', f'name: "b" {modes[1]}')
+        + layer("SoftmaxWithLoss", "loss", "y t", "loss")
+    )
+    net = build(text)
+    weights = {name: [blob.copy() for blob in blobs] for name, blobs in net.weights().items()}
+    for name in "ab":
+        weights[name][0][2] = 0
+    net.load(weights)
+    mask = net.layer("a").parameters[0].mask
+    assert mask is not None and not mask[2].any() and mask[[0, 1, 3, 4]].all()
+
+
 def test_hdf5_file_of_caffe_that_holds_a_shared_blob_once(tmp_path):
     h5py = pytest.importorskip("h5py", reason="h5py is not installed; pip install 'minissl[hdf5]'")
     text = (

@@ -140,7 +140,10 @@ def command(
         _rescale(solver, like)
     _warn(solver, weights_given=weights is not None or snapshot is not None)
     _open_data(solver)
-    run_folder.prepare(run, resuming=snapshot is not None and snapshot.parent == run)
+    resuming = snapshot is not None and snapshot.parent == run
+    run_folder.prepare(run, resuming)
+    if resuming:
+        run_folder.cut_log(run, solver.iteration)
     run_folder.write_configuration(run, param)
     record = _record(solver, threads, weights, snapshot, shuffle)
     record["rescaled_like"] = str(like) if like else None
@@ -183,7 +186,10 @@ def _rescale(solver: Solver, like: Path) -> None:
     from minissl.solvers.rescaling import rescale
 
     if not rescale(solver.net, read_weights(like)):
-        options.note("warning: --rescale-like changes nothing: BatchNorm follows no layer.")
+        options.note(
+            "warning: --rescale-like changes nothing: BatchNorm follows no layer that has weights "
+            "of its own."
+        )
 
 
 def _warn(solver: Solver, weights_given: bool) -> None:
@@ -278,6 +284,7 @@ def _reporting(solver: Solver, run: Path, stream: IO[str]) -> Iterator[None]:
     from minissl import doctor
     from minissl.backend import name_of
     from minissl.cli.train_display import COMPILING, TerminalDisplay
+    from minissl.solvers import run_folder
     from minissl.solvers.display import CaffeLog, JsonLines, Together
 
     compiles = name_of(solver.kernels) == "numba" and not doctor.kernels_are_compiled()
@@ -286,7 +293,7 @@ def _reporting(solver: Solver, run: Path, stream: IO[str]) -> Iterator[None]:
 
     with (
         (run / "train.log").open("a", encoding="utf-8") as log,
-        (run / "log.jsonl").open("a", encoding="utf-8") as lines,
+        (run / run_folder.LOG).open("a", encoding="utf-8") as lines,
     ):
 
         def write(line: str) -> None:

@@ -39,6 +39,7 @@ from minissl.recipes.experiments import (
     SHOWN,
     STARTS,
     STRUCTURE,
+    WIDTH,
     Experiment,
     Row,
 )
@@ -228,10 +229,16 @@ def _check_solvers(experiment: Experiment) -> None:
 
 
 def _check_layers(experiment: Experiment, net: Any) -> None:
-    there = list(dict.fromkeys(one.name for one in net.layer if one.type in WITH_WEIGHTS))
+    types = {one.name: one.type for one in net.layer if one.type in WITH_WEIGHTS}
+    there = list(types)
     for name in experiment.layers:
         if name not in there:
             raise ConfigError(
                 f"{experiment.file}: 'layers' names '{name}', but the layers with weights of "
                 f"{experiment.solver} are {', '.join(there)}"
+            )
+        if experiment.shown == WIDTH and types[name] != "Convolution":
+            raise ConfigError(
+                f"{experiment.file}: 'layers' names '{name}', but shown = \"width\" tells of "
+                "convolutions; leave it out"
             )

@@ -4,6 +4,7 @@ The work goes into one folder, which can be deleted, and what is worth keeping i
 
     runs/table1/seed1/baseline/          the dense network
                       lenet2-ssl/        SSL from its weights, and ssl2 ... where it has more stages
+                      lenet2-rescale/    where a row is rescaled; -prune where it is pruned
                       lenet2-finetune/   zeros frozen
                       lenet2-compact/    what is dead has left
                       lenet2-measure/    error, structure, FLOP, size of the compacted network
@@ -105,7 +106,8 @@ class Reproduction:
         """
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError("name at least one seed, and each one once")
-        if not (self.out / RESULT).exists() and any((self.out / k).exists() for k in self._keys()):
+        ours = any((self.out / name).exists() for name in (RESULT, FILE))
+        if not ours and any((self.out / k).exists() for k in self._keys()):
             raise ConfigError(
                 f"{self.out} holds folders that are no results of an experiment; choose another "
                 "with --out"
@@ -228,6 +230,7 @@ class Reproduction:
             "about": row.about,
             "start": row.start,
             "trainings": list(self.experiment.trainings(key)),
+            "rescaled": row.rescale,
             "paper": row.paper and dict(row.paper),
             "runs": runs,
             "spread": {
@@ -262,7 +265,11 @@ class Reproduction:
         return course
 
     def _keep(self, done: Mapping[int, Done], medians: Mapping[str, int]) -> None:
-        """Copy what belongs to the median runs into the result folder, and the experiment."""
+        """Copy the experiment into the result folder, and what belongs to the median runs."""
+        text = self.experiment.file.read_bytes()
+        self.out.mkdir(parents=True, exist_ok=True)
+        with atomic_write(self.out / FILE) as file:  # first: it marks the folder as ours
+            file.write(text)
         for key in self._keys():
             stage = done[medians[key]]
             target = self.out / key
@@ -279,9 +286,6 @@ class Reproduction:
                     shutil.copy(stage[f"{key}-compact"].folder / name, target / name)
             elif (stage[key].folder / WEIGHTS).stat().st_size <= SMALL:
                 shutil.copy(stage[key].folder / WEIGHTS, target / WEIGHTS)
-        text = self.experiment.file.read_bytes()
-        with atomic_write(self.out / FILE) as file:
-            file.write(text)
 
 
 def speed_ups(times: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from minissl import backend as backends
 from minissl.data.datasets import load
+from minissl.errors import ConfigError
 from minissl.formats.weights import read_weights
 from minissl.net import Net
 from minissl.recipes.experiments import BASELINE, FILLERS, Experiment, Row
@@ -158,6 +159,11 @@ class RowStages:
             weights = done[trained].folder / WEIGHTS
             net = Network("", done[BASELINE].folder / NET, weights, self.options).open()
             factors = rescale(net, read_weights(done[BASELINE].folder / WEIGHTS))
+            if not factors:
+                raise ConfigError(
+                    f"row '{row.key}': 'rescale' changes nothing, since BatchNorm follows no layer "
+                    "that has weights of its own; leave it out"
+                )
             net.save(folder / WEIGHTS)
             return {"factors": factors}
 

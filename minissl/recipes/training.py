@@ -13,7 +13,6 @@ It writes into its folder what ``minissl train`` writes into a run folder::
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Any
 
 from minissl import backend as backends
 from minissl.errors import ConfigError
-from minissl.formats.atomic import atomic_write
 from minissl.formats.prototxt import read_solver, set_fields, to_text
 from minissl.recipes.stages import Done, Stopped, Watcher, digest
 from minissl.solvers import Solver, run_folder
@@ -30,7 +28,7 @@ from minissl.solvers.revivals import Revivals
 from minissl.solvers.signals import catching
 
 WEIGHTS = "weights.caffemodel"
-LOG = "log.jsonl"
+LOG = run_folder.LOG
 #: exit code of a run that was stopped by other means than a signal, as after Ctrl-C
 INTERRUPTED = 130
 
@@ -89,7 +87,7 @@ class Training:
         param = self.read()
         run_folder.write_configuration(folder, param)
         solver = self._solver(param, folder, done)
-        _cut_log(folder / LOG, solver.iteration)
+        run_folder.cut_log(folder, solver.iteration)
         revivals = Revivals(folder)
         with (
             open(folder / LOG, "a", encoding="utf-8") as lines,
@@ -133,18 +131,3 @@ class Training:
             run=folder,
             collapse_check=self.collapse_check,
         )
-
-
-def _cut_log(path: Path, iteration: int) -> None:
-    """Drop the lines of iterations that are about to be run again."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            if json.loads(line)["iteration"] < iteration:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            continue  # the half-written last line of a killed run
-    with atomic_write(path) as file:
-        file.write("".join(kept).encode())

@@ -36,8 +36,15 @@ def cells(name: str, row: Mapping[str, Any], result: Mapping[str, Any]) -> list[
         left = layers_left(row, result)
         pixels = [result["dense_sizes"][one]["pixels"] for one in left]
         layers, by_size = len(left), [pixels.count(size) for size in sizes(result)]
-        flop = f"{row['flops_percent']:.1f}" if "flops_percent" in row else ""
+        flop = f"{flops_percent(row, result):.1f}"
     return [name, f"{100 * row['error']:.2f}", str(layers), " - ".join(map(str, by_size)), flop]
+
+
+def flops_percent(row: Mapping[str, Any], result: Mapping[str, Any]) -> float:
+    """Return the FLOP of all layers that a row tells of, in % of the dense network's."""
+    dense = result["dense_flop"]
+    left = sum(dense[layer["name"]] * layer["flops_percent"] for layer in row["layers"])
+    return float(left / sum(dense.values()))
 
 
 def layers_left(row: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:

@@ -241,6 +241,7 @@ def readme(result: Mapping[str, Any], drawn: Sequence[str] = ()) -> str:
         "columns; compaction removes filters that nothing reads as well, and what reads dead ones.",
         table(headings(result), rows(result)),
         *about_rows(result),
+        *_about_rescaling(result),
         "## All seeds",
         table(seed_headings(result), seed_rows(result)),
         *([REVIVED] if _counts_revived(result) else []),
@@ -257,6 +258,16 @@ def readme(result: Mapping[str, Any], drawn: Sequence[str] = ()) -> str:
         f"compacted network. `{check_command(result)}` tests it again.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _about_rescaling(result: Mapping[str, Any]) -> list[str]:
+    names = [row["name"] for row in result["rows"] if row.get("rescaled")]
+    if not names:
+        return []
+    return [
+        f"Between SSL and fine-tuning of {', '.join(names)}, each layer that BatchNorm follows got "
+        "the norm that it has in the dense network (`minissl train --rescale-like`)."
+    ]
 
 
 def write(result: Mapping[str, Any], work: Path, out: Path) -> list[Path]:

@@ -27,12 +27,12 @@ def headings(result: Mapping[str, Any]) -> list[str]:
 def cells(name: str, row: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     """Return a row of the table; of a published one, only its error is known."""
     error = f"{100 * row['error']:.2f}"
-    if "flops_percent" not in row:
+    if not row["layers"]:
         return [name, error, "", "", ""]
     by_size = dict.fromkeys(depth.sizes(result), 0)
     for layer, channels in channels_inside(row, result).items():
         by_size[result["dense_sizes"][layer]["pixels"]] += channels
-    inside, percent = " - ".join(map(str, by_size.values())), row["flops_percent"]
+    inside, percent = " - ".join(map(str, by_size.values())), depth.flops_percent(row, result)
     return [name, error, inside, f"{percent:.1f}", f"{100 / percent:.2f} times"]
 
 
@@ -83,7 +83,8 @@ def channels_left(networks: Mapping[str, Mapping[str, int]]) -> Figure:
     layers = list(next(iter(networks.values())))
     figure, (axes,) = figure_of(1, height=3.8)
     for number, (widths, title) in enumerate(different.items()):
-        axes.bar(range(len(layers)), widths, 0.8 - 0.15 * number, label=title)
+        thickness = 0.8 * (1 - number / len(different))
+        axes.bar(range(len(layers)), widths, thickness, label=title)
     axes.set_xticks(range(len(layers)), layers, rotation=30, ha="right", fontsize=7.5)
     axes.set(title="Channels inside the blocks", ylabel="channels")
     legend_below(figure, axes)

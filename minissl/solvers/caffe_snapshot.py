@@ -150,10 +150,13 @@ def _packed(mask: Any) -> bytes:
 
 
 def _find_weights(learned_net: str, path: Path) -> Path:
-    """Find the weights as the state names them, beside the state, or under its own name."""
+    """Find the weights beside the state, or where it says that they are.
+
+    Those beside it come first: a folder may have been renamed, and another run stand in its place.
+    """
     places = [weights_path(path)]
     if learned_net and "\0" not in learned_net:
-        places = [Path(learned_net), path.parent / Path(learned_net).name, *places]
+        places = [path.parent / Path(learned_net).name, *places, Path(learned_net)]
     for place in places:
         try:
             if place.is_file():

@@ -48,18 +48,21 @@ UNKNOWN_EPOCH = 1000
 
 
 class Watch:
-    """Looks after the layers of a solver; one for each run."""
+    """Looks after the layers of a solver; one for each run.
+
+    Attributes
+    ----------
+    zero_from_the_start : set of str
+        Names of the parameters that are not looked at; a snapshot keeps them.
+    """
 
     def __init__(self) -> None:
-        self._zero_from_the_start: set[str] = set()
+        self.zero_from_the_start: set[str] = set()
 
     def begin(self, solver: Solver) -> None:
-        """Remember which layers are zero before the first iteration.
-
-        A run that is resumed does not know: a layer that is zero then has died before.
-        """
+        """Remember which layers are zero before the first iteration."""
         if solver.iteration == 0:
-            self._zero_from_the_start = {
+            self.zero_from_the_start = {
                 parameter.name for parameter in solver.net.parameters if not parameter.data.any()
             }
 
@@ -75,7 +78,7 @@ class Watch:
         if not is_due(solver):
             return
         for number, parameter in enumerate(solver.net.parameters):
-            if parameter.role != "weight" or parameter.name in self._zero_from_the_start:
+            if parameter.role != "weight" or parameter.name in self.zero_from_the_start:
                 continue
             gone = vanished(solver, number)
             if gone:

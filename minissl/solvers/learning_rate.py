@@ -23,6 +23,8 @@ import numpy as np
 
 from minissl.errors import ConfigError
 
+#: of e; a float64 holds no larger power
+LARGEST_EXPONENT = 700.0
 POLICIES = ("fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid")
 
 
@@ -109,5 +111,6 @@ def rate(solver: Any, iteration: int, passed: int = 0) -> float:
     if policy == "poly":
         return base * max(0.0, 1 - iteration / solver.max_iter) ** power
     if policy == "sigmoid":
-        return base / (1 + math.exp(-gamma * (iteration - solver.stepsize)))
+        exponent = -gamma * (iteration - solver.stepsize)
+        return base / (1 + math.exp(exponent)) if exponent < LARGEST_EXPONENT else 0.0
     return base

@@ -21,10 +21,11 @@ from minissl.net import Net
 
 
 def rescale(net: Net, like: Mapping[str, Sequence[np.ndarray]]) -> dict[str, float]:
-    """Give each layer that BatchNorm follows the norm that its weights have in another network.
+    """Give convolutions and inner products that BatchNorm follows the norms of another network.
 
-    Zeros stay zeros, and a layer without any weight stays as it is. The statistics of BatchNorm
-    follow, so that the outputs in phase TEST are the same.
+    Zeros stay zeros. The statistics of BatchNorm follow, so that the outputs in phase TEST are the
+    same; a layer stays as it is where they cannot (it is to become shorter, and ``eps`` is most of
+    what BatchNorm divides by), where all of its weights are zero, or where they are shared.
 
     Parameters
     ----------
@@ -54,19 +55,22 @@ def rescale(net: Net, like: Mapping[str, Sequence[np.ndarray]]) -> dict[str, flo
         length, wanted = (np.linalg.norm(w[layer.name][0]) for w in (values, like))
         if length == 0 or wanted == 0:
             continue
-        factor = factors[layer.name] = float(wanted / length)
-        for blob in values[layer.name]:  # weights, and the bias
-            blob *= factor
+        factor = float(wanted / length)
         mean, variance, (count,) = values[norm.name]  # (F,), (F,), sums of so many batches
         eps = count * norm.param.batch_norm_param.eps
-        mean *= factor
-        variance[...] = np.maximum(factor**2 * (variance + eps) - eps, 0)
+        scaled = factor**2 * (variance + eps) - eps
+        if (scaled < 0).any():
+            continue
+        for blob in (*values[layer.name], mean):  # weights, and the bias
+            blob *= factor
+        variance[...] = scaled
+        factors[layer.name] = factor
     net.load(values)
     return factors
 
 
 def before_batch_norm(net: Net) -> list[tuple[Layer, Layer]]:
-    """Return the layers with weights whose outputs nothing but a BatchNorm reads, with that one."""
+    """Return layers with weights of their own that nothing but a BatchNorm reads, with that one."""
     flow = follow(net)
     readers: dict[Value, list[Layer]] = {}
     for layer in net.layers:
@@ -77,6 +81,8 @@ def before_batch_norm(net: Net) -> list[tuple[Layer, Layer]]:
         if layer.type_name in WITH_WEIGHTS:
             (top,) = flow.tops[layer.name]
             read = readers.get(top, [])
-            if top not in flow.outputs and [one.type_name for one in read] == ["BatchNorm"]:
+            if top in flow.outputs or [one.type_name for one in read] != ["BatchNorm"]:
+                continue
+            if not any(p.shared for p in (*layer.parameters, *read[0].parameters)):
                 found.append((layer, read[0]))
     return found

@@ -27,6 +27,8 @@ from minissl.formats.atomic import atomic_write
 from minissl.formats.prototxt import read_net, read_solver_net, resolve_net_path, write_prototxt
 
 RECORD = "run.json"
+#: one line of JSON for each display and each test
+LOG = "log.jsonl"
 _ITERATION = re.compile(r"_iter_(\d+)\.(?:safetensors|solverstate|solverstate\.h5)$")
 
 
@@ -58,6 +60,29 @@ def prepare(path: Path, resuming: bool) -> None:
             f"{path} already holds a run; name another folder with --run, or go on with "
             "--resume last"
         )
+
+
+def cut_log(path: Path, iteration: int) -> None:
+    """Drop the lines of iterations that are about to be run again, and one that is half written.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    iteration : int
+        Where training goes on.
+    """
+    if not (path / LOG).exists():
+        return
+    kept = []
+    for line in (path / LOG).read_text("utf-8").splitlines():
+        try:
+            if json.loads(line)["iteration"] < iteration:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    with atomic_write(path / LOG) as file:
+        file.write("".join(kept).encode())
 
 
 def newest_snapshot(path: Path) -> Path | None:

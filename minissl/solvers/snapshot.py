@@ -71,6 +71,9 @@ def _state_of(solver: Solver) -> dict[str, Any]:
         "dtype": solver.net.dtype.name,
         "net": solver.net.state(),
         "test_nets": [net.state() for net in solver.test_nets],
+        "zero_from_the_start": sorted(solver.collapse.zero_from_the_start)
+        if solver.collapse
+        else [],
     }
 
 
@@ -135,12 +138,17 @@ def _check_belongs(solver: Solver, state: dict[str, Any], path: str | Path) -> N
 
 def _go_on(solver: Solver, state: dict[str, Any], taken: list[Any], path: str | Path) -> None:
     """Take weights, history and masks, and stand where the other solver stood."""
+    nets = [solver.net, *solver.test_nets]
+    before = [net.state() for net in nets]
     try:
-        solver.net.set_state(state["net"])
-        for net, net_state in zip(solver.test_nets, state["test_nets"], strict=False):
+        for net, net_state in zip(nets, [state["net"], *state["test_nets"]], strict=False):
             net.set_state(net_state)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        for net, own in zip(nets, before, strict=True):
+            net.set_state(own)
         raise _damaged(path) from error
+    if solver.collapse:
+        solver.collapse.zero_from_the_start = set(state["zero_from_the_start"])
     for number, (weights, buffers, mask) in enumerate(taken):
         parameter = solver.net.parameters[number]
         parameter.data, parameter.mask = weights, mask
@@ -176,6 +184,7 @@ def _read_state(text: str, path: str | Path) -> dict[str, Any]:
         whole
         and min(state["iteration"], state["steps_passed"]) >= 0
         and all(isinstance(loss, (int, float)) for loss in state["losses"])
+        and all(isinstance(name, str) for name in state.setdefault("zero_from_the_start", []))
     ):
         raise _damaged(path)
     return state
@@ -222,4 +231,4 @@ def _take(
             f"{path}: '{name}' does not hold finite numbers of type {dtype}; resume from another "
             "snapshot"
         )
-    return solver.kernels.xp.array(np.ascontiguousarray(values))
+    return solver.kernels.xp.array(np.asarray(values, order="C"))

@@ -49,8 +49,11 @@ class Tile:
 
 
 def matrix_shape(shape: Shape) -> tuple[int, int]:
-    """Return R, C of a blob's weight matrix: R = shape[0], C = everything else (1-D: C = 1)."""
-    return shape[0], prod(shape[1:])
+    """Return R, C of a blob's weight matrix: R = shape[0], C = everything else.
+
+    C = 1 in one dimension, and R = C = 1 for a single number.
+    """
+    return (shape[0] if shape else 1), prod(shape[1:])
 
 
 def bands(matrix: np.ndarray, conv_groups: int) -> np.ndarray:

@@ -122,6 +122,14 @@ def test_resuming_is_bitwise_equal_to_not_stopping(train):
     assert record["resumed"].endswith("digits_iter_2.safetensors") and len(record["earlier"]) == 1
 
 
+def test_what_is_run_again_is_logged_once(train):
+    train("--run", "r")
+    train("--run", "r", "--resume", "r/digits_iter_2.safetensors")
+    lines = [json.loads(line) for line in Path("r/log.jsonl").read_text().splitlines()]
+    shown = [line["iteration"] for line in lines if "loss" in line]
+    assert shown == sorted(set(shown)) == [0, 2]
+
+
 def test_a_snapshot_alone_is_continued_in_its_own_folder(train):
     train("--run", "r", "--max-iter", 2)
     train("--snapshot", "r/digits_iter_2.safetensors")

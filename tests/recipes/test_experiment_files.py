@@ -202,6 +202,7 @@ CHANGES = [
         "[[rows]]\nkey = 'a'\nname = 'A'\nprune_like = 'b'",
         "'b', which is no trained row above",
     ),
+    ("title = ", 'shown = "width"\ntitle = ', "names 'ip1', but shown = \"width\" tells of convol"),
     ("title = ", 'data = "mnits"\ntitle = ', "'data' is 'mnits'; make it one of mnist"),
     (ROW, ROW + ROW, "two rows have the key 'small'; give each its own"),
     ("[baseline]", "[baseline", "is not TOML: "),

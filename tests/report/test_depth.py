@@ -14,14 +14,19 @@ SIZES = {"conv1": 1024, "a": 1024, "shortcut": 256, "b": 256, "c": 256, "fc": 1}
 
 
 def a_row(name, error, *dead, key="row"):
-    layers = [{"name": one, "filters": 0 if one in dead else 4} for one in SIZES]
-    row = {"key": key, "name": name, "error": error, "layers": layers, "flops_percent": 55.55}
+    layers = [
+        {"name": one, "filters": 4 * left, "flops_percent": 100.0 * left}
+        for one, left in {one: one not in dead for one in SIZES}.items()
+    ]
+    row = {"key": key, "name": name, "error": error, "layers": layers}
     return {**row, "trainings": ["ssl", "finetune"], "runs": [row]}
 
 
 def a_result(*rows):
     sizes = {name: {"filters": 4, "columns": 9, "pixels": n} for name, n in SIZES.items()}
-    return {"shown": "depth", "layers": LAYERS, "dense_sizes": sizes, "rows": rows}
+    flop = {"conv1": 40, "a": 20, "shortcut": 10, "b": 15, "c": 10, "fc": 5}
+    result = {"shown": "depth", "layers": LAYERS, "dense_sizes": sizes, "rows": rows}
+    return {**result, "dense_flop": flop}
 
 
 def test_layers_are_counted_without_shortcuts_and_by_size():
@@ -34,12 +39,13 @@ def test_layers_are_counted_without_shortcuts_and_by_size():
         "FLOP %",
     ]
     whole = a_row("whole", 0.1)
-    assert depth.cells("whole", whole, result) == ["whole", "10.00", "5", "2 - 2", "55.5"]
+    assert depth.cells("whole", whole, result) == ["whole", "10.00", "5", "2 - 2", "100.0"]
     small = a_row("small", 0.125, "a", "c")
-    assert depth.cells("small", small, result)[1:4] == ["12.50", "3", "1 - 1"]
+    assert depth.cells("small", small, result)[1:] == ["12.50", "3", "1 - 1", "70.0"]
     # a compacted network does not have them any more
     small["layers"] = [one for one in small["layers"] if one["filters"]]
     assert depth.layers_left(small, result) == ["conv1", "b", "fc"]
+    assert depth.flops_percent(small, result) == 70
 
 
 def test_published_rows_tell_their_own_figures():

@@ -14,14 +14,19 @@ LAYERS = ["a", "b", "c"]
 
 def a_row(name, error, channels=(16, 16, 32), flop=100.0, key="row"):
     widths = {"conv1": 3, "shortcut": 16, **dict(zip(LAYERS, channels, strict=True))}
-    layers = [{"name": one, "filters": 16, "channels": count} for one, count in widths.items()]
+    layers = [
+        {"name": one, "filters": 16, "channels": count, "flops_percent": flop}
+        for one, count in widths.items()
+    ]
     row = {"key": key, "name": name, "error": error, "layers": layers, "flops_percent": flop}
     return {**row, "trainings": ["ssl"], "paper": None, "runs": [row]}
 
 
 def a_result(*rows):
     sizes = {name: {"filters": 16, "columns": 144, "pixels": n} for name, n in SIZES.items()}
-    return {"shown": "width", "layers": LAYERS, "dense_sizes": sizes, "rows": rows}
+    flop = dict.fromkeys(SIZES, 7)
+    result = {"shown": "width", "layers": LAYERS, "dense_sizes": sizes, "rows": rows}
+    return {**result, "dense_flop": flop}
 
 
 def test_channels_are_added_up_by_size():
@@ -39,12 +44,23 @@ def test_channels_are_added_up_by_size():
     ]
 
 
+def test_the_flop_are_those_of_the_layers_that_a_row_tells_of():
+    """Before compaction nothing but zero rows and columns counts."""
+    small = a_row("small", 0.125, (3, 10, 20), 40.0)
+    small["layers_before_compaction"] = [{**one, "flops_percent": 60.0} for one in small["layers"]]
+    assert [row[3:] for row in reproduce.rows(a_result(small))] == [
+        ["60.0", "1.67 times"],
+        ["40.0", "2.50 times"],
+    ]
+
+
 def test_a_layer_that_is_gone_has_no_channels():
     small = a_row("small", 0.125, (3, 10, 20), 40.0)
     small["layers"] = [one for one in small["layers"] if one["name"] != "b"]
     result = a_result(small)
     assert width.channels_inside(small, result) == {"a": 3, "b": 0, "c": 20}
     assert width.cells("small", small, result)[2] == "3 - 20"
+    assert float(width.cells("small", small, result)[3]) == 32.0
 
 
 def test_of_a_published_network_only_the_error_is_known():

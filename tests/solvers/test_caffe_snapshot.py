@@ -133,6 +133,21 @@ def test_the_weights_are_found_where_the_file_was_moved(tmp_path):
         make_solver(backend="numpy").restore(moved)
 
 
+def test_the_weights_beside_a_moved_file_come_before_those_at_its_old_place(tmp_path):
+    fields = "snapshot_format: BINARYPROTO"
+    first = make_solver(fields, backend="numpy", run=tmp_path / "a")
+    other = make_solver(f"{fields} random_seed: 9", backend="numpy", run=tmp_path / "a")
+    for solver in (first, other):
+        (tmp_path / "a").mkdir()
+        solver.step()
+        solver.snapshot()
+        if solver is first:
+            (tmp_path / "a").rename(tmp_path / "b")
+    resumed = make_solver(backend="numpy")
+    resumed.restore(tmp_path / "b" / "Tiny_iter_1.solverstate")
+    assert same_weights(first, resumed) and not same_weights(other, resumed)
+
+
 def test_of_another_solver_or_net(tmp_path):
     solver = make_solver("snapshot_format: BINARYPROTO", backend="numpy", run=tmp_path)
     solver.step()

@@ -74,6 +74,23 @@ def test_a_run_that_goes_on_is_bitwise_the_same():
     assert same_weights(watched, free)
 
 
+def test_a_resumed_run_knows_what_was_zero_from_the_start(tmp_path):
+    fields = "breadth_decay: 0.02 momentum: 0.9 max_iter: 30 snapshot: 5"
+    net = net_text(ip1=ROWS)
+    weights = make_net(net, backend="numpy").weights()
+    weights = {name: [blob.copy() for blob in blobs] for name, blobs in weights.items()}
+    weights["ip1"][0][...] = 0
+    frozen = net.replace('name: "ip1"', 'name: "ip1" connectivity_mode: DISCONNECTED_ELTWISE')
+    straight = make_solver(
+        fields, frozen, weights=weights, count=120, backend="numpy", run=tmp_path
+    )
+    straight.solve()
+    resumed = make_solver(fields, frozen, count=120, backend="numpy")
+    resumed.restore(tmp_path / "Tiny_iter_5.safetensors")
+    resumed.solve()
+    assert same_weights(straight, resumed)
+
+
 def test_a_resumed_run_stops_again_and_can_go_on(tmp_path):
     """A snapshot before the end of an epoch, in which the layer is dead already."""
     dead = solver_of(LETHAL, count=120, run=tmp_path)

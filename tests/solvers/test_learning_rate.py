@@ -31,6 +31,8 @@ def solver(text):
         ('lr_policy: "poly" base_lr: 0.5 power: 2 max_iter: 10', 5, 0.125),
         ('lr_policy: "poly" base_lr: 0.5 power: 1 max_iter: 10', 10, 0.0),
         ('lr_policy: "sigmoid" base_lr: 0.5 gamma: -0.5 stepsize: 10', 10, 0.25),
+        ('lr_policy: "sigmoid" base_lr: 0.5 gamma: 0.1 stepsize: 10000', 0, 0.0),
+        ('lr_policy: "sigmoid" base_lr: 0.5 gamma: -0.5 stepsize: 10', 9999, 0.0),
         ('lr_policy: "sigmoid" base_lr: 0.5 gamma: -0.5 stepsize: 10', 16, 0.5 / (1 + math.e**3)),
     ],
 )

@@ -23,6 +23,11 @@ layer { name: "fc" type: "InnerProduct" bottom: "READ" top: "scores"
   inner_product_param { num_output: 3 weight_filler { type: "gaussian" std: 1 } } }
 """
 
+PAIR_OF_FIRST = """
+layer { name: "other" type: "Convolution" bottom: "image" top: "other"
+  param { name: "w" } param { name: "b" } convolution_param { num_output: 3 kernel_size: 3 } }
+"""
+
 
 def build(text, phase="TRAIN"):
     return Net(parse_net(text), phase, backend="numpy", dtype="float64")
@@ -98,6 +103,25 @@ def test_layers_that_something_else_reads_as_well_stay():
         for name in before
         for a, b in zip(before[name], net.weights()[name], strict=True)
     )
+
+
+def test_a_layer_stays_where_eps_is_most_of_what_batch_norm_divides_by():
+    """Shorter weights would have to leave a variance below zero."""
+    _, net = trained()
+    long, tiny = copies(net), copies(net)
+    tiny["norm"][1][...] = 1e-9
+    net.load(tiny)
+    assert rescale(net, {"first": [0.1 * blob for blob in long["first"]]}) == {}
+    assert (net.weights()["first"][0] == long["first"][0]).all()
+
+
+def test_weights_that_another_layer_shares_stay():
+    shared = PAIR.replace("NORMED", "first").replace("READ", "second") + PAIR_OF_FIRST
+    named = shared.replace(
+        'name: "first" type: "Convolution"', 'name: "first" type: "Convolution" SHARE'
+    )
+    net = build(named.replace("SHARE", 'param { name: "w" } param { name: "b" }'))
+    assert before_batch_norm(net) == []
 
 
 def test_weights_of_another_network_are_refused():

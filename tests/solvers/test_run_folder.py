@@ -75,3 +75,12 @@ def test_commands_are_written_as_they_are_typed(program):
     line = run_folder.command_line([program, "train", "--run", "a b"])
     assert line == "minissl train --run 'a b'"
     assert json.dumps(line)
+
+
+def test_a_log_is_cut_where_training_goes_on(tmp_path):
+    run_folder.cut_log(tmp_path, 5)  # there is none
+    log = tmp_path / run_folder.LOG
+    lines = [json.dumps({"iteration": i, "loss": 1.0}) for i in (0, 3, 5, 6)]
+    log.write_text("\n".join([*lines, '{"iterati']))
+    run_folder.cut_log(tmp_path, 5)
+    assert log.read_text().splitlines() == lines[:2]

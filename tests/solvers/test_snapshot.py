@@ -239,7 +239,13 @@ def test_damaged_content(saved, damage):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("iteration", -1), ("steps_passed", -1), ("losses", ["high"]), ("rng", -(2**70))],
+    [
+        ("iteration", -1),
+        ("steps_passed", -1),
+        ("losses", ["high"]),
+        ("zero_from_the_start", [1]),
+        ("rng", -(2**70)),
+    ],
 )
 def test_damaged_state(saved, field, value):
     tensors, metadata = read_tensors(saved)
@@ -250,6 +256,43 @@ def test_damaged_state(saved, field, value):
         state[field] = value
     write_tensors(saved, tensors, {**metadata, "state": json.dumps(state)})
     assert "the state of the solver is damaged" in refused(path=saved)
+
+
+def test_a_damaged_state_changes_nothing(saved):
+    """Not even the random numbers, which are put back before the layers are looked at."""
+    tensors, metadata = read_tensors(saved)
+    state = json.loads(metadata["state"])
+    state["net"]["rng"]["state"]["state"] += 1
+    state["net"]["layers"] = 3
+    write_tensors(saved, tensors, {**metadata, "state": json.dumps(state)})
+    solver = make_solver(backend="numpy")
+    solver.step()
+    before = json.dumps(solver.net.state())
+    with pytest.raises(WeightsError, match="the state of the solver is damaged"):
+        solver.restore(saved)
+    assert json.dumps(solver.net.state()) == before
+
+
+@pytest.mark.parametrize("how", ["load", "resume"])
+def test_a_single_number_is_trained_saved_and_resumed(how, tmp_path):
+    """The slope of a PReLU that all channels share has no axis."""
+    prelu = """layer { name: "slope" type: "PReLU" bottom: "conv1" top: "conv1"
+      prelu_param { channel_shared: true } }"""
+    drop = 'layer { name: "drop1"'
+    net = DIGITS.replace(drop, f"{prelu} {drop}")
+    first = Solver(solver_param("", net), backend="numpy", run=tmp_path)
+    first.step()
+    path = first.snapshot()
+    second = Solver(solver_param("", net), backend="numpy", run=tmp_path)
+    if how == "load":
+        second.net.load(first.net.weights())
+    else:
+        second.restore(path)
+    again = second.snapshot()
+    third = Solver(solver_param("", net), backend="numpy")
+    third.restore(again)
+    assert third.net.layer("slope").parameters[0].shape == ()
+    assert same_weights(first, third)
 
 
 # --- saving that fails ---
