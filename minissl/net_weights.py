@@ -38,6 +38,7 @@ def own(layers: Sequence[Layer], others: Sequence[Layer]) -> list[Parameter]:
             if other is not None and len(other.parameters) == len(layer.parameters):
                 _share(layer, i, other.parameters[i])
             elif parameter.spec.name in named:
+                _agree(parameter, named[parameter.spec.name])
                 _share(layer, i, named[parameter.spec.name])
                 continue
             elif parameter.spec.name:
@@ -45,6 +46,22 @@ def own(layers: Sequence[Layer], others: Sequence[Layer]) -> list[Parameter]:
             if not any(layer.parameters[i] is known for known in parameters):
                 parameters.append(layer.parameters[i])
     return parameters
+
+
+def _agree(one: Parameter, parameter: Parameter) -> None:
+    """Let a parameter have what another layer says of it too, as Caffe does; or refuse both."""
+    for field, value in one.spec.ListFields():
+        if field.name in ("name", "share_mode"):
+            continue
+        theirs = getattr(parameter.spec, field.name)
+        given = {known.name for known, _ in parameter.spec.ListFields()}
+        if field.name in given and theirs != value:
+            raise ConfigError(
+                f"'{one.name}' and '{parameter.name}' share their values, but differ in "
+                f"'{field.name}'; give it once, or the same twice"
+            )
+        if field.name not in given:
+            parameter.spec.MergeFrom(type(parameter.spec)(**{field.name: value}))
 
 
 def _share(layer: Layer, index: int, parameter: Parameter) -> None:

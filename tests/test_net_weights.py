@@ -47,6 +47,33 @@ def test_a_layer_that_freezes_nothing_leaves_the_mask_of_shared_weights(first):
     assert mask is not None and not mask[2].any() and mask[[0, 1, 3, 4]].all()
 
 
+def shared_pair(of_first, of_second):
+    return (
+        INPUT
+        + ip("a", "x", "a", 5, f'param {{ name: "w" {of_first} }}')
+        + ip("b", "a", "y", 5, f'param {{ name: "w" {of_second} }}')
+        + layer("SoftmaxWithLoss", "loss", "y t", "loss")
+    )
+
+
+@pytest.mark.parametrize(
+    "field", ["lr_mult: 3", "breadth_decay_mult: 2", "block_group_lasso { xdimen: 5 ydimen: 1 }"]
+)
+def test_what_one_layer_says_of_shared_weights_holds_for_both(field):
+    specs = [
+        build(shared_pair(*fields)).layer("b").parameters[0].spec
+        for fields in ((field, field), (field, ""), ("", field))
+    ]
+    assert specs[0] == specs[1] == specs[2]
+    assert field.split()[0].rstrip(":") in {known.name for known, _ in specs[2].ListFields()}
+
+
+def test_layers_that_share_weights_must_not_contradict_each_other():
+    for first, second in (("lr_mult: 0", "lr_mult: 1"), ("decay_mult: 2", "decay_mult: 1")):
+        with pytest.raises(ConfigError, match=r"'b.0' and 'a.0' share their values, but differ"):
+            build(shared_pair(first, second))
+
+
 def test_hdf5_file_of_caffe_that_holds_a_shared_blob_once(tmp_path):
     h5py = pytest.importorskip("h5py", reason="h5py is not installed; pip install 'minissl[hdf5]'")
     text = (
