@@ -225,7 +225,7 @@ def _run_one(stage: Stage, folder: Path, done: Done, watcher: Watcher) -> Finish
     marker = read_marker(folder)
     if marker is not None and marker["settings"] != settings:
         watcher.anew(stage, _differences(marker["settings"], settings))
-        shutil.rmtree(folder)
+        _remove(folder)
         marker = None
     if marker is not None and marker["complete"]:
         watcher.skipped(stage)
@@ -284,6 +284,16 @@ def digest(content: str | bytes | Path) -> str:
 
 def _differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     return [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+
+
+def _remove(folder: Path) -> None:
+    """Delete a stage, its marker last, so that it is still known as ours if this is interrupted."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != MARKER:
+            path.unlink()
+    shutil.rmtree(folder)
 
 
 def _write_marker(folder: Path, state: Mapping[str, Any]) -> None:

@@ -81,6 +81,22 @@ def test_starting_anew_removes_what_the_stage_had_written(tmp_path):
     assert not (tmp_path / "one" / "left over").exists()
 
 
+def test_a_removal_that_is_interrupted_can_be_repeated(tmp_path, monkeypatch):
+    stages.run(recipe(Writer("hello"), Writer("world!")), tmp_path)
+    (tmp_path / "one" / "more").mkdir()
+    with monkeypatch.context() as patch:
+
+        def killed(path):
+            raise KeyboardInterrupt
+
+        patch.setattr(stages.shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            stages.run(recipe(Writer("hello"), Writer("world!"), "b"), tmp_path)
+    done = stages.run(recipe(Writer("again"), Writer("world!"), "b"), tmp_path)
+    assert (done["one"].folder / "text").read_text() == "again"
+    assert not (tmp_path / "one" / "more").exists()
+
+
 @pytest.mark.parametrize("reason", [Stopped(130), MinisslError("disk full"), KeyboardInterrupt()])
 def test_an_interrupted_stage_is_not_complete_and_keeps_its_files(tmp_path, reason):
     def interrupted(folder, done):
