@@ -305,6 +305,18 @@ def test_poolings_agree(case, dtype, seed):
     reference.max_pool_forward(x, *geometry, y, None)
     assert np.array_equal(values, y)
     assert_agree("ave_pool_forward", (x, *geometry), np.full_like(y, np.nan))
+    some = rng.random(shape) < 0.2  # NaN is handed on, from within the image
+    x[some] = np.nan
+    for call, positions_of_nan in (("numpy", where), ("numba", where.copy())):
+        backend.get(call).max_pool_forward(x, *geometry, values, None)
+        backend.get(call).max_pool_forward(x, *geometry, y, positions_of_nan)
+        assert np.array_equal(values, y, equal_nan=True)
+        pixels = np.take_along_axis(
+            x.reshape(*shape[:2], -1), positions_of_nan.reshape(*shape[:2], -1), axis=2
+        )
+        assert np.array_equal(pixels.reshape(y.shape), y, equal_nan=True)
+    backend.get("numpy").max_pool_forward(x, *geometry, values, None)
+    assert np.array_equal(values, y, equal_nan=True)
     d_y = rng.uniform(-1, 1, y_shape).astype(dtype)
     assert_agree("ave_pool_backward", (d_y, *geometry), np.full_like(x, np.nan))
     assert_agree("max_pool_backward", (d_y, positions, *geometry), np.full_like(x, np.nan))

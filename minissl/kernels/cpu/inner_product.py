@@ -11,6 +11,9 @@ import numpy as np
 from minissl.kernels.cpu.activations import rectified
 from minissl.kernels.cpu.jit import config, get_thread_id, parallel_kernel, prange, scratch, step
 
+#: images of a block of the input's gradient, at least
+IMAGES = 32
+
 
 @parallel_kernel
 def _forward(x, w, b, rows, outs, relu, y):
@@ -56,9 +59,9 @@ def _backward_input(d_y, w, rows, d_x):
         np.dot(d_y[first:last], w, d_x[first:last])
 
 
-def block_rows(n: int) -> int:
+def block_rows(n: int, least: int = 128) -> int:
     """Rows of a block: enough rows for an efficient GEMM, enough blocks for several threads."""
-    return max(128, step(n, 8))
+    return max(least, step(n, 8))
 
 
 def inner_product_forward(x, w, b, y, relu=False) -> None:
@@ -82,7 +85,7 @@ def inner_product_backward_weights(x, d_y, d_w) -> None:
 
 def inner_product_backward_input(d_y, w, d_x) -> None:
     """d_x = d_y @ W; see the reference."""
-    _backward_input(np.ascontiguousarray(d_y), w, block_rows(d_x.shape[0]), d_x)
+    _backward_input(np.ascontiguousarray(d_y), w, block_rows(d_x.shape[0], IMAGES), d_x)
 
 
 def inner_product_backward_bias(d_y, d_b) -> None:

@@ -30,9 +30,15 @@ NOWHERE = np.iinfo(np.int32).max
 
 
 @kernel
+def beats(b, a):
+    """Whether b is larger than a; NaN beats everything, so that it is not lost."""
+    return (b > a) | (b != b)
+
+
+@kernel
 def larger(a, b):
     """The larger of two; the first when they are equal."""
-    return b if b > a else a
+    return b if beats(b, a) else a
 
 
 @kernel
@@ -103,11 +109,11 @@ def largest_of_halves(image, W, P, Q, out, where):
             a, b = image[corner], image[corner + one]
             c, d = image[corner + W], image[corner + W + one]
             at = np.int32(corner)
-            is_right, below_is_right = b > a, d > c
+            is_right, below_is_right = beats(b, a), beats(d, c)
             best, index = b if is_right else a, at + right if is_right else at
             other = d if below_is_right else c
             below = at + down + right if below_is_right else at + down
-            is_below = other > best
+            is_below = beats(other, best)
             out[line + q] = other if is_below else best
             where[line + q] = below if is_below else index
 
@@ -131,10 +137,10 @@ def largest_of_rows_and_where(image, W, top, bottom, line, where):
         for w in range(unsigned(W)):
             best, at = image[unsigned(a) + w], np.int32(a + np.int64(w))
             value = image[unsigned(b) + w]
-            more = value > best
+            more = beats(value, best)
             best, at = value if more else best, np.int32(b + np.int64(w)) if more else at
             value = image[unsigned(c) + w]
-            more = value > best
+            more = beats(value, best)
             line[w] = value if more else best
             where[w] = np.int32(c + np.int64(w)) if more else at
         return
@@ -146,7 +152,7 @@ def largest_of_rows_and_where(image, W, top, bottom, line, where):
         row = h * W
         for w in range(unsigned(W)):
             value = image[unsigned(row) + w]
-            more = value > line[w]
+            more = beats(value, line[w])
             line[w] = value if more else line[w]
             where[w] = np.int32(row + np.int64(w)) if more else where[w]
 
@@ -154,7 +160,7 @@ def largest_of_rows_and_where(image, W, top, bottom, line, where):
 @kernel
 def first_largest(value, at, best, index):
     """Of two pixels the larger, of equals the first; with its index."""
-    more = (value > best) | ((value == best) & (at < index))
+    more = beats(value, best) | ((value == best) & (at < index))
     return value if more else best, at if more else index
 
 

@@ -113,6 +113,7 @@ class Pass:
 
     def __init__(self, isa: Isa, shape: Any, gradient: bool = False):
         self.shape, self.lanes, self.formula = shape, isa.lanes, Winograd(shape.kernel[0])
+        self.filters = self.formula.filters.astype(np.float32)  # (36, r * r)
         reach = shape.kernel[0] - 1
         sides = (shape.channels, shape.size), (shape.filters, shape.output)
         pad = shape.pad
@@ -227,7 +228,7 @@ class WinogradConvolution(Pass):
         lines[:, : self.C, : self.F] = np.moveaxis(w, 2, 0)
         u = scratch("winograd filters", (PLACES, self.c_room * self.f_room), FLOAT32)
         with np.errstate(all="ignore"):  # a training that diverges is told of elsewhere
-            return np.dot(self.formula.filters.astype(np.float32), lines.reshape(taps, -1), out=u)
+            return np.dot(self.filters, lines.reshape(taps, -1), out=u)
 
     def run(self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
         """Convolve x (N, C, H, W) into y (N, F, P, Q); for the gradient they are d_y and d_x."""

@@ -96,9 +96,8 @@ class WinogradWeightGradient(Pass):
             partial,
         )
         add_parts(partial)
-        back = self.formula.filters.astype(np.float32).T
         with np.errstate(all="ignore"):
-            total = np.dot(back, partial[0].reshape(PLACES, weights))
+            total = np.dot(self.filters.T, partial[0].reshape(PLACES, weights))
         total = total.reshape(-1, self.c_room, self.f_room)[:, : self.C, : self.F]
         d_w += total.transpose(2, 1, 0).reshape(d_w.shape)
 
