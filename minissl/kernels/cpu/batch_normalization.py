@@ -1,11 +1,8 @@
-"""Batch normalization and scales of channels; a thread owns whole channels.
+"""Batch normalization and scales of channels; a thread owns planes, one channel of one image each.
 
-Arrays are (N, C, S): N images, C channels, S values of a channel in one image. A run of S values is
-summed in lanes, the runs of a channel are added in double; so sums are close to exact, and always
-formed in the same order.
-
-A channel is read several times. Runs that were read last are still in the cache, so that every
-other pass goes through them backwards.
+Arrays are (N, C, S): N images, C channels, S values of a plane. Threads go through neighbouring
+planes, as they lie in memory. A plane is summed in lanes, the sums of a channel's planes are added
+in double; so they are close to exact, and always formed in the same order.
 
 Gradients are computed in their own memory, often that of the gradient they are made from; where it
 is another, a run is copied first. So no loop writes one array while it reads another that may be
@@ -78,44 +75,69 @@ def scale_run(v, factor, offset, y):
 
 
 @parallel_kernel
-def _moments(x, mean, variance):
+def _moments(x, sums, mean, variance):
+    """Moments of planes, about centers of their own, then those of channels.
+
+    ``sums`` (N, C, 3): the sum of a plane, its center, and the squared distances from that. Moved
+    from center a to b, they become
+
+        sum (v - b)^2  =  sum (v - a)^2  +  (a - b) * (2 * sum (v - a)  +  S * (a - b))
+    """
     N, C, S = x.shape
+    for plane in prange(N * C):
+        n, c = plane // C, plane % C
+        total = lane_sum(x[n, c])
+        center = x.dtype.type(total / S)
+        sums[n, c, 0] = total
+        sums[n, c, 1] = center
+        sums[n, c, 2] = lane_squares(x[n, c], center)
     for c in prange(C):
         total = 0.0
         for n in range(N):
-            total += lane_sum(x[n, c])
-        mean[c] = total / (N * S)
-        total = 0.0
-        for n in range(N - 1, -1, -1):
-            total += lane_squares(x[n, c], mean[c])
-        variance[c] = total / (N * S)
+            total += sums[n, c, 0]
+        center = total / (N * S)
+        squares = 0.0
+        for n in range(N):
+            moved = sums[n, c, 1] - center
+            beyond = sums[n, c, 0] - S * sums[n, c, 1]
+            squares += sums[n, c, 2] + moved * (2 * beyond + S * moved)
+        mean[c] = center
+        variance[c] = squares / (N * S)
 
 
 @parallel_kernel
 def _normalize(x, mean, variance, eps, one, y):
     N, C = x.shape[:2]
-    for c in prange(C):
-        inverse = one / np.sqrt(variance[c] + eps)
-        for n in range(N):
-            normalize(x[n, c], mean[c], inverse, y[n, c])
+    for plane in prange(N * C):
+        n, c = plane // C, plane % C
+        normalize(x[n, c], mean[c], one / np.sqrt(variance[c] + eps), y[n, c])
+
+
+@kernel
+def sum_of(sums, c, which):
+    """Add up what the planes of a channel have found."""
+    total = 0.0
+    for n in range(len(sums)):
+        total += sums[n, c, which]
+    return total
 
 
 @parallel_kernel
-def _normalize_backward(x, mean, variance, eps, one, d_y, in_place, d_x):
+def _normalize_backward(x, mean, variance, eps, one, d_y, in_place, sums, common, slope, d_x):
     N, C, S = x.shape
+    for plane in prange(N * C):
+        n, c = plane // C, plane % C
+        sums[n, c, 0] = lane_sum(d_y[n, c])
+        sums[n, c, 1] = lane_product(x[n, c], mean[c], d_y[n, c])
     for c in prange(C):
+        common[c] = sum_of(sums, c, 0) / (N * S)
+        slope[c] = sum_of(sums, c, 1) / (N * S) / (variance[c] + eps)
+    for plane in prange(N * C):
+        n, c = plane // C, plane % C
+        if not in_place:
+            copy(d_y[n, c], d_x[n, c])
         inverse = one / np.sqrt(variance[c] + eps)
-        total = 0.0
-        product = 0.0
-        for n in range(N):
-            total += lane_sum(d_y[n, c])
-            product += lane_product(x[n, c], mean[c], d_y[n, c])
-        common = x.dtype.type(total / (N * S))
-        slope = x.dtype.type(product / (N * S)) * inverse * inverse
-        for n in range(N - 1, -1, -1):
-            if not in_place:
-                copy(d_y[n, c], d_x[n, c])
-            normalize_gradient(x[n, c], mean[c], slope, common, inverse, d_x[n, c])
+        normalize_gradient(x[n, c], mean[c], slope[c], common[c], inverse, d_x[n, c])
 
 
 @kernel
@@ -154,35 +176,36 @@ def rectified_sums(v, center, y, relu, d_v):
 @parallel_kernel
 def _norm_scale(x, mean, variance, eps, one, scale, bias, relu, y):
     N, C = x.shape[:2]
-    for c in prange(C):
+    for plane in prange(N * C):
+        n, c = plane // C, plane % C
         inverse = one / np.sqrt(variance[c] + eps)
-        for n in range(N):
-            affine_run(x[n, c], mean[c], inverse, scale[c], bias[c], relu, y[n, c])
+        affine_run(x[n, c], mean[c], inverse, scale[c], bias[c], relu, y[n, c])
 
 
 @parallel_kernel
 def _norm_scale_backward(
-    x, y, mean, variance, eps, one, scale, relu, d_y, in_place, d_scale, d_bias, has_bias, d_x
-):
+    x, y, mean, variance, eps, one, scale, relu, d_y, in_place, d_scale, d_bias, has_bias, sums,
+    common, slope, d_x,
+):  # fmt: skip
     N, C, S = x.shape
+    for plane in prange(N * C):
+        n, c = plane // C, plane % C
+        if not in_place:
+            copy(d_y[n, c], d_x[n, c])
+        found = rectified_sums(x[n, c], mean[c], y[n, c], relu, d_x[n, c])
+        sums[n, c, 0] = found[0]
+        sums[n, c, 1] = found[1]
     for c in prange(C):
-        inverse = one / np.sqrt(variance[c] + eps)
-        total = 0.0
-        product = 0.0
-        for n in range(N):
-            if not in_place:
-                copy(d_y[n, c], d_x[n, c])
-            sums = rectified_sums(x[n, c], mean[c], y[n, c], relu, d_x[n, c])
-            total += sums[0]
-            product += sums[1]
+        total, product = sum_of(sums, c, 0), sum_of(sums, c, 1)
         if has_bias:
             d_bias[c] += total
-        d_scale[c] += product * inverse
-        common = x.dtype.type(total / (N * S))
-        slope = x.dtype.type(product / (N * S)) * inverse * inverse
-        factor = scale[c] * inverse
-        for n in range(N - 1, -1, -1):
-            normalize_gradient(x[n, c], mean[c], slope, common, factor, d_x[n, c])
+        d_scale[c] += product * (one / np.sqrt(variance[c] + eps))
+        common[c] = total / (N * S)
+        slope[c] = product / (N * S) / (variance[c] + eps)
+    for plane in prange(N * C):
+        n, c = plane // C, plane % C
+        factor = scale[c] * (one / np.sqrt(variance[c] + eps))
+        normalize_gradient(x[n, c], mean[c], slope[c], common[c], factor, d_x[n, c])
 
 
 @parallel_kernel
@@ -225,9 +248,16 @@ def _scale_gradient_rows(x, d_y, length, sums, d_scale):
             d_scale[c] += sums[c]
 
 
+def _sums(x, count):
+    """Scratch for sums of planes in double, and for two numbers of each channel."""
+    N, C = x.shape[:2]
+    sums = scratch("sums of planes", (N, C, count), np.dtype(np.float64))
+    return sums, *scratch("of channels", (2, C), x.dtype)
+
+
 def channel_moments(x, mean, variance) -> None:
     """Mean and variance of every channel; see the reference."""
-    _moments(np.ascontiguousarray(x), mean, variance)
+    _moments(np.ascontiguousarray(x), _sums(x, 3)[0], mean, variance)
 
 
 def batch_norm_forward(x, mean, variance, eps, y) -> None:
@@ -240,7 +270,8 @@ def batch_norm_backward(x, mean, variance, eps, d_y, d_x) -> None:
     """Gradient of batch normalization; see the reference."""
     x, d_y, number = np.ascontiguousarray(x), np.ascontiguousarray(d_y), x.dtype.type
     in_place = np.may_share_memory(d_y, d_x)
-    _normalize_backward(x, mean, variance, number(eps), number(1), d_y, in_place, d_x)
+    constants = number(eps), number(1)
+    _normalize_backward(x, mean, variance, *constants, d_y, in_place, *_sums(x, 2), d_x)
 
 
 def channel_scale(x, scale, bias, y) -> None:
@@ -283,5 +314,6 @@ def norm_scale_backward(
     x, y, d_y = (np.ascontiguousarray(a) for a in (x, y, d_y))
     _norm_scale_backward(
         x, y, mean, variance, number(eps), number(1), scale, bool(relu),
-        d_y, np.may_share_memory(d_y, d_x), d_scale, d_bias if has_bias else d_scale, has_bias, d_x,
+        d_y, np.may_share_memory(d_y, d_x), d_scale, d_bias if has_bias else d_scale, has_bias,
+        *_sums(x, 2), d_x,
     )  # fmt: skip
