@@ -7,6 +7,7 @@ are in :mod:`minissl.report.weight_pictures`.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -175,6 +176,12 @@ def overlaid_sparsity(runs: Sequence[Run], key: str = "column") -> Figure:
 Point = tuple[str, float, float]
 
 
+def _round_below(value: float) -> float:
+    """Return the largest of 1, 2, 5, 10, 20 ... (and 0.5, 0.2 ...) that is not above a value."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return max(first * power for first in (1, 2, 5) if first * power <= value)
+
+
 @styled
 def error_over_flops(ours: Sequence[Point], paper: Sequence[Point]) -> Figure:
     """Draw the error of networks over their FLOP.
@@ -196,6 +203,8 @@ def error_over_flops(ours: Sequence[Point], paper: Sequence[Point]) -> Figure:
         label = f"our {name}, every seed" if paper else f"{name}, every seed"
         axes.plot(flop, error, "o", color=colors[name], label=label)
     axes.set_xscale("log")
+    shares = [flop for _, flop, _ in [*ours, *paper] if flop > 0]
+    axes.set_xlim(left=0.95 * _round_below(min(shares, default=1)))
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -224,3 +224,11 @@ def test_drawing_leaves_matplotlib_as_it_was(tmp_path):
     pictures.losses([run])
     weight_pictures.zero_maps({"end": run.matrices()})
     assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(("share", "tick"), [(52, 50), (50, 50), (8, 5), (2.5, 2), (0.15, 0.1)])
+def test_the_axis_of_flop_has_a_number_below_the_smallest(share, tick):
+    figure = pictures.error_over_flops([("dense", 100, 9), ("small", share, 10)], [])
+    axes = figure.axes[0]
+    assert tick in [pytest.approx(one) for one in axes.get_xticks()]
+    assert 0.9 * tick < axes.get_xlim()[0] < tick
