@@ -324,7 +324,7 @@ def _aligned(e: Export, layer: Any, axis: int, values: np.ndarray) -> np.ndarray
     """Give the operand of a Scale or Bias axes of length 1 up to the last axis of the bottom."""
     rank = len(e.shape(layer))
     behind = rank - axis % rank - values.ndim if values.ndim else 0
-    return values.reshape(*values.shape, *[1] * behind)
+    return values.reshape((*values.shape, *[1] * behind))
 
 
 def _operand(e: Export, layer: Any, bottoms: list[str], axis: int) -> str:

@@ -10,6 +10,7 @@ Dimensions: F filters, which are BatchNorm's channels.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -76,6 +77,7 @@ def before_batch_norm(net: Net) -> list[tuple[Layer, Layer]]:
     for layer in net.layers:
         for value in flow.bottoms[layer.name] if layer.type_name != "Split" else ():
             readers.setdefault(value, []).append(layer)
+    users = Counter(id(parameter) for layer in net.layers for parameter in layer.parameters)
     found = []
     for layer in net.layers:
         if layer.type_name in WITH_WEIGHTS:
@@ -83,6 +85,6 @@ def before_batch_norm(net: Net) -> list[tuple[Layer, Layer]]:
             read = readers.get(top, [])
             if top in flow.outputs or [one.type_name for one in read] != ["BatchNorm"]:
                 continue
-            if not any(p.shared for p in (*layer.parameters, *read[0].parameters)):
+            if all(users[id(p)] == 1 for p in (*layer.parameters, *read[0].parameters)):
                 found.append((layer, read[0]))
     return found

@@ -31,10 +31,11 @@ def _sgd(d_w, history, rate, momentum):
 
 @parallel_kernel
 def _nesterov(d_w, history, rate, momentum):
+    more = d_w.dtype.type(1) + momentum  # 1 + momentum would be a double
     for i in prange(d_w.size):
         previous = history[i]
         history[i] = rate * d_w[i] + momentum * previous
-        d_w[i] = (1 + momentum) * history[i] - momentum * previous
+        d_w[i] = more * history[i] - momentum * previous
 
 
 @parallel_kernel
@@ -119,10 +120,11 @@ def _step_run(
         for i in range(size):
             d_w[i] += decay * w[i]
     if nesterov:
+        more = w.dtype.type(1) + momentum  # 1 + momentum would be a double
         for i in range(size):
             previous = history[i]
             history[i] = rate * d_w[i] + momentum * previous
-            d_w[i] = (1 + momentum) * history[i] - momentum * previous
+            d_w[i] = more * history[i] - momentum * previous
     else:
         for i in range(size):
             history[i] = rate * d_w[i] + momentum * history[i]
