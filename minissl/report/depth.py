@@ -85,6 +85,14 @@ def draw(result: Mapping[str, Any], courses: Mapping[str, Sequence[Run]]) -> dic
             {row["name"]: layers_left(row, result) for row in result["rows"]}, result["layers"]
         ),
     }
+    return {**figures, **errors_of_rows(result, courses)}
+
+
+def errors_of_rows(
+    result: Mapping[str, Any], courses: Mapping[str, Sequence[Run]]
+) -> dict[str, Figure]:
+    """Return the pictures of the error on the way, of each row that was trained."""
+    figures = {}
     for row in result["rows"]:
         runs = [run for run in courses[row["key"]] if run.displays or run.tests]
         if row["key"] != BASELINE and row["trainings"]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from minissl.recipes.experiments import BASELINE
 from minissl.report import depth, pictures
 from minissl.report.pictures import figure_of, legend_below, styled
 from minissl.report.runs import Run
@@ -61,11 +60,7 @@ def draw(result: Mapping[str, Any], courses: Mapping[str, Sequence[Run]]) -> dic
         "error-and-flop": pictures.error_over_flops(points, []),
         "channels-left": channels_left(inside),
     }
-    for row in result["rows"]:
-        runs = [run for run in courses[row["key"]] if run.displays or run.tests]
-        if row["key"] != BASELINE and row["trainings"]:
-            figures[f"{row['key']}-error"] = pictures.test_error(runs)
-    return figures
+    return {**figures, **depth.errors_of_rows(result, courses)}
 
 
 @styled
