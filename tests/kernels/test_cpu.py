@@ -14,7 +14,6 @@ from minissl import backend
 from minissl.conv_modes import MODES, prepare
 from minissl.kernels import reference
 from minissl.kernels.cpu import convolution
-from minissl.kernels.geometry import pooling_output
 from minissl.kernels.names import NAMES
 from minissl.sparsity import group_lasso
 from minissl.sparsity.groups import Tile
@@ -270,56 +269,6 @@ def test_results_are_bitwise_equal_for_any_number_of_threads():
     finally:
         numba.set_num_threads(before)
     assert results[1] == results[2]
-
-
-@st.composite
-def windows(draw):
-    """Pooling of (N, C, H, W): kernel, stride and pad, the usual sizes more often."""
-    kernel, stride, pad, sizes = [], [], [], []
-    for _ in "hw":
-        k, s = draw(
-            st.sampled_from([(3, 2), (2, 2), (1, 1), (3, 1), (4, 3), (2, 3), (5, 2), (7, 1)])
-        )
-        p = draw(st.integers(0, k - 1))
-        size = draw(st.integers(max(1, k - 2 * p), 40))
-        kernel, stride, pad, sizes = [*kernel, k], [*stride, s], [*pad, p], [*sizes, size]
-    shape = (draw(st.integers(1, 2)), draw(st.integers(1, 3)), *sizes)
-    down = draw(st.booleans())
-    windows = [pooling_output(*axis, down) for axis in zip(sizes, kernel, stride, pad, strict=True)]
-    return shape, (*shape[:2], *windows), tuple(kernel), tuple(stride), tuple(pad)
-
-
-@given(windows(), st.sampled_from(["float64", "float32"]), st.integers(0, 2**32 - 1))
-@settings(max_examples=80, deadline=None)
-def test_poolings_agree(case, dtype, seed):
-    shape, y_shape, *geometry = case
-    rng = np.random.default_rng(seed)
-    x = rng.integers(-9, 9, shape).astype(dtype)  # with many equal values
-    y = np.full(y_shape, np.nan, dtype)
-    argmax = np.full(y_shape, -1, np.int32)
-    both = run_both("max_pool_forward", (x, *geometry), (y, argmax))
-    (values, found), (positions, where) = both
-    assert np.array_equal(values, found) and np.array_equal(positions, where)
-    backend.get("numba").max_pool_forward(x, *geometry, y, None)
-    assert np.array_equal(values, y)
-    reference.max_pool_forward(x, *geometry, y, None)
-    assert np.array_equal(values, y)
-    assert_agree("ave_pool_forward", (x, *geometry), np.full_like(y, np.nan))
-    some = rng.random(shape) < 0.2  # NaN is handed on, from within the image
-    x[some] = np.nan
-    for call, positions_of_nan in (("numpy", where), ("numba", where.copy())):
-        backend.get(call).max_pool_forward(x, *geometry, values, None)
-        backend.get(call).max_pool_forward(x, *geometry, y, positions_of_nan)
-        assert np.array_equal(values, y, equal_nan=True)
-        pixels = np.take_along_axis(
-            x.reshape(*shape[:2], -1), positions_of_nan.reshape(*shape[:2], -1), axis=2
-        )
-        assert np.array_equal(pixels.reshape(y.shape), y, equal_nan=True)
-    backend.get("numpy").max_pool_forward(x, *geometry, values, None)
-    assert np.array_equal(values, y, equal_nan=True)
-    d_y = rng.uniform(-1, 1, y_shape).astype(dtype)
-    assert_agree("ave_pool_backward", (d_y, *geometry), np.full_like(x, np.nan))
-    assert_agree("max_pool_backward", (d_y, positions, *geometry), np.full_like(x, np.nan))
 
 
 WINDOWS = [(1, 1, 1), (3, 1, 1), (5, 1, 1), (9, 1, 1), (1, 3, 3), (1, 5, 5), (1, 9, 9)]

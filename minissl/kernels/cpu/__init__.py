@@ -22,6 +22,7 @@ from minissl.kernels.cpu.activations import (
     sum_relu_backward,
     weighted_sum,
 )
+from minissl.kernels.cpu.average_pooling import ave_pool_backward, ave_pool_forward
 from minissl.kernels.cpu.batch_normalization import (
     batch_norm_backward,
     batch_norm_forward,
@@ -47,16 +48,11 @@ from minissl.kernels.cpu.inner_product import (
 )
 from minissl.kernels.cpu.labels import label_loss, label_loss_backward, read_labels
 from minissl.kernels.cpu.lowering import col2im, im2col, lower_columns
+from minissl.kernels.cpu.max_pooling import max_pool_backward, max_pool_forward
 from minissl.kernels.cpu.normalization import lrn_backward, lrn_forward
 from minissl.kernels.cpu.packed_gradients import (
     conv_ccnmm_backward_input,
     conv_ccnmm_backward_weights,
-)
-from minissl.kernels.cpu.pooling import (
-    ave_pool_backward,
-    ave_pool_forward,
-    max_pool_backward,
-    max_pool_forward,
 )
 from minissl.kernels.cpu.regularization import (
     add_l1,

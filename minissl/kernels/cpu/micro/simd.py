@@ -40,6 +40,7 @@ class Vectors:
     def __init__(self, builder: Any, lanes: int):
         self.builder, self.lanes = builder, lanes
         self.type = ir.VectorType(F32, lanes)
+        self.integer_type = ir.VectorType(I32, lanes)
         self.bytes = lanes * FLOAT
         self.zero = ir.Constant(self.type, [0.0] * lanes)
         self._unset = ir.Constant(self.type, ir.Undefined)
@@ -57,6 +58,22 @@ class Vectors:
     def long(self, address: Value, index: int = 0) -> Value:
         """Load the int64 number ``index`` at an address."""
         return self._load(self.add(address, 8 * index), I64, 8)
+
+    def floats(self, count: Value) -> Value:
+        """Bytes of so many float32 numbers."""
+        return self.builder.mul(count, ir.Constant(I64, FLOAT))
+
+    def rounded_up(self, count: Value, divisor: int) -> Value:
+        """Count / divisor, rounded up; both positive."""
+        return self.builder.sdiv(self.add(count, divisor - 1), ir.Constant(I64, divisor))
+
+    def larger(self, a: Value, b: Value) -> Value:
+        """The larger of two integers."""
+        return self.builder.select(self.builder.icmp_signed(">", a, b), a, b)
+
+    def smaller(self, a: Value, b: Value) -> Value:
+        """The smaller of two integers."""
+        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
 
     def has(self, flags: Value, bit: int) -> Value:
         """Whether a bit is set."""
@@ -112,9 +129,11 @@ class Vectors:
 
     def within(self, begin: Value, end: Value, numbers: Sequence[int]) -> Value:
         """Mask of the lanes whose given number is begin <= number < end."""
-        kind = ir.VectorType(I32, self.lanes)
-        given = ir.Constant(kind, list(numbers))
-        low, high = (self._spread(self.builder.trunc(number, I32), kind) for number in (begin, end))
+        given = self.integers(numbers)
+        low, high = (
+            self._spread(self.builder.trunc(number, I32), self.integer_type)
+            for number in (begin, end)
+        )
         return self.builder.and_(
             self.builder.icmp_signed(">=", given, low),
             self.builder.icmp_signed("<", given, high),
@@ -197,6 +216,29 @@ class Vectors:
         """ReLU; NaN stays NaN."""
         negative = self.builder.fcmp_ordered("<", value, self.zero)
         return self.builder.select(negative, self.zero, value)
+
+    def beats(self, b: Value, a: Value) -> Value:
+        """Mask: b is larger than a, or NaN where a is not; so NaN is handed on."""
+        return self.builder.and_(
+            self.builder.fcmp_unordered(">", b, a), self.builder.fcmp_ordered("ord", a, a)
+        )
+
+    # --- int32 numbers in the lanes ---
+
+    def integers(self, numbers: Sequence[int]) -> Value:
+        """Constants."""
+        return ir.Constant(self.integer_type, list(numbers))
+
+    def plus_integer(self, vector: Value, number: Value) -> Value:
+        """Add one int64 number to every lane."""
+        return self.builder.add(
+            vector, self._spread(self.builder.trunc(number, I32), self.integer_type)
+        )
+
+    def most(self, vector: Value, least: int) -> Value:
+        """The larger of each lane and a constant."""
+        limit = self.integers([least] * self.lanes)
+        return self.builder.select(self.builder.icmp_signed(">", vector, limit), vector, limit)
 
     # --- moves between lanes ---
 
