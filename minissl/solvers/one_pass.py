@@ -23,12 +23,20 @@ if TYPE_CHECKING:
 MOST_TERMS = 4
 
 
-def update(solver: Solver, rate: float) -> list[tuple[int, Parameter]]:
-    """Update what can be updated in one pass; return the other parameters with their numbers."""
+def update(solver: Solver, rate: float) -> tuple[list[tuple[int, Parameter]], bool]:
+    """Update what can be updated in one pass.
+
+    Returns
+    -------
+    left : list of (number, parameter)
+        What is left to do.
+    finite : bool
+        Whether no weight updated here is NaN or infinite, as far as the backend looks.
+    """
     every = list(enumerate(solver.net.parameters))
     if backends.name_of(solver.kernels) == "numpy" or not isinstance(solver.rule, Sgd):
-        return every
-    left = []
+        return every, True
+    left, finite = [], True
     for number, parameter in every:
         terms = solver.terms[number]
         fixed = parameter.spec.lr_mult == 0
@@ -38,7 +46,7 @@ def update(solver: Solver, rate: float) -> list[tuple[int, Parameter]]:
         zeroed = zeroing.applies_to(
             parameter.role, enabled=solver.zero_out_enabled, original=solver.original
         )
-        solver.kernels.sgd_step(
+        finite &= solver.kernels.sgd_step(
             parameter.data,
             parameter.diff,
             solver.history[number][0],
@@ -52,4 +60,4 @@ def update(solver: Solver, rate: float) -> list[tuple[int, Parameter]]:
             parameter.mask,
             zeroing.ZERO_THRESHOLD if zeroed else 0.0,
         )
-    return left
+    return left, finite

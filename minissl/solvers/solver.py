@@ -158,7 +158,7 @@ class Solver:
 
     def update_all(self, rate: float) -> None:
         """From gradients to weights, parameter by parameter."""
-        left = one_pass.update(self, rate)  # what the backend has not done in one pass
+        left, finite = one_pass.update(self, rate)  # what the backend has not done in one pass
         learning = [(number, p) for number, p in left if p.spec.lr_mult != 0]
         for number, parameter in learning:
             self.normalize(parameter)
@@ -171,7 +171,9 @@ class Solver:
         for _, parameter in left:
             self.zero_out(parameter)
         if self.kernels.WAITS:
-            self.check_weights()
+            finite &= self.kernels.are_finite(parameter.data for _, parameter in left)
+            if not finite:
+                self.check_weights()
 
     def forward_backward(self) -> None:
         """Data loss and its gradient, over ``iter_size`` batches."""

@@ -411,7 +411,7 @@ def test_the_step_in_one_pass_is_the_steps_one_by_one(
     results = {}
     for module in (reference, cpu):
         w, d_w, h = results[module] = [a.copy() for a in state]
-        module.sgd_step(
+        assert module.sgd_step(
             w, d_w, h, average, decay, multiplier, groups, 0.1, 0.9, nesterov, mask, threshold
         )
     for one, other in zip(*results.values(), strict=True):
@@ -430,6 +430,16 @@ def test_the_step_in_one_pass_is_the_steps_one_by_one(
     cpu.zero_out(w, threshold)
     for one, other in zip(results[cpu], state, strict=True):
         assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("size", [5, 3000, 40000])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_the_step_in_one_pass_notices_what_is_not_finite(size, value):
+    for module in (reference, cpu):
+        for array, place in ((0, 0), (1, size // 2), (2, size - 1)):
+            arrays = [np.ones(size, np.float32) for _ in range(3)]
+            arrays[array][place] = value
+            assert not module.sgd_step(*arrays, 1, None, None, [], 0.1, 0.9, False, None, 1e-4)
 
 
 @given(convolutions(), st.sampled_from(["float64", "float32"]))

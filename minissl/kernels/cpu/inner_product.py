@@ -9,10 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from minissl.kernels.cpu.activations import rectified
+from minissl.kernels.cpu.gemm import blas, multiply
 from minissl.kernels.cpu.jit import config, get_thread_id, parallel_kernel, prange, scratch, step
-
-#: images of a block of the input's gradient, at least
-IMAGES = 32
 
 
 @parallel_kernel
@@ -31,37 +29,28 @@ def _forward(x, w, b, rows, outs, relu, y):
 
 
 @parallel_kernel
-def _backward_weights(x, d_y, rows, outs, ins, d_w):
+def _backward_weights(function, x, d_y, rows, d_w):
     """Blocks of outputs: d_w[block] += d_y[:, block]^T @ x."""
-    N, K = x.shape
     F = d_y.shape[1]
     for block in prange((F + rows - 1) // rows):
-        thread = get_thread_id()
-        first = block * rows
+        first = np.int64(block) * rows  # prange counts in unsigned numbers
         last = min(F, first + rows)
-        d_out = ins[thread, : (last - first) * N].reshape(last - first, N)
-        for n in range(N):
-            for f in range(first, last):
-                d_out[f - first, n] = d_y[n, f]
-        product = outs[thread, : (last - first) * K].reshape(last - first, K)
-        np.dot(d_out, x, product)  # (block, N) @ (N, K)
-        for f in range(first, last):
-            d_w[f] += product[f - first]
+        multiply(function, d_y[:, first:last].T, x, 1, d_w[first:last])
 
 
 @parallel_kernel
-def _backward_input(d_y, w, rows, d_x):
-    """Blocks of images: d_x[block] = d_y[block] @ w."""
-    N = d_x.shape[0]
-    for block in prange((N + rows - 1) // rows):
-        first = block * rows
-        last = min(N, first + rows)
-        np.dot(d_y[first:last], w, d_x[first:last])
+def _backward_input(function, d_y, w, columns, d_x):
+    """Blocks of inputs: d_x[:, block] = d_y @ w[:, block]."""
+    K = d_x.shape[1]
+    for block in prange((K + columns - 1) // columns):
+        first = np.int64(block) * columns  # prange counts in unsigned numbers
+        last = min(K, first + columns)
+        multiply(function, d_y, w[:, first:last], 0, d_x[:, first:last])
 
 
-def block_rows(n: int, least: int = 128) -> int:
+def block_rows(n: int) -> int:
     """Rows of a block: enough rows for an efficient GEMM, enough blocks for several threads."""
-    return max(least, step(n, 8))
+    return max(128, step(n, 8))
 
 
 def inner_product_forward(x, w, b, y, relu=False) -> None:
@@ -77,15 +66,13 @@ def inner_product_forward(x, w, b, y, relu=False) -> None:
 def inner_product_backward_weights(x, d_y, d_w) -> None:
     """d_W += d_y^T @ x; see the reference."""
     x, d_y = np.ascontiguousarray(x), np.ascontiguousarray(d_y)
-    rows = block_rows(d_y.shape[1])
-    outs = _scratch("outputs", rows * x.shape[1], x.dtype)
-    ins = _scratch("lowered", rows * x.shape[0], x.dtype)
-    _backward_weights(x, d_y, rows, outs, ins, d_w)
+    _backward_weights(blas(d_w.dtype), x, d_y, block_rows(d_y.shape[1]), d_w)
 
 
 def inner_product_backward_input(d_y, w, d_x) -> None:
     """d_x = d_y @ W; see the reference."""
-    _backward_input(np.ascontiguousarray(d_y), w, block_rows(d_x.shape[0], IMAGES), d_x)
+    d_y = np.ascontiguousarray(d_y)
+    _backward_input(blas(d_x.dtype), d_y, w, block_rows(d_x.shape[1]), d_x)
 
 
 def inner_product_backward_bias(d_y, d_b) -> None:

@@ -21,6 +21,7 @@ from numba.core.compiler import CompilerBase, DefaultPassBuilder
 __all__ = [
     "PARTS",
     "aligned",
+    "apart_kernel",
     "c_function",
     "config",
     "fused_kernel",
@@ -92,7 +93,7 @@ class _Announcer(event.Listener):
 
     def on_start(self, event: Any) -> None:
         function = event.data["dispatcher"].py_func
-        package, _, module = function.__module__.rpartition(".")
+        package, _, module = (function.__module__ or "").rpartition(".")  # none where exec made it
         if self.depth == 0 and package.startswith("minissl."):
             name = f"{module}.{function.__name__}"
             log.info("compiling the kernel %s, once; kept in %s", name, _FOLDER)
@@ -150,7 +151,9 @@ class _NoOverlap(CompilerBase):
 
 #: compile a helper or a serial kernel
 kernel = _compiler()
-#: the same, for arrays that never overlap, with a product and a sum fused into one instruction
+#: the same, for arrays that never overlap
+apart_kernel = _compiler(pipeline_class=_NoOverlap)
+#: the same, with a product and a sum fused into one instruction
 #: where the processor has it
 fused_kernel = _compiler(fastmath={"contract"}, pipeline_class=_NoOverlap)
 #: the same, with the sum of a loop taken in several lanes side by side: the order of the sum is

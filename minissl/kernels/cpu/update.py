@@ -7,7 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from minissl.kernels.cpu.jit import PARTS, kernel, parallel_kernel, prange, step
+from minissl.kernels.cpu.jit import (
+    PARTS,
+    apart_kernel,
+    kernel,
+    parallel_kernel,
+    prange,
+    step,
+)
 from minissl.kernels.cpu.regularization import (
     add_l1,
     add_l2,
@@ -15,7 +22,7 @@ from minissl.kernels.cpu.regularization import (
     tile_square_sums,
 )
 
-#: numbers that a thread takes through the whole update before the next ones; they stay in its cache
+#: numbers that a thread takes through the whole update before the next ones
 RUN = 4096
 
 #: parameters of fewer numbers are not worth a second thread
@@ -90,69 +97,67 @@ def _zero_out(w, limit):
 
 
 @kernel
-def count_non_finite(run):
-    """Count NaN and infinity: the only numbers that are not 0 when taken from themselves."""
-    count = 0
+def has_non_finite(run):
+    """Whether there is NaN or infinity: only they are not 0 when taken from themselves."""
+    found = False
     for i in range(run.size):
-        count += run[i] - run[i] != 0
-    return count
+        found = found | (run[i] - run[i] != 0)
+    return found
 
 
 @parallel_kernel
-def _non_finite_parts(w, length, counts):
-    for part in prange(counts.size):
-        counts[part] = count_non_finite(w[part * length : (part + 1) * length])
+def _non_finite_parts(w, length, found):
+    for part in prange(found.size):
+        found[part] = has_non_finite(w[part * length : (part + 1) * length])
 
 
-@kernel
+@apart_kernel
 def _step_run(
     w, d_w, history, mask, masked, average, decay, is_l1, rate, momentum, nesterov, limit
 ):
-    """Take a run of weights through the update; in each loop what the single kernel computes."""
-    size, zero = w.size, w.dtype.type(0)
-    if average != 1:
-        for i in range(size):
-            d_w[i] *= average
-    if decay != 0 and is_l1:
-        for i in range(size):
-            d_w[i] += decay if w[i] > 0 else (-decay if w[i] < 0 else zero)
-    elif decay != 0:
-        for i in range(size):
-            d_w[i] += decay * w[i]
-    if nesterov:
-        more = w.dtype.type(1) + momentum  # 1 + momentum would be a double
-        for i in range(size):
-            previous = history[i]
-            history[i] = rate * d_w[i] + momentum * previous
-            d_w[i] = more * history[i] - momentum * previous
-    else:
-        for i in range(size):
-            history[i] = rate * d_w[i] + momentum * history[i]
-            d_w[i] = history[i]
-    if masked:
-        for i in range(size):
-            d_w[i] *= mask[i]
-    for i in range(size):
-        moved = w[i] - d_w[i]
+    """Take a run of weights through the update in one loop; return whether one is not finite.
+
+    Every line computes what one of the single kernels computes. What does not depend on the weight
+    is decided before the loop, by the compiler.
+    """
+    zero, more = w.dtype.type(0), w.dtype.type(1) + momentum  # 1 + momentum would be a double
+    found = False
+    for i in range(w.size):
+        d = average * d_w[i]
+        if is_l1:
+            d += decay if w[i] > 0 else (-decay if w[i] < 0 else zero)
+        else:
+            d += decay * w[i]
+        previous = history[i]
+        history[i] = rate * d + momentum * previous
+        d = more * history[i] - momentum * previous if nesterov else history[i]
+        if masked:
+            d *= mask[i]
+        d_w[i] = d
+        moved = w[i] - d
         w[i] = zero if -limit < moved < limit else moved
+        found = found | (moved - moved != 0)
+    return found
 
 
 @parallel_kernel
 def _step_runs(
     w, d_w, history, mask, masked, average, decay, is_l1, rate, momentum, nesterov, limit
 ):
-    """Let every thread take runs of its own."""
+    """Let every thread take runs of its own; return how many have a weight that is not finite."""
+    count = 0
     for part in prange((w.size + RUN - 1) // RUN):
         first, last = part * RUN, min(w.size, (part + 1) * RUN)
-        _step_run(
+        count += _step_run(
             w[first:last], d_w[first:last], history[first:last], mask[first:last],
             masked, average, decay, is_l1, rate, momentum, nesterov, limit,
         )  # fmt: skip
+    return count
 
 
 def sgd_step(
     w, d_w, history, average, decay, multiplier, groups, rate, momentum, nesterov, mask, threshold
-) -> None:
+) -> bool:
     """Run the whole update of a parameter; see the reference."""
     number = w.dtype.type
     kind, strength = decay or ("L2", 0.0)
@@ -168,10 +173,11 @@ def sgd_step(
     flat = [a.reshape(-1) for a in (w, d_w, history, w if mask is None else mask)]
     constants = [number(value) for value in (rate, momentum)]
     run = _step_run if w.size < SMALL else _step_runs
-    run(
+    found = run(
         *flat, mask is not None, number(average), number(strength), kind == "L1",
         *constants, bool(nesterov), number(threshold),
     )  # fmt: skip
+    return not found
 
 
 def _add_group_lasso(matrix, ydim, xdim, strength, d_matrix) -> None:
@@ -236,10 +242,10 @@ def zero_out(w, threshold) -> None:
 def all_finite(w) -> bool:
     """Whether no element is NaN or infinite."""
     if w.size < SMALL:
-        return count_non_finite(w.reshape(-1)) == 0
-    counts = np.empty(PARTS, np.int64)
-    _non_finite_parts(w.reshape(-1), step(w.size), counts)
-    return not counts.any()
+        return not has_non_finite(w.reshape(-1))
+    found = np.empty(PARTS, np.bool_)
+    _non_finite_parts(w.reshape(-1), step(w.size), found)
+    return not found.any()
 
 
 def are_finite(arrays) -> bool:

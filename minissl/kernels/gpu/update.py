@@ -70,7 +70,7 @@ def sgd_step(
     nesterov: bool,
     mask: Any,
     threshold: float,
-) -> None:
+) -> bool:
     """Run the whole update of a parameter: the norms of its groups, then one pass over it.
 
     It is what the single kernels compute one after the other: ``d_w *= average``, weight decay,
@@ -85,6 +85,11 @@ def sgd_step(
         Tiles of the weights seen as a matrix; at most ``MOST_TERMS``.
     threshold : float
         Of the zero-out; 0 for none.
+
+    Returns
+    -------
+    True
+        The host does not wait to see whether all weights are finite.
     """
     matrix = w.reshape(w.shape[0] if w.ndim else 1, -1)
     factors: list[Any] = []
@@ -99,6 +104,7 @@ def sgd_step(
         float(rate), float(momentum), int(nesterov), mask, float(threshold),
         w.size, w, d_w, history,
     )  # fmt: skip
+    return True
 
 
 def are_finite(arrays) -> bool:

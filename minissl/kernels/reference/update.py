@@ -104,7 +104,7 @@ def sgd_step(
     nesterov: bool,
     mask: Array | None,
     threshold: float,
-) -> None:
+) -> bool:
     """Run the whole update of a parameter: the single steps, one after the other.
 
     ``d_w *= average``, weight decay, group lasso, momentum, mask, ``w -= d_w``, zero-out.
@@ -118,6 +118,11 @@ def sgd_step(
         Tiles of the weights seen as a matrix (rows = ``shape[0]``).
     threshold : float
         Of the zero-out; 0 for none.
+
+    Returns
+    -------
+    bool
+        Whether no weight is NaN or infinite; a backend that does not wait for results says True.
     """
     d_w *= d_w.dtype.type(average)
     if decay:
@@ -134,6 +139,7 @@ def sgd_step(
     apply_update(w, d_w, mask)
     if threshold:
         zero_out(w, threshold)
+    return all_finite(w)
 
 
 def all_finite(w: Array) -> bool:
