@@ -13,6 +13,8 @@
 :mod:`.windows`            what a convolution and its gradients read: taps, phases, offsets
 :mod:`.pixel_tile`         register tile of a convolution in training: pixels in the lanes
 :mod:`.correlation`        its loops: forward, and the gradient of the input
+:mod:`.spread_tile`        register tile of the gradient of the input where nothing is padded
+:mod:`.spreading`          its loops
 :mod:`.gradient_tile`      register tile of the gradient of the weights
 :mod:`.weight_gradient`    its loops
 :mod:`.pool_tile`          max pooling of a plane, and its gradient
@@ -33,12 +35,13 @@ from typing import Any
 
 import numpy as np
 
-from minissl.kernels.cpu.micro import isa, winograd
+from minissl.kernels.cpu.micro import isa, spreading, winograd
 from minissl.kernels.cpu.micro.batch_product import BatchProduct, panel_images
 from minissl.kernels.cpu.micro.correlation import Correlation
 from minissl.kernels.cpu.micro.dense import DenseConvolution
 from minissl.kernels.cpu.micro.sparse import SparseConvolution
 from minissl.kernels.cpu.micro.sparse_layout import MOST_BYTES, layouts
+from minissl.kernels.cpu.micro.spreading import SpreadGradient
 from minissl.kernels.cpu.micro.weight_gradient import WeightGradient
 from minissl.kernels.cpu.micro.winograd import WinogradConvolution
 from minissl.kernels.cpu.micro.winograd_gradient import WinogradWeightGradient
@@ -116,7 +119,9 @@ def dense_convolution(
 
 
 #: What computes a pass of a convolution that is trained.
-TrainingPass = Correlation | WeightGradient | WinogradConvolution | WinogradWeightGradient
+TrainingPass = (
+    Correlation | SpreadGradient | WeightGradient | WinogradConvolution | WinogradWeightGradient
+)
 
 
 def training_pass(name: str, shape: Any, dtype: Any) -> TrainingPass | None:
@@ -151,6 +156,8 @@ def training_passes(name: str, shape: Any, dtype: Any) -> list[TrainingPass]:
     else:
         gradient = name == "input"
         found.append(Correlation(vectors, shape, gradient))
+        if gradient and spreading.applies(vectors, shape):
+            found.append(SpreadGradient(vectors, shape))
         if winograd.applies(vectors, shape):
             found.append(WinogradConvolution(vectors, shape, gradient))
     return found

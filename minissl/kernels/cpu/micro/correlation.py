@@ -296,7 +296,7 @@ class Correlation:
         phases = scratch("phases", (threads, size if self.is_strided else 1), FLOAT32)
         packed = scratch("packed weights", (self.pick.size + 1,), FLOAT32)
         bias = b if b is not None else _zeros(self.filters)
-        _pack(w.reshape(-1), self.pick, packed)
+        pack(w.reshape(-1), self.pick, packed)
         _correlate(
             x.reshape(-1),
             out.reshape(-1),
@@ -324,7 +324,7 @@ PIECE = 4096
 
 
 @parallel_kernel
-def _pack(w, pick, packed):
+def pack(w, pick, packed):
     """Packed weights: those at the places ``pick``."""
     for piece in prange(-(-pick.size // PIECE)):
         first = np.int64(piece) * PIECE

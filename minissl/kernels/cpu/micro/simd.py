@@ -180,6 +180,22 @@ class Vectors:
                 self.builder.store(piece, pointer).align = FLOAT
                 first, count = first + length, count - length
 
+    def add_lanes(self, value: Value, first: int, last: int, address: Value) -> None:
+        """Add lanes first .. last - 1 to what is there; nothing else is touched.
+
+        In pieces of a power of two: what a masked store has written cannot be read at once.
+        """
+        while first < last:
+            length = 1 << ((last - first).bit_length() - 1)
+            kind = ir.VectorType(F32, length)
+            piece = self.builder.shuffle_vector(
+                value, self._unset, self._lanes(range(first, first + length))
+            )
+            there = self._load(address, kind, FLOAT)
+            pointer = self.builder.inttoptr(address, kind.as_pointer())
+            self.builder.store(self.builder.fadd(there, piece), pointer).align = FLOAT
+            first, address = first + length, self.add(address, length * FLOAT)
+
     # --- arithmetic ---
 
     def _spread(self, value: Value, kind: Any) -> Value:

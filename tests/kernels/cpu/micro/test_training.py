@@ -9,8 +9,9 @@ from hypothesis import example, given, settings
 from minissl.conv_modes import ConvShape
 from minissl.kernels import reference
 from minissl.kernels.cpu import micro
-from minissl.kernels.cpu.micro import isa
+from minissl.kernels.cpu.micro import isa, spreading
 from minissl.kernels.cpu.micro.correlation import Correlation
+from minissl.kernels.cpu.micro.spreading import SpreadGradient
 from minissl.kernels.cpu.micro.weight_gradient import BAND, WeightGradient
 from tests.conftest import needs_compiler
 from tests.kernels.cpu.micro.cases import integers, wide_convolutions
@@ -106,6 +107,40 @@ def test_real_numbers_agree_for_any_number_of_threads(vectors, case):
     correct = expected(case, *(a.astype(np.float64) for a in arrays))
     for found, right in zip(results[0], correct, strict=True):
         assert np.allclose(found, right, rtol=1e-5, atol=1e-5 * max(1.0, np.abs(right).max()))
+
+
+@needs_compiler
+@every_isa
+@given(wide_convolutions())
+@example(case_of(20, (12, 12), 50, (5, 5), N=3))  # LeNet's conv2
+@settings(max_examples=20, deadline=None)
+def test_spreading_gives_the_same_gradient_of_the_input(vectors, case):
+    s = case.shape
+    reach = [d * (k - 1) + 1 for k, d in zip(s.kernel, s.dilation, strict=True)]
+    size = tuple(max(pair) for pair in zip(s.size, reach, strict=True))
+    case.shape = s = s._replace(stride=(1, 1), pad=(0, 0), size=size)
+    assert spreading.applies(vectors, s)
+    rng = np.random.default_rng(case.seed)
+    x, w, _ = integers(case, rng)
+    d_y, correct = gradient(case, rng), np.empty_like(x)
+    reference.conv_backward_input(d_y, w, *case.arguments, correct)
+    for order in "CF":
+        found = np.full_like(x, np.nan, order=order)
+        SpreadGradient(vectors, s).run(np.asarray(d_y, order=order), w, None, found)
+        assert np.array_equal(found, correct)
+
+
+@every_isa
+def test_spreading_is_for_little_padding(vectors):
+    conv2 = ConvShape(20, (12, 12), 50, (5, 5))
+    chosen = min(micro.training_passes("input", conv2, "float32"), key=lambda one: one.cost())
+    assert isinstance(chosen, SpreadGradient)
+    for change in (
+        {"pad": (2, 2)},
+        {"stride": (1, 2)},
+        {"size": (12, 5 * vectors.lanes)},  # longer rows than a tile holds
+    ):
+        assert not spreading.applies(vectors, conv2._replace(**change))
 
 
 @needs_compiler
