@@ -205,18 +205,27 @@ class WinogradConvolution(Pass):
 
     @cached_property
     def addresses(self) -> tuple[np.ndarray, ...]:
-        """Addresses of the tiles: turning in; transforms; products by rows; turning out."""
+        """Addresses of the tiles: turning in; transforms; the product; turning out by pixels."""
         L, tile = self.lanes, self.formula.tile
         rows, vectors = self.block(self.f_room // L)
-        products = [
-            ProductTile(L, n, vectors, 4 * self.c_room, adds=False) for n in range(1, rows + 1)
-        ]
+        outs = np.zeros(L, np.int64)
+        counts = sorted(self._pixels_out())
+        outs[np.array(counts) - 1] = addresses_of([TurnOut(L, count) for count in counts])
         return (
             self.turns(self.C),
             addresses_of([TransformTiles(L, tile, gradient=False), OutputTiles(L, tile)]),
-            addresses_of(products),
-            addresses_of([TurnOut(L, n) for n in range(1, L + 1)]),
+            addresses_of([ProductTile(L, rows, vectors, 4 * self.c_room, adds=False)]),
+            outs,
         )
+
+    def _pixels_out(self) -> set[int]:
+        """Return how many pixels are turned out at once: a vector, or the last of a band."""
+        P, Q, tile = self.target.height, self.target.width, self.formula.tile
+        found = set()
+        for top in range(0, self.high, self.rows):
+            pixels = (min(P, tile * min(top + self.rows, self.high)) - tile * top) * Q
+            found |= {min(self.lanes, pixels), pixels % self.lanes or self.lanes}
+        return found
 
     def transformed(self, w: np.ndarray) -> np.ndarray:
         """Return G w G^T by (place, channel, filter), zero beyond the last of them."""
@@ -238,7 +247,10 @@ class WinogradConvolution(Pass):
         bias[:] = 0
         if b is not None:
             bias[: self.F] = b
-        threads, room = config.NUMBA_NUM_THREADS, self.tiles + 1
+        threads = config.NUMBA_NUM_THREADS
+        # products come in whole blocks: what lies behind the last tile is computed and not read
+        block_rows = self.block(self.f_room // self.lanes)[0]
+        room = -(-self.tiles // block_rows) * block_rows + 1
         floats = self.target.floats(self.lanes) // self.target.blocks
         _convolve(
             x.reshape(-1),
@@ -376,7 +388,7 @@ def _convolve(x, u, bias, y, N, tiling, source, target, addresses, turned, vs, m
                 for f in range(0, f_room, block_vectors * L):
                     for tile in range(0, tiles, block_rows):
                         call(
-                            products[min(block_rows, tiles - tile) - 1],
+                            products[0],
                             (
                                 address_of(v) + 4 * (place * v_room + tile * c_room),
                                 np.int64(4),
