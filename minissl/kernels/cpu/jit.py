@@ -86,24 +86,46 @@ def _cached(decorator: Callable, function: Callable, **options) -> Any:
         config.CACHE_DIR = before
 
 
+#: seconds between messages about what is compiled
+PAUSE = 10
+
+
 class _Announcer(event.Listener):
-    """Says which kernel is compiled, since the first use of many takes seconds."""
+    """Says that kernels are compiled, and now and then which: the first use of many takes seconds.
+
+    One line at the beginning, then one every ten seconds; each kernel is told to those who debug.
+    """
 
     depth = 0  # a kernel compiles those that it calls
+    count = 0
+    said = 0.0  # when
 
     def on_start(self, event: Any) -> None:
         function = event.data["dispatcher"].py_func
-        package, _, module = (function.__module__ or "").rpartition(".")  # none where exec made it
+        # without a module where exec made it
+        package, _, module = (function.__module__ or "").rpartition(".")
         if self.depth == 0 and package.startswith("minissl."):
-            name = f"{module}.{function.__name__}"
-            log.info("compiling the kernel %s, once; kept in %s", name, _FOLDER)
+            self.tell(f"{module}.{function.__name__}")
         self.depth += 1
 
     def on_end(self, event: Any) -> None:
         self.depth -= 1
 
+    def tell(self, what: str) -> None:
+        """Tell of one more kernel."""
+        self.count += 1
+        now = time.monotonic()
+        if self.count == 1:
+            log.info("compiling kernels for this processor, once; kept in %s", _FOLDER)
+            self.said = now
+        elif now - self.said >= PAUSE:
+            log.info("still compiling, kernel %d: %s", self.count, what)
+            self.said = now
+        log.debug("compiling %s", what)
 
-event.register("numba:compile", _Announcer())
+
+announcer = _Announcer()
+event.register("numba:compile", announcer)
 
 
 def _compiler(**options) -> Callable:
@@ -119,7 +141,7 @@ def _compiler(**options) -> Callable:
 def c_function(function: Callable, what: str) -> Any:
     """Compile a function of int64 numbers now, to be called by its ``address``.
 
-    A message says so, unless the code is found on disk.
+    It is announced, unless the code is found on disk.
 
     Parameters
     ----------
@@ -129,11 +151,9 @@ def c_function(function: Callable, what: str) -> Any:
         What it is, for the message.
     """
     arguments = [types.int64] * function.__code__.co_argcount
-    start = time.perf_counter()
     compiled = _cached(lambda **options: cfunc(types.void(*arguments), **options), function)
     if not compiled.cache_hits:
-        seconds = time.perf_counter() - start
-        log.info("compiled %s in %.1f s, once; kept in %s", what, seconds, _FOLDER)
+        announcer.tell(what)
     return compiled
 
 

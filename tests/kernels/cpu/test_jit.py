@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("numba")
 
+from minissl.kernels.cpu import jit
 from minissl.kernels.cpu.jit import CACHE_LINE, MOST_VIEWS, scratch
 
 
@@ -39,3 +40,23 @@ def test_every_python_thread_has_its_own():
     thread.start()
     thread.join()
     assert not np.shares_memory(mine, theirs[0])
+
+
+def test_compiling_is_told_at_the_beginning_and_now_and_then(caplog, monkeypatch):
+    caplog.set_level("INFO", "minissl")
+    monkeypatch.setattr(jit.time, "monotonic", iter([0, 1, 9, 10, 11, 25]).__next__)
+    announcer = jit._Announcer()
+    for number in range(6):
+        announcer.tell(f"kernel {number}")
+    first, *later = caplog.messages
+    assert first.startswith("compiling kernels for this processor, once; kept in ")
+    assert later == [f"still compiling, kernel {n + 1}: kernel {n}" for n in (3, 5)]
+
+
+def test_compiled_functions_of_others_are_not_told_of(caplog):
+    numba = pytest.importorskip("numba")
+    caplog.set_level("DEBUG", "minissl")
+    namespace = {}
+    exec("def f(x):\n    return x + 1", namespace)  # has no module
+    assert numba.njit(namespace["f"])(1) == 2
+    assert not caplog.messages
