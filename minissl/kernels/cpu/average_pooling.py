@@ -1,9 +1,9 @@
 """Average pooling; a thread owns whole planes (one channel of one image).
 
-Windows are pooled in two steps: down the columns of a band of rows, which leaves one line as long
-as the image is wide, then along that line. The first step and the usual case of the second are
-vector code. The gradient takes the two steps the other way round, and gathers: every pixel sums
-the shares of the windows that cover it.
+Vectors go through the windows where they can (:mod:`minissl.kernels.cpu.micro.pooling`). The loops
+here do it elsewhere, in two steps: down the columns of a band of rows, which leaves one line as
+long as the image is wide, then along that line. The gradient takes them the other way round, and
+gathers: every pixel sums the shares of the windows that cover it.
 
 N images, C channels, H x W input pixels, P x Q output pixels.
 """
@@ -14,6 +14,7 @@ import numpy as np
 
 from minissl.kernels.cpu import jit
 from minissl.kernels.cpu.jit import fused_kernel, get_thread_id, parallel_kernel, prange, unsigned
+from minissl.kernels.cpu.micro import pooling as micro
 
 
 @fused_kernel
@@ -153,6 +154,9 @@ def ave_pool_forward(x, kernel, stride, pad, y) -> None:
     """Mean of each window; see the reference."""
     x = np.ascontiguousarray(x)
     heights, widths = _clipped(x, kernel, stride, pad, y)
+    if micro.applies(x.dtype, kernel, stride):
+        micro.mean_forward(x, kernel, stride, pad, np.outer(heights, widths), y)
+        return
     length = max(pad[1] + x.shape[3], (y.shape[3] - 1) * stride[1] + kernel[1])
     lines = jit.lines("lines", length, x.dtype)
     _ave_pool_forward(x, kernel, stride, pad, heights, widths, lines, y)
@@ -170,11 +174,14 @@ def _clipped(x, kernel, stride, pad, y) -> list[np.ndarray]:
 def ave_pool_backward(d_y, kernel, stride, pad, d_x) -> None:
     """Spread each gradient evenly over its window; see the reference."""
     heights, widths = _clipped(d_x, kernel, stride, pad, d_y)
+    d_y = np.ascontiguousarray(d_y)
+    if micro.applies(d_x.dtype, kernel, stride):
+        micro.mean_backward(d_y, kernel, stride, pad, np.outer(heights, widths), d_x)
+        return
     P, Q = d_y.shape[2:]
     if kernel[1] == 3 and stride[1] == 2:
         length = 2 * (Q + 1)  # two pixels for each share, and for the zero behind them
     else:
         length = max((Q - 1) * stride[1] + kernel[1], pad[1] + d_x.shape[3])
     memory = jit.lines("lines", max(P * length, 1 + P * (Q + 1)), d_x.dtype, each=2)
-    d_y = np.ascontiguousarray(d_y)
     _ave_pool_backward(d_y, kernel, stride, pad, heights, widths, memory, length, d_x)

@@ -1,6 +1,6 @@
 """Max pooling; a thread owns whole planes (one channel of one image).
 
-Vectors go through the windows where they can (:mod:`minissl.kernels.cpu.micro.max_pooling`). The
+Vectors go through the windows where they can (:mod:`minissl.kernels.cpu.micro.pooling`). The
 loops here do it elsewhere, in two steps: down the columns of a band of rows, which leaves one line
 as long as the image is wide, then along that line.
 
@@ -20,7 +20,7 @@ from minissl.kernels.cpu.jit import (
     prange,
     unsigned,
 )
-from minissl.kernels.cpu.micro import max_pooling as micro
+from minissl.kernels.cpu.micro import pooling as micro
 
 #: where a pixel outside the image would be: behind all others
 NOWHERE = np.iinfo(np.int32).max
@@ -189,7 +189,7 @@ def max_pool_forward(x, kernel, stride, pad, y, argmax) -> None:
     """Largest value of each window, and where it was; see the reference."""
     x, Q = np.ascontiguousarray(x), y.shape[3]
     if micro.applies(x.dtype, kernel, stride):
-        micro.forward(x, kernel, stride, pad, y, argmax)
+        micro.max_forward(x, kernel, stride, pad, y, argmax)
         return
     lines = _lines("lines", x, kernel, stride, pad, Q, x.dtype)
     if argmax is None:
@@ -215,6 +215,6 @@ def max_pool_backward(d_y, argmax, kernel, stride, pad, d_x) -> None:
     """Send each gradient to the winner of its window; see the reference."""
     d_y = np.ascontiguousarray(d_y)
     if micro.applies(d_x.dtype, kernel, stride):
-        micro.backward(d_y, argmax, kernel, stride, pad, d_x)
+        micro.max_backward(d_y, argmax, kernel, stride, pad, d_x)
     else:
         _max_pool_backward(d_y, argmax, d_x)

@@ -17,8 +17,8 @@
 :mod:`.spreading`          its loops
 :mod:`.gradient_tile`      register tile of the gradient of the weights
 :mod:`.weight_gradient`    its loops
-:mod:`.pool_tile`          max pooling of a plane, and its gradient
-:mod:`.max_pooling`        its loops
+:mod:`.pool_tile`          pooling of a plane, and its gradient
+:mod:`.pooling`            its loops
 :mod:`.winograd_tile`      register tiles of Winograd's convolution: transforms and products
 :mod:`.winograd`           its loops: forward, and the gradient of the input
 :mod:`.winograd_gradient`  the gradient of the weights
