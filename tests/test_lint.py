@@ -173,6 +173,12 @@ def test_sparse_mode_is_fine_where_nothing_is_trained() -> None:
     assert lint_net(parse_net(deployed)) == []
     test_only = NET.replace(*mode).replace('"conv1" type', '"conv1" include { phase: TEST } type')
     assert lint_net(parse_net(test_only)) == []
+    training = (
+        'layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TRAIN } }'
+    )
+    assert training in NET
+    no_data = NET.replace(*mode).replace(training, "")
+    assert lint_net(parse_net(no_data)) == []  # as SkimCaffe's, which have a loss and test only
     assert net_findings("kernel_size: 5", "kernel_size: 5 conv_mode: AUTO") == []
 
 

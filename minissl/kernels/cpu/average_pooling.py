@@ -1,6 +1,6 @@
 """Average pooling; a thread owns whole planes (one channel of one image).
 
-Vectors go through the windows where they can (:mod:`minissl.kernels.cpu.micro.pooling`). The loops
+Vectors go through the windows where they can (:mod:`minissl.kernels.cpu.micro.plane_pooling`). The loops
 here do it elsewhere, in two steps: down the columns of a band of rows, which leaves one line as
 long as the image is wide, then along that line. The gradient takes them the other way round, and
 gathers: every pixel sums the shares of the windows that cover it.
@@ -14,7 +14,7 @@ import numpy as np
 
 from minissl.kernels.cpu import jit
 from minissl.kernels.cpu.jit import fused_kernel, get_thread_id, parallel_kernel, prange, unsigned
-from minissl.kernels.cpu.micro import pooling as micro
+from minissl.kernels.cpu.micro import plane_pooling as micro
 
 
 @fused_kernel

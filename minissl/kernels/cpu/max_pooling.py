@@ -1,6 +1,6 @@
 """Max pooling; a thread owns whole planes (one channel of one image).
 
-Vectors go through the windows where they can (:mod:`minissl.kernels.cpu.micro.pooling`). The
+Vectors go through the windows where they can (:mod:`minissl.kernels.cpu.micro.plane_pooling`). The
 loops here do it elsewhere, in two steps: down the columns of a band of rows, which leaves one line
 as long as the image is wide, then along that line.
 
@@ -20,7 +20,7 @@ from minissl.kernels.cpu.jit import (
     prange,
     unsigned,
 )
-from minissl.kernels.cpu.micro import pooling as micro
+from minissl.kernels.cpu.micro import plane_pooling as micro
 
 #: where a pixel outside the image would be: behind all others
 NOWHERE = np.iinfo(np.int32).max

@@ -1,4 +1,4 @@
-"""Register-blocked vector kernels for convolutions: what plain loops cannot reach.
+"""Register-blocked vector kernels for convolutions and pooling: what plain loops cannot reach.
 
 =========================  =========================================================================
 :mod:`.isa`                which vectors to use; MINISSL_ISA forces or switches off
@@ -18,7 +18,7 @@
 :mod:`.gradient_tile`      register tile of the gradient of the weights
 :mod:`.weight_gradient`    its loops
 :mod:`.pool_tile`          pooling of a plane, and its gradient
-:mod:`.pooling`            its loops
+:mod:`.plane_pooling`      its loops
 :mod:`.winograd_tile`      register tiles of Winograd's convolution: transforms and products
 :mod:`.winograd`           its loops: forward, and the gradient of the input
 :mod:`.winograd_gradient`  the gradient of the weights
