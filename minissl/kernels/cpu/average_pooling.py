@@ -1,9 +1,9 @@
 """Average pooling; a thread owns whole planes (one channel of one image).
 
-Vectors go through the windows where they can (:mod:`minissl.kernels.cpu.micro.plane_pooling`). The loops
-here do it elsewhere, in two steps: down the columns of a band of rows, which leaves one line as
-long as the image is wide, then along that line. The gradient takes them the other way round, and
-gathers: every pixel sums the shares of the windows that cover it.
+Vectors go through the windows where they can (:mod:`minissl.kernels.cpu.micro.plane_pooling`). The
+loops here do it elsewhere, in two steps: down the columns of a band of rows, which leaves one line
+as long as the image is wide, then along that line. The gradient takes them the other way round,
+and gathers: every pixel sums the shares of the windows that cover it.
 
 N images, C channels, H x W input pixels, P x Q output pixels.
 """
