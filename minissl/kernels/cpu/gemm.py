@@ -63,8 +63,10 @@ def _multiply(function, a, b, beta, c):
 
 
 def _multiply_plainly(_function, a, b, beta, c):
-    c *= beta
-    c += a @ b
+    if beta:
+        c += a @ b
+    else:
+        c[...] = a @ b
 
 
 #: C = A B + beta C (beta 0 or 1): ``multiply(blas(dtype), a, b, beta, c)``; C's rows are runs of

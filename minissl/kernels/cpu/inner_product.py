@@ -66,12 +66,14 @@ def inner_product_forward(x, w, b, y, relu=False) -> None:
 def inner_product_backward_weights(x, d_y, d_w) -> None:
     """d_W += d_y^T @ x; see the reference."""
     x, d_y = np.ascontiguousarray(x), np.ascontiguousarray(d_y)
+    assert d_w.flags.c_contiguous, "BLAS writes rows that are runs of memory"
     _backward_weights(blas(d_w.dtype), x, d_y, block_rows(d_y.shape[1]), d_w)
 
 
 def inner_product_backward_input(d_y, w, d_x) -> None:
     """d_x = d_y @ W; see the reference."""
     d_y = np.ascontiguousarray(d_y)
+    assert d_x.flags.c_contiguous, "BLAS writes rows that are runs of memory"
     _backward_input(blas(d_x.dtype), d_y, w, block_rows(d_x.shape[1]), d_x)
 
 
