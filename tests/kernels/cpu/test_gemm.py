@@ -10,10 +10,10 @@ pytest.importorskip("numba")
 from minissl.kernels.cpu.gemm import blas, multiply
 
 
-def matrix(rng, rows, columns, is_turned, room):
+def matrix(rng, dtype, rows, columns, is_turned, room):
     """Whole numbers, rows (or columns) of a larger matrix."""
     shape = (columns, rows + room) if is_turned else (rows, columns + room)
-    whole = rng.integers(-4, 5, shape)
+    whole = rng.integers(-4, 5, shape).astype(dtype)
     return whole[:, :rows].T if is_turned else whole[:, :columns]
 
 
@@ -28,8 +28,8 @@ def matrix(rng, rows, columns, is_turned, room):
 @settings(max_examples=80, deadline=None)
 def test_parts_of_matrices(sizes, turned, room, beta, dtype, seed):
     (M, N, K), rng = sizes, np.random.default_rng(seed)
-    a = matrix(rng, M, K, turned[0], room).astype(dtype, order="K")
-    b = matrix(rng, K, N, turned[1], room).astype(dtype, order="K")
+    a = matrix(rng, dtype, M, K, turned[0], room)
+    b = matrix(rng, dtype, K, N, turned[1], room)
     whole = np.full((M, N + room), np.nan if beta == 0 else 2.0, dtype)
     c = whole[:, :N]
     correct = a @ b + (2 * beta)
