@@ -34,6 +34,7 @@ Examples:
   minissl reproduce variants --work runs/table1
   minissl reproduce table2 --seeds 1 --data mnist/validation --out runs/trial --work runs/trial-work
   minissl reproduce mlp --check
+  minissl reproduce table1 --time --threads 1
   minissl reproduce table1 --show > mine.toml
   minissl reproduce mine.toml
   minissl reproduce table4 --matrices matrixmarket
@@ -108,6 +109,13 @@ class ExperimentName(click.ParamType):
     help="Train nothing: test the kept networks again and compare every figure of the result; of "
     "times only what follows from them.",
 )
+@click.option(
+    "--time",
+    "again",
+    is_flag=True,
+    help="Train nothing: time the kept networks again, on this machine, and write the times into "
+    "the result and its page.",
+)
 @click.option("--show", is_flag=True, help="Print the experiment's file, and do nothing else.")
 @click.option("--fast", is_flag=True, help="A few iterations only, to see that everything works.")
 @click.option(
@@ -145,6 +153,7 @@ def command(
     work: Path | None,
     seeds: tuple[int, ...],
     check: bool,
+    again: bool,
     show: bool,
     fast: bool,
     parallel: int | None,
@@ -168,6 +177,12 @@ def command(
     stem = Path(name).stem
     is_kept_with_others = out is None and not is_own
     out = out or (Path("runs") / f"{stem}-results" if is_own else RESULTS / name)
+    if check and again:
+        raise click.UsageError("--check and --time exclude each other.")
+    if again:
+        options.use_threads(threads, backend)
+        _time(out, backend, as_json)
+        return
     if check:
         options.use_threads(threads, backend)
         _check(out, backend, data, matrices, as_json)
@@ -190,7 +205,7 @@ def command(
         reproduce.write(result, work, out)
         tables = [
             (reproduce.headings(result), reproduce.rows(result)),
-            (reproduce.SPEED_HEADINGS, reproduce.speed_rows(result)),
+            (reproduce.speed_headings(result), reproduce.speed_rows(result)),
         ]
     else:
         _refuse(OF_TRAINED, "trains", name)
@@ -268,6 +283,25 @@ def _measure(
         experiment, out, matrices, threads=threads, backend=backend, fast=fast
     )
     return recipe.run(command_line(sys.argv), options.note)
+
+
+def _time(out: Path, backend: str, as_json: bool) -> None:
+    from minissl.formats.atomic import atomic_write
+    from minissl.recipes.retiming import time_again
+    from minissl.report import reproduce
+    from minissl.report.results import README, drawn_in
+
+    result = time_again(out, backend, options.note)
+    page = out / README
+    drawn = drawn_in(page.read_text("utf-8")) if page.exists() else []
+    with atomic_write(page) as file:
+        file.write(reproduce.readme(result, drawn).encode())
+    if as_json:
+        options.show_json(result)
+        return
+    headings, rows = reproduce.speed_headings(result), reproduce.speed_rows(result)
+    options.show_table(options.table(headings, rows, names=1))
+    click.echo(f"result: {out / 'result.json'}, and README.md beside it")
 
 
 def _check(out: Path, backend: str, data: str | None, matrices: Path | None, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from minissl.errors import ConfigError
 from minissl.recipes import speed_checking
 from minissl.recipes.measuring import COMPACT_WEIGHTS, NET, Network
 from minissl.recipes.reproduce import BASELINE, RESULT
-from minissl.recipes.row_stages import figures_of
+from minissl.recipes.row_stages import figures_of_test
 from minissl.recipes.speed_experiments import SPEED
 from minissl.recipes.training import WEIGHTS
 
@@ -91,7 +91,7 @@ def check(
                 continue  # large ones are not kept
         options = {"backend": backend, "data": {"source": source}}
         network = Network(row["name"], net, weights, options)
-        found = figures_of(network, dense, result["fast"])
+        found = figures_of_test(network, dense, result["fast"])
         wrong = [*_structure(row, found), *([] if data else _error(row, found))]
         checked.append(
             {

@@ -30,10 +30,8 @@ from minissl.recipes.measuring import (
     NET,
     Network,
     dense_flop,
-    error_of,
-    structure_of,
+    figures_of,
     time_side_by_side,
-    total_flops_percent,
     write_compacted,
 )
 from minissl.recipes.paper import LENET_TABLE_1
@@ -42,7 +40,6 @@ from minissl.recipes.training import WEIGHTS, Training
 
 DATA = "mnist-small"
 RESULT = "result.json"
-TEST_BATCH = 100
 TEST_BATCHES = 10
 BATCH_SIZES = (1, 64)
 #: iterations of a stage in a run that only shows that everything works
@@ -199,11 +196,4 @@ class Demo:
         }
 
     def _row(self, network: Network, dense: Mapping[str, int]) -> dict[str, Any]:
-        net = network.open(TEST_BATCH)
-        return {
-            "name": network.name,
-            "error": error_of(net, TEST_BATCHES),
-            "layers": structure_of(net, dense),
-            "flops_percent": total_flops_percent(net, dense),
-            "bytes": network.weights.stat().st_size,
-        }
+        return {"name": network.name, **figures_of(network, dense, TEST_BATCHES)}

@@ -6,7 +6,7 @@ Dimensions: N images of a batch, F filters, C input channels, K columns of the w
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from minissl.formats.prototxt import read_net
 from minissl.net import Net
 from minissl.solvers.solver import mean_outputs
 from minissl.sparsity import flops
-from minissl.timing import own_modes, time_net, without_modes
+from minissl.timing import automatic, own_modes, time_net, time_passes, without_modes
 
 #: layers that judge outputs; nobody runs them to use a network, so they are not timed
 JUDGES = ("Accuracy", "SoftmaxWithLoss")
+#: images of a batch that errors are measured with
+TEST_BATCH = 100
 #: files of a compacted network
 NET, COMPACT_WEIGHTS = "net.prototxt", "net.caffemodel"
 #: largest difference of outputs, relative to the largest output, that rounding explains
@@ -38,35 +40,69 @@ class Network:
     ----------
     name : str
         Of its row in the table.
-    model, weights : Path
-        The net's prototxt and its weight file.
+    model : Path
+        The net's prototxt.
+    weights : Path or None
+        Its weight file; None for those that its fillers draw.
     options : dict
         ``backend``, ``dtype`` and ``data`` of :class:`minissl.net.Net`.
     """
 
     name: str
     model: Path
-    weights: Path
+    weights: Path | None
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def open(self, batch_size: int | None = None, dense_modes: bool = False) -> Net:
+    def open(
+        self,
+        batch_size: int | None = None,
+        modes: Callable[[Any], Any] = lambda param: param,
+        fuse: bool = True,
+    ) -> Net:
         """Build the test network, with its weights.
 
         Parameters
         ----------
         batch_size : int, optional
             N, in place of the prototxt's.
-        dense_modes : bool
-            Leave ``conv_mode`` out and fuse nothing, so that any mode of each layer can be timed.
+        modes : callable
+            Changes the modes of the layers, such as :func:`minissl.timing.without_modes`.
+        fuse : bool
+            Run chains of layers as one step.
         """
         options = dict(self.options)
         if batch_size:
             options["data"] = {**options.get("data", {}), "batch_size": batch_size}
-        param: Any = read_net(self.model)
-        param = without_modes(param) if dense_modes else param
-        net = Net(param, phase="TEST", fuse=not dense_modes, **options)
-        net.load(self.weights)
+        net = Net(modes(read_net(self.model)), phase="TEST", fuse=fuse, **options)
+        if self.weights is not None:
+            net.load(self.weights)
         return net
+
+
+def figures_of(network: Network, dense: Mapping[str, int], batches: int) -> dict[str, Any]:
+    """Return what a table says of a network whose weights are on disk.
+
+    Parameters
+    ----------
+    dense : dict
+        FLOP of the original layers, :func:`dense_flop`.
+    batches : int
+        Test batches of ``TEST_BATCH`` images.
+
+    Returns
+    -------
+    dict
+        ``error``, ``layers`` (:func:`structure_of`), ``flops_percent``, and ``bytes`` of the
+        weights.
+    """
+    assert network.weights is not None
+    net = network.open(TEST_BATCH)
+    return {
+        "error": error_of(net, batches),
+        "layers": structure_of(net, dense),
+        "flops_percent": total_flops_percent(net, dense),
+        "bytes": network.weights.stat().st_size,
+    }
 
 
 def error_of(net: Net, batches: int) -> float:
@@ -167,14 +203,18 @@ def time_side_by_side(
     -------
     dict
         Name of the network -> ``total_ms``, ``layers`` {name: ms}, and ``products`` {name: ms} of
-        the convolutions' products alone, where the backend can run them alone: medians over
-        ``blocks`` turns of the medians over ``iterations`` forward passes. Data layers, losses and
-        accuracies are left out.
+        the convolutions' products alone, where the backend can run them alone: each layer by
+        itself, in the mode that its net asks for, LOWERED_GEMM where it asks for none.
+        ``fastest_ms`` is the whole network as fast as it runs: by ``AUTO``, chains of layers as one
+        step. All are medians over ``blocks`` turns of the medians over ``iterations`` forward
+        passes. Data layers, losses and accuracies are left out.
     """
-    opened = {one.name: one.open(batch_size, dense_modes=True) for one in networks}
+    opened = {one.name: one.open(batch_size, without_modes, fuse=False) for one in networks}
+    free = {one.name: one.open(batch_size, automatic) for one in networks}
     modes = {one.name: own_modes(read_net(one.model)) for one in networks}
     layers: dict[str, dict[str, list[float]]] = {name: {} for name in opened}
     products: dict[str, dict[str, list[float]]] = {name: {} for name in opened}
+    passes: dict[str, list[float]] = {name: [] for name in opened}
     for _ in range(blocks):
         for name, net in opened.items():
             used = {layer: (mode,) for layer, mode in modes[name].items()}
@@ -183,6 +223,8 @@ def time_side_by_side(
                     layers[name].setdefault(one.name, []).append(one.total_ms)
                 if one.product_ms is not None:
                     products[name].setdefault(one.name, []).append(one.product_ms)
+        for name, net in free.items():
+            passes[name].append(time_passes(net, JUDGES, iterations))
     result: dict[str, dict[str, Any]] = {}
     for name in opened:
         whole = _medians(layers[name])
@@ -190,6 +232,7 @@ def time_side_by_side(
             "total_ms": sum(whole.values()),
             "layers": whole,
             "products": _medians(products[name]),
+            "fastest_ms": statistics.median(passes[name]),
         }
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from minissl.recipes.experiments import BASELINE, FILLERS, Experiment, Row
 from minissl.recipes.measuring import (
     COMPACT_WEIGHTS,
     NET,
+    TEST_BATCH,
     Network,
     dense_flop,
-    error_of,
+    figures_of,
     structure_of,
     structured_percent,
     time_side_by_side,
-    total_flops_percent,
     write_compacted,
 )
 from minissl.recipes.pruning import prune_like
@@ -29,8 +30,9 @@ from minissl.recipes.stages import Done, Stage, Work
 from minissl.recipes.training import WEIGHTS, Training
 from minissl.solvers.rescaling import rescale
 
-TEST_BATCH = 100
 BATCH_SIZES = (1, 64)
+#: what is timed; of another version, times are taken again
+TIMING = "by layers, and as fast as it runs"
 #: a run that only shows that everything works
 FAST = ("max_iter=20", "display=5", "test_interval=10", "test_iter=2")
 FAST_BATCHES = 2
@@ -39,6 +41,14 @@ FAST_BATCHES = 2
 def stage_name(key: str, what: str) -> str:
     """Return the stage that trains ``what`` of a row; the baseline is one stage."""
     return key if key == BASELINE else f"{key}-{what}"
+
+
+def time_row(networks: Sequence[Network], fast: bool) -> dict[str, Any]:
+    """Time a dense network and a compacted one by turns: batch size -> what each took."""
+    blocks, iterations = (1, 2) if fast else (7, 30)
+    return {
+        str(size): time_side_by_side(networks, size, blocks, iterations) for size in BATCH_SIZES
+    }
 
 
 @dataclass(frozen=True)
@@ -100,14 +110,10 @@ class RowStages:
                 Network("dense", dense / NET, dense / WEIGHTS, options),
                 Network("compacted", small / NET, small / COMPACT_WEIGHTS, options),
             ]
-            blocks, iterations = (1, 2) if self.fast else (7, 30)
-            return {
-                str(size): time_side_by_side(networks, size, blocks, iterations)
-                for size in BATCH_SIZES
-            }
+            return time_row(networks, self.fast)
 
         reads = [(BASELINE, WEIGHTS), (compact, NET), (compact, COMPACT_WEIGHTS)]
-        settings = {**self._settings, "threads": str(backends.threads())}
+        settings = {**self._settings, "threads": str(backends.threads()), "timing": TIMING}
         title = f"{self.experiment.row(key).name}: time"
         return Work(f"{key}-time", title, work, reads, settings)
 
@@ -191,15 +197,15 @@ class RowStages:
         def work(folder: Path, done: Done) -> dict[str, Any]:
             net, values = (done[stage].folder / file for stage, file in (model, weights))
             network = Network(row.key, net, values, self.options)
-            return figures_of(network, done[BASELINE].folder / NET, self.fast)
+            return figures_of_test(network, done[BASELINE].folder / NET, self.fast)
 
         reads = list(dict.fromkeys([(BASELINE, NET), model, weights]))
         title = self._title(row, "measure")
         return Work(f"{row.key}-measure", title, work, reads, self._settings)
 
 
-def figures_of(network: Network, dense: Path, fast: bool = False) -> dict[str, Any]:
-    """Return ``error``, ``layers``, ``flops_percent`` and ``bytes`` of a network.
+def figures_of_test(network: Network, dense: Path, fast: bool = False) -> dict[str, Any]:
+    """Return :func:`minissl.recipes.measuring.figures_of` a network, over all test images.
 
     Parameters
     ----------
@@ -208,14 +214,8 @@ def figures_of(network: Network, dense: Path, fast: bool = False) -> dict[str, A
     dense : Path
         The dense net's prototxt, whose FLOP are 100 %.
     fast : bool
-        Test on a few images only, instead of all.
+        Test on a few images only.
     """
-    net = network.open(TEST_BATCH)
     of_dense = dense_flop(Net(dense, "TEST", **network.options))
     images = len(load(network.options["data"]["source"], "test"))
-    return {
-        "error": error_of(net, FAST_BATCHES if fast else images // TEST_BATCH),
-        "layers": structure_of(net, of_dense),
-        "flops_percent": total_flops_percent(net, of_dense),
-        "bytes": network.weights.stat().st_size,
-    }
+    return figures_of(network, of_dense, FAST_BATCHES if fast else images // TEST_BATCH)

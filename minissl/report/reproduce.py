@@ -184,39 +184,68 @@ def _revived(run: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     return str(sum(of_layer)) if _whole(result) else " - ".join(map(str, of_layer))
 
 
+def speed_headings(result: Mapping[str, Any]) -> list[str]:
+    """Return the headings of :func:`speed_rows`."""
+    by_layer = [] if _whole(result) else ["products alone, batch 1", "layers, batch 1"]
+    sizes = "1", "64"
+    fastest = [f"fastest modes, batch {size}" for size in sizes] if _has_fastest(result) else []
+    networks = [f"network, batch {size}" for size in sizes]
+    return ["network", *by_layer, *networks, *fastest, "weights, kB"]
+
+
+def _has_fastest(result: Mapping[str, Any]) -> bool:
+    """Whether networks were timed in their fastest modes too; older results were not."""
+    ratios = [row["speed_ups"] for row in result["rows"] if "speed_ups" in row]
+    return all("fastest" in one for of_row in ratios for one in of_row.values())
+
+
 def speed_rows(result: Mapping[str, Any]) -> list[list[str]]:
     """Return one row for every compacted network: how many times faster it is, and its size."""
     found = []
+    width, by_layer = len(speed_headings(result)), not _whole(result)
     for row in result["rows"]:
         if "speed_ups" not in row:
             continue
         published = (row["paper"] or {}).get("products")
         if published:
             products = _ratios(published, result["layers"])
-            found.append([f"paper's {row['paper']['name']}", products, "", "", "", ""])
-        layers = [] if _whole(result) else result["layers"]
-        one, many = (row["speed_ups"][size] for size in ("1", "64"))
+            cells = [f"paper's {row['paper']['name']}", products]
+            found.append([*cells, *[""] * (width - len(cells))])
+        sizes = [row["speed_ups"][size] for size in ("1", "64")]
+        layers = [_ratios(sizes[0][what], result["layers"]) for what in ("products", "layers")]
+        kinds = ["all", *(["fastest"] if _has_fastest(result) else [])]
         found.append(
             [
                 row["name"],
-                _ratios(one["products"], layers),
-                _ratios(one["layers"], layers),
-                f"{one['all']:.2f}",
-                f"{many['all']:.2f}",
+                *(layers if by_layer else []),
+                *(f"{of_size[kind]:.2f}" for kind in kinds for of_size in sizes),
                 f"{row['bytes_dense'] / 1e3:,.0f} -> {row['bytes'] / 1e3:,.0f}",
             ]
         )
     return found
 
 
-SPEED_HEADINGS = [
-    "network",
-    "products alone, batch 1",
-    "layers, batch 1",
-    "network, batch 1",
-    "network, batch 64",
-    "weights, kB",
-]
+def _about_speed(result: Mapping[str, Any]) -> str:
+    """Say how times were taken, and against what."""
+    told = (
+        "Medians, dense and compacted by turns in one process, each layer by itself: dense ones by "
+        "LOWERED_GEMM, the paper's way, compacted ones by LOWERED_CCNMM."
+    )
+    if not _whole(result):
+        told += " The paper times the products alone."
+    if _has_fastest(result):
+        told += (
+            " *Fastest modes*: both networks as fast as they run, by AUTO, chains of layers as one "
+            "step."
+        )
+    if "timed" in result:
+        timed = result["timed"]
+        told += (
+            f" Taken on {timed['date']} by `minissl reproduce {result['experiment']} --time`: "
+            f"{timed['machine']}, backend {timed['backend']}, threads: {timed['threads']}, "
+            f"{versions(timed)}."
+        )
+    return told
 
 
 def _ratios(ratios: Mapping[str, float], layers: Sequence[str]) -> str:
@@ -246,8 +275,8 @@ def readme(result: Mapping[str, Any], drawn: Sequence[str] = ()) -> str:
         table(seed_headings(result), seed_rows(result)),
         *([REVIVED] if _counts_revived(result) else []),
         "## Times faster than the dense network",
-        "Medians, dense and compacted by turns in one process. The paper times the products alone.",
-        table(SPEED_HEADINGS, speed_rows(result)),
+        _about_speed(result),
+        table(speed_headings(result), speed_rows(result)),
     ]
     parts += [
         *shown(drawn),

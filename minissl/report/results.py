@@ -6,6 +6,7 @@ How the rows of a result are told depends on what was measured: networks that we
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,11 @@ def shown(drawn: Sequence[str]) -> list[str]:
     if not drawn:
         return []
     return ["## Pictures", *(f"![{name}](pictures/{name}.png)" for name in drawn)]
+
+
+def drawn_in(page: str) -> list[str]:
+    """Return the names of the pictures that a README.md shows, in order."""
+    return re.findall(r"^!\[([^]]+)\]\(pictures/\1\.png\)$", page, re.MULTILINE)
 
 
 def versions(result: Mapping[str, Any]) -> str:

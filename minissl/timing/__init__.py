@@ -37,6 +37,7 @@ from minissl.timing.measurements import (
     total_ms,
 )
 from minissl.timing.modes import (
+    automatic,
     lower,
     modes_of,
     modes_to_time,
@@ -45,7 +46,7 @@ from minissl.timing.modes import (
     wants_choice,
     without_modes,
 )
-from minissl.timing.network import feed_random, time_net
+from minissl.timing.network import feed_random, time_net, time_passes
 from minissl.timing.predictions import Pick, predict_layers
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "NetTime",
     "Pick",
     "Recognised",
+    "automatic",
     "choose",
     "fastest",
     "feed_random",
@@ -68,6 +70,7 @@ __all__ = [
     "predict_layers",
     "recognise_matrices",
     "time_net",
+    "time_passes",
     "total_ms",
     "trained_modes",
     "wants_choice",

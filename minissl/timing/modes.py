@@ -56,6 +56,18 @@ def lower(param: Any) -> None:
             layer.convolution_param.conv_mode = layer.convolution_param.LOWERED_GEMM
 
 
+def automatic(param: Any) -> Any:
+    """Return a copy of a net in which the performance model picks the mode of every layer."""
+    copy = type(param)()
+    copy.CopyFrom(param)
+    for layer in copy.layer:
+        if layer.type == "Convolution":
+            layer.convolution_param.conv_mode = layer.convolution_param.AUTO
+        elif layer.type == "InnerProduct":
+            layer.inner_product_param.gemm_mode = layer.inner_product_param.AUTO
+    return copy
+
+
 def trained_modes(net: Net) -> dict[str, str]:
     """Return what the forward passes of convolutions amount to, where a net is trained."""
     if net.phase != "TRAIN":

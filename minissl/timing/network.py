@@ -101,6 +101,36 @@ def time_net(
     return measured
 
 
+def time_passes(net: Net, without: Sequence[str] = (), iterations: int = 50) -> float:
+    """Time whole forward passes, every step as the network runs it.
+
+    Parameters
+    ----------
+    net : Net
+        With weights.
+    without : sequence of str
+        Types of layers that do not count, beside data layers.
+    iterations : int
+        Passes, of which the median is taken; one more runs first, to warm up and to compile.
+
+    Returns
+    -------
+    float
+        Milliseconds.
+    """
+    feed_random(net)
+    net.prepare()
+    watch = Stopwatch(net.kernels)
+    steps = [s for s in net.steps if not s.layer.is_data and s.layer.type_name not in without]
+    with backends.single_threaded_blas():
+        for number in range(iterations + 1):
+            net.forget()
+            with watch.measure("warm" if number else "first"):
+                for step in steps:
+                    step.forward()
+    return float(watch.median_ms("warm") or 0.0)
+
+
 def _forward_steps(net: Net, modes: Mapping[str, Sequence[str]], groups: bool) -> list[Timed]:
     steps: list[Timed] = []
     trained = trained_modes(net)

@@ -11,6 +11,7 @@ from minissl.recipes import reproduce
 from minissl.recipes.checking import check, read_result
 from minissl.recipes.experiment_files import read
 from minissl.recipes.reproduce import Reproduction, speed_ups
+from minissl.recipes.retiming import time_again
 from minissl.recipes.stages import Watcher, digest
 from tests.tiny_nets import DIGITS
 
@@ -230,7 +231,28 @@ def test_speed_ups_are_ratios():
             "compacted": {"total_ms": 2.0, "layers": {"a": 1.0}, "products": {"a": 0.5}},
         }
     }
-    assert speed_ups(times) == {"1": {"all": 3.0, "layers": {"a": 4.0}, "products": {"a": 6.0}}}
+    ratios = {"all": 3.0, "layers": {"a": 4.0}, "products": {"a": 6.0}}
+    assert speed_ups(times) == {"1": ratios}
+    times["1"]["dense"]["fastest_ms"], times["1"]["compacted"]["fastest_ms"] = 3.0, 2.0
+    assert speed_ups(times) == {"1": {**ratios, "fastest": 1.5}}
+
+
+def test_kept_networks_are_timed_again(finished, tmp_path):
+    shutil.copytree(finished[0] / "out", tmp_path / "out")
+    (tmp_path / "out" / "baseline" / "weights.caffemodel").unlink(missing_ok=True)
+    told = []
+    result = time_again(tmp_path / "out", "numpy", told.append)
+    before, small = finished[1]["rows"][1], result["rows"][1]
+    assert told == ["Digits 2: time ..."] and result["timed"]["backend"] == "numpy"
+    assert small["times"] != before["times"] and small["speed_ups"] == speed_ups(small["times"])
+    assert small["times"]["64"]["dense"]["fastest_ms"] > 0
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
+    for key in ("times", "speed_ups"):  # and nothing else has changed
+        small[key] = before[key]
+    del result["timed"]
+    assert result == json.loads(json.dumps(finished[1]))
+    with pytest.raises(ConfigError, match="is missing"):
+        time_again(tmp_path, "numpy")
 
 
 # --- checking a result ---

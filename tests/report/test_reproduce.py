@@ -9,6 +9,7 @@ import pytest
 from minissl.errors import ConfigError, MinisslError
 from minissl.recipes.reproduce import Reproduction
 from minissl.report import index, pictures, reproduce, weight_pictures
+from minissl.report.results import drawn_in
 from tests.recipes.test_reproduce import OTHERS, experiment
 
 
@@ -68,6 +69,32 @@ def test_a_table_of_sparsity_tells_which_part_is_zero(finished):
     speeds = reproduce.speed_rows(result)
     assert speeds[0][:2] == ["paper's Digits 2", "1.50 - 2.00"] and speeds[1][0] == "Digits 2"
     assert "zero rows % conv1 - ip1" in reproduce.readme(result)
+
+
+def test_times_say_what_they_are_of(finished):
+    result = json.loads(json.dumps(finished[1]))
+    headings = reproduce.speed_headings(result)
+    (cells,) = reproduce.speed_rows(result)
+    fastest = dict(zip(headings, cells, strict=True))["fastest modes, batch 64"]
+    assert fastest == f"{result['rows'][1]['speed_ups']['64']['fastest']:.2f}"
+    text = reproduce.readme(result)
+    assert "dense ones by LOWERED_GEMM" in text and "*Fastest modes*" in text
+    for ratios in result["rows"][1]["speed_ups"].values():
+        del ratios["fastest"]  # as in older results
+    assert len(reproduce.speed_rows(result)[0]) == len(headings) - 2
+    assert "*Fastest modes*" not in reproduce.readme(result)
+    keys = ("date", "machine", "backend", "threads", "versions")
+    result["timed"] = {**{key: result[key] for key in keys}, "date": "2031-02-03"}
+    assert "Taken on 2031-02-03 by `minissl reproduce digits --time`" in reproduce.readme(result)
+    result["shown"] = "depth"
+    assert reproduce.speed_headings(result) == [
+        "network", "network, batch 1", "network, batch 64", "weights, kB"
+    ]  # fmt: skip
+
+
+def test_pictures_of_a_page_are_found_again(finished):
+    text = reproduce.readme(finished[1], ["filters", "zero-maps"])
+    assert drawn_in(text) == ["filters", "zero-maps"]
 
 
 def test_ssl_stands_beside_the_published_log(finished, tmp_path):

@@ -154,7 +154,7 @@ def ave_pool_forward(x, kernel, stride, pad, y) -> None:
     """Mean of each window; see the reference."""
     x = np.ascontiguousarray(x)
     heights, widths = _clipped(x, kernel, stride, pad, y)
-    if micro.applies(x.dtype, kernel, stride):
+    if micro.applies(kernel, stride, x, y, places=None):
         micro.mean_forward(x, kernel, stride, pad, np.outer(heights, widths), y)
         return
     length = max(pad[1] + x.shape[3], (y.shape[3] - 1) * stride[1] + kernel[1])
@@ -175,7 +175,7 @@ def ave_pool_backward(d_y, kernel, stride, pad, d_x) -> None:
     """Spread each gradient evenly over its window; see the reference."""
     heights, widths = _clipped(d_x, kernel, stride, pad, d_y)
     d_y = np.ascontiguousarray(d_y)
-    if micro.applies(d_x.dtype, kernel, stride):
+    if micro.applies(kernel, stride, d_y, d_x, places=None):
         micro.mean_backward(d_y, kernel, stride, pad, np.outer(heights, widths), d_x)
         return
     P, Q = d_y.shape[2:]

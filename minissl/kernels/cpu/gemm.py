@@ -38,7 +38,8 @@ def _multiply(function, a, b, beta, c):
     b_turned, b_length = layout(b)
     # BLAS thinks in columns: to it these are C^T = B^T A^T
     letters = np.array([84 if b_turned else 78, 84 if a_turned else 78], np.uint8)  # T or N
-    numbers = np.array([c.shape[1], M, K, b_length, a_length, layout(c)[1]], np.int32)
+    c_length = max(1, c.strides[0] // c.itemsize, c.shape[1])
+    numbers = np.array([c.shape[1], M, K, b_length, a_length, c_length], np.int32)
     factors = np.array([1, beta], c.dtype)
     letter, number, factor = address_of(letters), address_of(numbers), address_of(factors)
     call(

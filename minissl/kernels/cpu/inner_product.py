@@ -59,28 +59,28 @@ def inner_product_forward(x, w, b, y, relu=False) -> None:
     b = np.zeros(F, y.dtype) if b is None else b
     rows = block_rows(F)
     x = np.ascontiguousarray(x)
-    outs = _scratch("outputs", x.shape[0] * rows, y.dtype)
+    outs = scratch("outputs", (config.NUMBA_NUM_THREADS, x.shape[0] * rows), y.dtype)
     _forward(x, w, b, rows, outs, relu, y)
 
 
 def inner_product_backward_weights(x, d_y, d_w) -> None:
     """d_W += d_y^T @ x; see the reference."""
-    x, d_y = np.ascontiguousarray(x), np.ascontiguousarray(d_y)
-    assert d_w.flags.c_contiguous, "BLAS writes rows that are runs of memory"
+    x, d_y = _ready(x, d_y, d_w)
     _backward_weights(blas(d_w.dtype), x, d_y, block_rows(d_y.shape[1]), d_w)
 
 
 def inner_product_backward_input(d_y, w, d_x) -> None:
     """d_x = d_y @ W; see the reference."""
-    d_y = np.ascontiguousarray(d_y)
-    assert d_x.flags.c_contiguous, "BLAS writes rows that are runs of memory"
+    d_y, w = _ready(d_y, w, d_x)
     _backward_input(blas(d_x.dtype), d_y, w, block_rows(d_x.shape[1]), d_x)
+
+
+def _ready(a, b, out) -> tuple[np.ndarray, np.ndarray]:
+    """Return factors as BLAS takes them; it sees addresses only, and believes what it is told."""
+    assert out.flags.c_contiguous and a.dtype == b.dtype == out.dtype
+    return np.ascontiguousarray(a), np.ascontiguousarray(b)
 
 
 def inner_product_backward_bias(d_y, d_b) -> None:
     """d_b += sum of d_y over images; see the reference."""
     d_b += d_y.sum(axis=0)
-
-
-def _scratch(name: str, size: int, dtype: np.dtype) -> np.ndarray:
-    return scratch(name, (config.NUMBA_NUM_THREADS, size), dtype)

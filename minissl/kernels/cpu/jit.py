@@ -86,8 +86,8 @@ def _cached(decorator: Callable, function: Callable, **options) -> Any:
         config.CACHE_DIR = before
 
 
-#: seconds between messages about what is compiled
-PAUSE = 10
+#: seconds between messages about what is compiled, and without any until it is told anew
+PAUSE, SILENCE = 10, 60
 
 
 class _Announcer(event.Listener):
@@ -96,6 +96,8 @@ class _Announcer(event.Listener):
     One line at the beginning, then one every ten seconds; each kernel is told to those who debug.
     """
 
+    clock = staticmethod(time.monotonic)
+    last = -math.inf  # when a kernel was compiled
     depth = 0  # a kernel compiles those that it calls
     count = 0
     said = 0.0  # when
@@ -113,8 +115,9 @@ class _Announcer(event.Listener):
 
     def tell(self, what: str) -> None:
         """Tell of one more kernel."""
-        self.count += 1
-        now = time.monotonic()
+        now = self.clock()
+        self.count = self.count + 1 if now - self.last < SILENCE else 1
+        self.last = now
         if self.count == 1:
             log.info("compiling kernels for this processor, once; kept in %s", _FOLDER)
             self.said = now
@@ -173,11 +176,10 @@ class _NoOverlap(CompilerBase):
 kernel = _compiler()
 #: the same, for arrays that never overlap
 apart_kernel = _compiler(pipeline_class=_NoOverlap)
-#: the same, with a product and a sum fused into one instruction
-#: where the processor has it
+#: the same, with a product and a sum fused into one instruction where the processor has it
 fused_kernel = _compiler(fastmath={"contract"}, pipeline_class=_NoOverlap)
-#: the same, with the sum of a loop taken in several lanes side by side: the order of the sum is
-#: fixed when it is compiled, so it depends on nothing but the number of terms
+#: as ``kernel``, but fused in this way, and with the sum of a loop taken in several lanes side by
+#: side: its order is fixed when it is compiled, so it depends on nothing but the number of terms
 lane_kernel = _compiler(fastmath={"contract", "reassoc"})
 #: compile a kernel whose ``prange`` loops run on all threads
 parallel_kernel = _compiler(parallel=True)

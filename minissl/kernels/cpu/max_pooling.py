@@ -188,7 +188,7 @@ def _lines(name, x, kernel, stride, pad, Q, dtype):
 def max_pool_forward(x, kernel, stride, pad, y, argmax) -> None:
     """Largest value of each window, and where it was; see the reference."""
     x, Q = np.ascontiguousarray(x), y.shape[3]
-    if micro.applies(x.dtype, kernel, stride):
+    if micro.applies(kernel, stride, x, y, places=argmax):
         micro.max_forward(x, kernel, stride, pad, y, argmax)
         return
     lines = _lines("lines", x, kernel, stride, pad, Q, x.dtype)
@@ -214,7 +214,7 @@ def _max_pool_backward(d_y, argmax, d_x):
 def max_pool_backward(d_y, argmax, kernel, stride, pad, d_x) -> None:
     """Send each gradient to the winner of its window; see the reference."""
     d_y = np.ascontiguousarray(d_y)
-    if micro.applies(d_x.dtype, kernel, stride):
+    if micro.applies(kernel, stride, d_y, d_x, places=argmax):
         micro.max_backward(d_y, argmax, kernel, stride, pad, d_x)
     else:
         _max_pool_backward(d_y, argmax, d_x)

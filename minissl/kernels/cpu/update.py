@@ -117,8 +117,9 @@ def _step_run(
 ):
     """Take a run of weights through the update in one loop; return whether one is not finite.
 
-    Every line computes what one of the single kernels computes. What does not depend on the weight
-    is decided before the loop, by the compiler.
+    Every line computes what one of the single kernels computes, but for infinite weights, whose
+    step is NaN also where ``decay`` is 0. What does not depend on the weight is decided before the
+    loop, by the compiler.
     """
     zero, more = w.dtype.type(0), w.dtype.type(1) + momentum  # 1 + momentum would be a double
     found = False
@@ -170,7 +171,8 @@ def sgd_step(
         for ydim, xdim, pull in groups:
             _add_group_lasso(matrix, ydim, xdim, pull, d_matrix)
         average, strength = 1, 0.0
-    flat = [a.reshape(-1) for a in (w, d_w, history, w if mask is None else mask)]
+    nothing = np.empty(0, w.dtype)
+    flat = [a.reshape(-1) for a in (w, d_w, history, nothing if mask is None else mask)]
     constants = [number(value) for value in (rate, momentum)]
     run = _step_run if w.size < SMALL else _step_runs
     found = run(

@@ -19,14 +19,25 @@ from minissl.kernels.cpu.micro.pool_tile import (
 )
 from minissl.kernels.cpu.micro.tiles import address_of, call
 
-#: larger windows and strides would make long code; there plain loops do
-MOST_PIXELS, MOST_STRIDE = 8, 4
+#: longer sides of windows, and larger strides, would make long code; there plain loops do
+MOST_LENGTH, MOST_STRIDE = 8, 4
 
 
-def applies(dtype: np.dtype, kernel: tuple[int, int], stride: tuple[int, int]) -> bool:
-    """Whether there are vectors, and tiles for these windows."""
-    fits = max(kernel) <= MOST_PIXELS and max(stride) <= MOST_STRIDE
-    return fits and dtype == np.float32 and isa.chosen() is not None
+def applies(kernel: tuple[int, int], stride: tuple[int, int], *arrays: Any, places: Any) -> bool:
+    """Whether there are vectors, and tiles for these windows and arrays.
+
+    Parameters
+    ----------
+    arrays : arrays
+        Must be float32, and one run of memory.
+    places : array or None
+        Must be int32, and one run of memory.
+    """
+    fits = max(kernel) <= MOST_LENGTH and max(stride) <= MOST_STRIDE
+    fits = fits and all(one.flags.c_contiguous and one.dtype == np.float32 for one in arrays)
+    if places is not None:
+        fits = fits and places.flags.c_contiguous and places.dtype == np.int32
+    return fits and isa.chosen() is not None
 
 
 def max_forward(x, kernel, stride, pad, y, argmax) -> None:
@@ -62,31 +73,29 @@ def _lanes(windows: int) -> int:
 
 def _pool(x, y, beside, kernel, stride, pad, tile: Any) -> None:
     sizes = (*x.shape[2:], *y.shape[2:], kernel[0], stride[0], *pad)
-    _run(x, y, beside, sizes, pool_tile.compiled(tile).address)
+    _run(x, y, beside, beside.ndim > 2, sizes, pool_tile.compiled(tile).address)
 
 
 def _pool_back(d_y, beside, d_x, kernel, stride, pad, tile: Any) -> None:
     sizes = (*d_x.shape[2:], *d_y.shape[2:], kernel[0], stride[0], *pad)
-    _run_back(d_y, beside, d_x, sizes, pool_tile.compiled(tile).address)
+    _run(d_y, d_x, beside, beside.ndim > 2, sizes, pool_tile.compiled(tile).address)
 
 
 @parallel_kernel
-def _run(x, y, beside, sizes, tile):
-    """Pool all planes; ``beside`` has a plane for each of y, or one for all."""
-    H, W, P, Q = sizes[:4]
-    own = 4 * P * Q if beside.size == y.size else 0
-    for index in prange(y.size // (P * Q)):
+def _run(source, target, beside, has_planes, sizes, tile):
+    """Run all planes; ``beside`` has one for each as well, or one for all."""
+    N, C = source.shape[:2]
+    source_size = source.shape[2] * source.shape[3]
+    target_size = target.shape[2] * target.shape[3]
+    own = sizes[2] * sizes[3] if has_planes else 0
+    for index in prange(N * C):
         plane = np.int64(index)  # prange counts in unsigned numbers
-        source, out = address_of(x) + 4 * plane * H * W, address_of(y) + 4 * plane * P * Q
-        call(tile, (source, out, address_of(beside) + plane * own, *sizes))
-
-
-@parallel_kernel
-def _run_back(d_y, beside, d_x, sizes, tile):
-    """The gradient of all planes; ``beside`` has a plane for each of d_y, or one for all."""
-    H, W, P, Q = sizes[:4]
-    own = 4 * P * Q if beside.size == d_y.size else 0
-    for index in prange(d_y.size // (P * Q)):
-        plane = np.int64(index)  # prange counts in unsigned numbers
-        source, out = address_of(d_y) + 4 * plane * P * Q, address_of(d_x) + 4 * plane * H * W
-        call(tile, (source, address_of(beside) + plane * own, out, *sizes))
+        call(
+            tile,
+            (
+                address_of(source) + 4 * plane * source_size,
+                address_of(target) + 4 * plane * target_size,
+                address_of(beside) + 4 * plane * own,
+                *sizes,
+            ),
+        )

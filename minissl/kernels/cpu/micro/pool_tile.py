@@ -77,7 +77,7 @@ def for_windows(
         begin = b.sub(b.mul(first, ir.Constant(I64, stride)), left)
         low, high = b.neg(begin), b.sub(W, begin)  # pixels of the row, counted from there
         exist = v.between(zero, b.sub(Q, first))
-        leftmost = v.most(v.plus_integer(v.integers(steps), begin), 0)
+        leftmost = v.at_least(v.plus_integer(v.integers(steps), begin), 0)
 
         def gather(line: Value, column: int) -> Value:
             later, phase = divmod(column, stride)
@@ -137,7 +137,7 @@ def for_pixels(
     H, W, P, Q, height, _, top, left = sizes
     phases = range(stride)
     # n of the windows j + n that pixels s j + phase, counted with padding, are in
-    around = [range(-((width - 1 - phase) // stride), phase // stride + 1) for phase in phases]
+    around = [range(-((width - 1 - phase) // stride), 1) for phase in phases]
     moves = sorted({n for some in around for n in some})
 
     def some_columns(first: Value, _: Any) -> tuple:
@@ -232,7 +232,7 @@ class MaxGradientTile(NamedTuple):
     stride: int
     row_stride: int
 
-    def emit(self, v: Vectors, d_y: Value, places: Value, d_x: Value, *sizes: Value) -> None:
+    def emit(self, v: Vectors, d_y: Value, d_x: Value, places: Value, *sizes: Value) -> None:
         """Compute d_x (H, W) of one plane from d_y and places (P, Q)."""
         b = v.builder
 
@@ -280,7 +280,7 @@ class MeanGradientTile(NamedTuple):
     stride: int
     row_stride: int
 
-    def emit(self, v: Vectors, d_y: Value, shares: Value, d_x: Value, *sizes: Value) -> None:
+    def emit(self, v: Vectors, d_y: Value, d_x: Value, shares: Value, *sizes: Value) -> None:
         """Compute d_x (H, W) of one plane from d_y and shares (P, Q), which are 1 / area."""
         b = v.builder
 
@@ -301,7 +301,7 @@ def compiled(tile: Any) -> Any:
 def _compiled(_kind: Any, tile: Any) -> Any:
     constant = Constant(tile)
 
-    def pool_tile(a, b, c, H, W, P, Q, height, row_stride, top, left):
-        emitted(constant, (a, b, c, H, W, P, Q, height, row_stride, top, left))
+    def pool_tile(source, target, beside, H, W, P, Q, height, row_stride, top, left):
+        emitted(constant, (source, target, beside, H, W, P, Q, height, row_stride, top, left))
 
     return c_function(pool_tile, f"pooling by {tile}")

@@ -64,7 +64,7 @@ class Vectors:
         return self.builder.mul(count, ir.Constant(I64, FLOAT))
 
     def rounded_up(self, count: Value, divisor: int) -> Value:
-        """Count / divisor, rounded up; both positive."""
+        """Count / divisor, rounded up; neither is negative."""
         return self.builder.sdiv(self.add(count, divisor - 1), ir.Constant(I64, divisor))
 
     def larger(self, a: Value, b: Value) -> Value:
@@ -251,7 +251,7 @@ class Vectors:
             vector, self._spread(self.builder.trunc(number, I32), self.integer_type)
         )
 
-    def most(self, vector: Value, least: int) -> Value:
+    def at_least(self, vector: Value, least: int) -> Value:
         """The larger of each lane and a constant."""
         limit = self.integers([least] * self.lanes)
         return self.builder.select(self.builder.icmp_signed(">", vector, limit), vector, limit)

@@ -111,7 +111,7 @@ class SpreadGradient:
     def run(self, d_y: np.ndarray, w: np.ndarray, _bias: None, d_x: np.ndarray) -> None:
         """Compute d_x from d_y and w."""
         d_y, out = ready(d_y, d_x)
-        packed = scratch("packed weights", (self.pick.size + 1,), FLOAT32)
+        packed = scratch("packed weights", (self.pick.size,), FLOAT32)
         pack(w.reshape(-1), self.pick, packed)
         filters = self.shape.filters // self.shape.groups
         _spread(d_y, packed, self.jobs, self.addresses, filters, out)
