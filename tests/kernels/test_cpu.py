@@ -7,7 +7,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minissl import backend
@@ -120,6 +120,9 @@ def test_many_images_make_many_chunks():
     dtype=st.sampled_from(["float64", "float32"]),
     seed=st.integers(0, 2**32 - 1),
 )
+@example(N=3, K=300, F=270, dtype="float32", seed=1)  # several blocks of inputs and outputs
+@example(N=3, K=270, F=300, dtype="float64", seed=2)
+@example(N=0, K=6, F=4, dtype="float32", seed=3)
 @settings(max_examples=40, deadline=None)
 def test_inner_products_agree(N, K, F, dtype, seed):
     rng = np.random.default_rng(seed)
@@ -131,6 +134,8 @@ def test_inner_products_agree(N, K, F, dtype, seed):
     assert_agree("inner_product_backward_weights", (x, d_y), np.ones_like(w))
     assert_agree("inner_product_backward_input", (d_y, w), np.full_like(x, np.nan))
     assert_agree("inner_product_backward_bias", (d_y,), np.ones_like(b))
+    every_other = rng.uniform(-1, 1, (F, 2 * K)).astype(dtype)[:, ::2]
+    assert_agree("inner_product_backward_input", (d_y, every_other), np.full_like(x, np.nan))
 
 
 @given(
@@ -220,10 +225,12 @@ def test_results_are_bitwise_equal_for_any_number_of_threads():
                 cpu.conv_backward_weights(x, y, *arguments, d_w)
                 cpu.conv_backward_input(y, w, *arguments, d_x)
                 cpu.conv_backward_bias(y, d_b)
-                flat, v = y.reshape(33, -1), rng_matrix(50, y.size // 33)
-                z, d_v = np.empty((33, 50), "float32"), np.zeros_like(v)
+                flat, v = y.reshape(33, -1), rng_matrix(300, y.size // 33)
+                z, d_v = np.empty((33, 300), "float32"), np.zeros_like(v)
+                d_flat = np.empty_like(flat)
                 cpu.inner_product_forward(flat, v, None, z)
                 cpu.inner_product_backward_weights(flat, z, d_v)
+                cpu.inner_product_backward_input(z, v, d_flat)
                 pooled = [np.empty((33, 6, 6, 6), "float32") for _ in range(3)]
                 argmax = np.empty((33, 6, 6, 6), "int32")
                 windows = ((3, 3), (2, 2), (0, 0))
@@ -257,6 +264,7 @@ def test_results_are_bitwise_equal_for_any_number_of_threads():
                 d_b,
                 z,
                 d_v,
+                d_flat,
                 argmax,
                 *pooled,
                 spread,

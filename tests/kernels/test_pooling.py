@@ -43,6 +43,7 @@ def test_max_pooling_agrees(vectors, case, dtype, seed):
     x = rng.integers(-9, 9, shape).astype(dtype)  # with many equal values
     x[rng.random(shape) < rng.choice([0, 0.2])] = np.nan  # is handed on, the first of several
     x[rng.random(shape) < rng.choice([0, 0.2])] = -np.inf  # is not taken for padding
+    x[rng.random(shape) < rng.choice([0, 0.1])] = np.inf
     y, argmax = np.full(y_shape, 7, dtype), np.full(y_shape, -1, np.int32)
     d_y = rng.uniform(-1, 1, y_shape).astype(dtype)
     with pytest.MonkeyPatch.context() as patch:
@@ -82,3 +83,43 @@ def test_large_windows_run_as_well(vectors, monkeypatch):
     )
     assert np.array_equal(values, found) and np.array_equal(places, where)
     assert_agree("max_pool_backward", (values, places, (11, 20), (9, 5), (0, 0)), x)
+
+
+@pytest.mark.parametrize("vectors", ISAS)
+@pytest.mark.parametrize("kernel, stride", [((8, 8), (4, 4)), ((2, 8), (4, 3)), ((3, 3), (2, 2))])
+def test_the_largest_windows_of_tiles_and_no_images(vectors, kernel, stride, monkeypatch):
+    monkeypatch.setenv("MINISSL_ISA", vectors)
+    for N in (0, 2):
+        x = np.random.default_rng(0).normal(size=(N, 3, 20, 33)).astype(np.float32)
+        P, Q = (1 + (n - k) // s for n, k, s in zip((20, 33), kernel, stride, strict=True))
+        y, argmax = np.empty((N, 3, P, Q), np.float32), np.empty((N, 3, P, Q), np.int32)
+        geometry = kernel, stride, (0, 0)
+        (values, found), (places, where) = run_both("max_pool_forward", (x, *geometry), (y, argmax))
+        assert np.array_equal(values, found) and np.array_equal(places, where)
+        assert_agree("max_pool_backward", (values, places, *geometry), x)
+        assert_agree("ave_pool_forward", (x, *geometry), y)
+        assert_agree("ave_pool_backward", (values, *geometry), x)
+
+
+@pytest.mark.parametrize("vectors", ISAS)
+def test_nothing_is_written_beside_what_is_no_run_of_memory(vectors, monkeypatch):
+    """Tiles see addresses only: such arrays are for the plain loops, or refused."""
+    monkeypatch.setenv("MINISSL_ISA", vectors)
+    x = np.random.default_rng(0).normal(size=(2, 3, 6, 6)).astype(np.float32)
+    geometry = (2, 2), (2, 2), (0, 0)
+    for mean in (False, True):
+        whole = np.full((2, 5, 3, 3), 7, np.float32)
+        argmax = np.empty((2, 3, 3, 3), np.int32)
+        y = whole[:, 1:4]
+        try:
+            if mean:
+                cpu.ave_pool_forward(x, *geometry, y)
+            else:
+                cpu.max_pool_forward(x, *geometry, y, argmax)
+        except Exception:  # Numba's, which names the types
+            assert (y == 7).all()
+        else:
+            blocks = x.reshape(2, 3, 3, 2, 3, 2)
+            correct = blocks.mean(axis=(3, 5)) if mean else blocks.max(axis=(3, 5))
+            assert np.allclose(y, correct, atol=1e-6)
+        assert (whole[:, 0] == 7).all() and (whole[:, 4] == 7).all()

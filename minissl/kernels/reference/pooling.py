@@ -30,7 +30,8 @@ def max_pool_forward(
             top, left = p * stride[0] - pad[0], q * stride[1] - pad[1]
             bottom, right = min(top + kernel[0], H), min(left + kernel[1], W)
             top, left = max(top, 0), max(left, 0)
-            window = x[:, :, top:bottom, left:right].reshape(N, C, -1)
+            pixels = (bottom - top) * (right - left)
+            window = x[:, :, top:bottom, left:right].reshape(N, C, pixels)
             winner = window.argmax(axis=2)  # (N, C)
             y[:, :, p, q] = window[images, channels, winner]
             if argmax is not None:
@@ -45,8 +46,8 @@ def max_pool_backward(
 
     The geometry says which windows a pixel is in; whoever goes from window to pixel needs it not.
     """
-    N, C = d_x.shape[:2]
-    flat = d_x.reshape(N, C, -1)  # (N, C, H*W), a view
+    N, C, H, W = d_x.shape
+    flat = d_x.reshape(N, C, H * W)  # a view
     flat[...] = 0
     images, channels = np.ogrid[:N, :C]
     for p in range(d_y.shape[2]):
