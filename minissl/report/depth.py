@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEFT, GONE = "#1d4f7c", "#e8e4da"
+#: of the networks that have all layers
+LINES = (":", "--", "-.")
+
+#: name, layers and error % of networks without SSL, and of those with SSL
+Networks = tuple[Sequence[tuple[str, int, float]], Sequence[tuple[str, int, float]]]
 
 
 def headings(result: Mapping[str, Any]) -> list[str]:
@@ -73,14 +78,16 @@ def draw(result: Mapping[str, Any], courses: Mapping[str, Sequence[Run]]) -> dic
     courses : dict
         Key of a row -> what its median run went through.
     """
-    ours = [
-        (row["name"], len(layers_left(run, result)), 100 * run["error"])
-        for row in result["rows"]
-        for run in row["runs"]
-    ]
-    paper = [(row["name"], row["depth"], 100 * row["error"]) for row in DEPTH_TABLE]
+    ours: list[tuple[str, int, float]] = []
+    dense: list[tuple[str, int, float]] = []
+    for row in result["rows"]:
+        is_dense = not any(what.startswith("ssl") for what in row["trainings"])
+        for run in row["runs"]:
+            point = (row["name"], len(layers_left(run, result)), 100 * run["error"])
+            (dense if is_dense else ours).append(point)
+    (theirs, *paper) = [(row["name"], row["depth"], 100 * row["error"]) for row in DEPTH_TABLE]
     figures = {
-        "error-and-layers": error_over_layers(ours, paper),
+        "error-and-layers": error_over_layers((dense, ours), ([theirs], paper)),
         "layers-left": which_layers(
             {row["name"]: layers_left(row, result) for row in result["rows"]}, result["layers"]
         ),
@@ -96,38 +103,37 @@ def errors_of_rows(
     for row in result["rows"]:
         runs = [run for run in courses[row["key"]] if run.displays or run.tests]
         if row["key"] != BASELINE and row["trainings"]:
-            figures[f"{row['key']}-error"] = pictures.test_error(runs)
+            title = f"{row['name']}: error on the test images"
+            figures[f"{row['key']}-error"] = pictures.test_error(runs, title)
     return figures
 
 
 @styled
-def error_over_layers(
-    ours: Sequence[tuple[str, int, float]], paper: Sequence[tuple[str, int, float]]
-) -> Figure:
+def error_over_layers(ours: Networks, paper: Networks) -> Figure:
     """Draw the error of networks over the layers that they have.
 
     Parameters
     ----------
-    ours, paper : sequence of (str, int, float)
-        Name, layers and error %. The first of each is the dense network, whose error is drawn as a
-        line; the paper's others are joined.
+    ours, paper : pair of sequences of (str, int, float)
+        Name, layers and error %: of networks without SSL, which are lines, and of those with SSL,
+        which are points; the paper's are joined.
     """
     from matplotlib.ticker import MaxNLocator
 
     figure, (axes,) = figure_of(1, height=3.8)
-    for points, color, whose in ((paper, "#777777", "the paper's"), (ours, "C0", "our")):
-        (name, _, error), *others = points
-        axes.axhline(error, color=color, linestyle=":", label=f"{whose} {name}")
+    for networks, color, whose in ((paper, "#777777", "the paper's"), (ours, "C0", "our")):
+        dense, others = networks
+        for (name, _, error), style in zip(dense, LINES, strict=False):
+            axes.axhline(error, color=color, linestyle=style, label=f"{whose} {name}")
         others = sorted(others, key=lambda point: point[1])
-        joined, label = ("-", "networks after SSL") if points is paper else ("", "other networks")
         axes.plot(
             [layers for _, layers, _ in others],
             [error for _, _, error in others],
-            f"o{joined}",
+            "o-" if networks is paper else "o",
             color=color,
-            label=f"{whose} {label}",
+            label=f"{whose} networks after SSL",
         )
-        for name, layers, error in others if points is ours else ():
+        for name, layers, error in others if networks is ours else ():
             axes.annotate(
                 name,
                 (layers, error),

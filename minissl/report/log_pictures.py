@@ -73,7 +73,9 @@ def _draw(
     color: str,
     label: str,
 ) -> None:
-    """Draw fractions as per cent over the part of the iterations."""
+    """Draw fractions as per cent over the part of the iterations; two points make no course."""
+    if len(points) <= 2:
+        style = style.rstrip("-") or "."
     x = [100 * iteration / max(iterations, 1) for iteration, _ in points]
     y = [100 * value for _, value in points]
     axes.plot(x, y, style, color=color, mfc="none", markersize=5, label=label)

@@ -332,8 +332,13 @@ def draw(result: Mapping[str, Any], work: Path) -> dict[str, Figure]:
     for row in result["rows"]:
         runs = [run for run in courses[row["name"]] if run.displays or run.tests]
         if row["key"] != BASELINE and row["trainings"]:
-            figures[f"{row['key']}-sparsity"] = pictures.sparsity(runs, result["layers"])
-            figures[f"{row['key']}-error"] = pictures.test_error(runs)
+            name = row["name"]
+            figures[f"{row['key']}-sparsity"] = pictures.sparsity(
+                runs, result["layers"], f"{name}: groups of weights that are zero"
+            )
+            figures[f"{row['key']}-error"] = pictures.test_error(
+                runs, f"{name}: error on the test images"
+            )
         log = LOGS.get(row["paper"]["name"]) if row["paper"] else None
         ssl = [run for run in runs if run.name.startswith(TRAININGS["ssl"])]
         if log and len(ssl) == 1:
