@@ -30,7 +30,7 @@ Columns, in milliseconds for one batch (medians of interleaved rounds):
   lowering, product, rest   the stages of a convolution; total is the whole layer, with what is
                             fused to it ("in conv1"); --no-fuse times each layer by itself
   quartiles                 half of the rounds took a time between these two
-  share %                   of the network
+  share %                   of the network, forward and backward
   GFLOP/s eff.              operations of the dense layer / time
   GFLOP/s real              operations that the mode executes / time
   % of peak                 of the dense products that are timed for comparison in the same run:

@@ -58,7 +58,7 @@ def _show_run(result: Mapping[str, Any], times: NetTime) -> None:
                 part.lowering_ms,
                 part.product_ms,
                 part.rest_ms,
-                part.total_ms if part.timed and not part.fused_into else None,
+                part.total_ms if part.timed and not part.fused_into and part.total_ms else None,
                 _quartiles(part),
                 _percent(times.share_percent(one)) if part is one else None,
                 part.effective_gflops,
@@ -126,7 +126,9 @@ def _names(part: LayerTime, layer: LayerTime) -> tuple[str, str]:
     if part.fused_into:
         return part.name, f"{part.type} (in {part.fused_into})"
     if part is layer:
-        return part.name, (part.conv_mode or part.type) + ("" if part.timed else " (not timed)")
+        winograd = ", Winograd" if part.passes.get("forward") == "winograd" else ""
+        timed = "" if part.timed else " (not timed)"
+        return part.name, (part.conv_mode or part.type) + winograd + timed
     return f"  {part.name}", "conv group"
 
 

@@ -48,6 +48,8 @@ class LayerTime:
         Layers that run in the same step; their time is part of ``total_ms``.
     fused_into : str or None
         The layer in whose step this one runs; its own ``total_ms`` is then 0.
+    passes : dict
+        Of a convolution that is trained: how each pass runs, "direct", "winograd" or "lowered".
     """
 
     name: str
@@ -65,6 +67,7 @@ class LayerTime:
     peak_gflops: float | None = None
     fused: tuple[str, ...] = ()
     fused_into: str | None = None
+    passes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def effective_gflops(self) -> float | None:
@@ -128,6 +131,8 @@ class LayerTime:
             "fused": list(self.fused),
             "fused_into": self.fused_into,
         }
+        if self.passes:
+            result["passes"] = dict(self.passes)
         if self.groups:
             result["groups"] = [one.to_json() for one in self.groups]
             result["groups_sum"] = self.groups_sum
@@ -175,10 +180,19 @@ class NetTime:
         return one.conv_mode in (None, self.chosen.get(one.name))
 
     def share_percent(self, one: LayerTime) -> float | None:
-        """Return the layer's part of the network's time, of what is part of it."""
-        if not one.timed or one.fused_into or not self.counts(one) or not self.total_ms:
-            return None
-        return 100 * one.total_ms / self.total_ms
+        """Return the layer's part of the network's time, forward and what was timed backward."""
+
+        def milliseconds(part: LayerTime) -> float:
+            return part.total_ms + (part.backward_ms or 0.0)
+
+        parts = [
+            part
+            for part in self.measured
+            if part.timed and not part.fused_into and self.counts(part)
+        ]
+        whole = sum(map(milliseconds, parts))
+        is_part = any(part is one for part in parts)
+        return 100 * milliseconds(one) / whole if is_part and whole else None
 
     @property
     def total_ms(self) -> float:

@@ -134,6 +134,7 @@ class TimedMode(Timed):
             groups=tuple(group.result(watch, positions, peak_gflops) for group in self.groups),
             peak_gflops=peak_gflops,
             fused=self.fused,
+            passes=layer.trained.passes() if self.is_trained else {},
         )
 
 
