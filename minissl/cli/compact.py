@@ -119,10 +119,10 @@ def _sizes(layers: list[Any]) -> list[int]:
 
 
 def _show_groups(compacted: Compacted) -> None:
-    """Print one row for the layers whose filters leave together."""
+    """Print one row for the layers whose filters leave together, one name on a line."""
     headings = ["filters of", "read by", "channels", "leave"]
     rows = [
-        [", ".join(group.layers), ", ".join(group.readers) or "-", group.channels, group.removed]
+        ["\n".join(group.layers), "\n".join(group.readers) or "-", group.channels, group.removed]
         for group in compacted.report.groups
     ]
     click.echo()
