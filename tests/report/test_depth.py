@@ -60,16 +60,21 @@ def test_every_network_is_a_point_and_a_row():
     base = a_row("dense", 0.09, key="baseline")
     small = a_row("small", 0.1, "b", key="small")
     small["runs"] = [small, a_row("small", 0.2, "a", "b")]
-    result = a_result(base, small)
+    longer = {**a_row("longer", 0.05, key="longer"), "trainings": ["finetune"]}
+    base["trainings"], small["trainings"] = ["baseline"], ["ssl", "finetune"]
+    result = a_result(base, longer, small)
     run = Run("SSL", None, [display(0), display(5)], [a_test(0, 0.1), a_test(10, 0.9)])
-    figures = depth.draw(result, {"baseline": [run], "small": [run, run]})
-    assert list(figures) == ["error-and-layers", "layers-left", "small-error"]
+    figures = depth.draw(result, {"baseline": [run], "longer": [run], "small": [run, run]})
+    assert list(figures)[:2] == ["error-and-layers", "layers-left"]
+    assert list(figures)[2:] == ["longer-error", "small-error"]
+    assert figures["small-error"].axes[0].get_title(loc="left").startswith("small: error")
     lines = {line.get_label(): line for line in figures["error-and-layers"].axes[0].lines}
-    ours = lines["our other networks"].get_xydata().tolist()
+    ours = lines["our networks after SSL"].get_xydata().tolist()
     assert ours == [[3, 20], [4, 10]]
-    assert lines["our dense"].get_ydata()[0] == 9
+    assert lines["our dense"].get_ydata()[0] == 9 and lines["our longer"].get_ydata()[0] == 5
     assert [18, 7.4] in lines["the paper's networks after SSL"].get_xydata().round(2).tolist()
     axes = figures["layers-left"].axes[0]
-    assert axes.images[0].get_array().tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 1, 1]]
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["dense: 5", "small: 4"]
+    assert axes.images[0].get_array().tolist() == [[1] * 5, [1] * 5, [1, 1, 0, 1, 1]]
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert labels == ["dense: 5", "longer: 5", "small: 4"]
     assert to_hex(axes.images[0].cmap(1.0)) == depth.LEFT
