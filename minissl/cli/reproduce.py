@@ -286,16 +286,11 @@ def _measure(
 
 
 def _time(out: Path, backend: str, as_json: bool) -> None:
-    from minissl.formats.atomic import atomic_write
     from minissl.recipes.retiming import time_again
     from minissl.report import reproduce
-    from minissl.report.results import README, drawn_in
 
     result = time_again(out, backend, options.note)
-    page = out / README
-    drawn = drawn_in(page.read_text("utf-8")) if page.exists() else []
-    with atomic_write(page) as file:
-        file.write(reproduce.readme(result, drawn).encode())
+    reproduce.write_times(result, out)
     if as_json:
         options.show_json(result)
         return

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minissl.formats.atomic import atomic_write
 from minissl.recipes.experiments import BASELINE, DEPTH, FILLERS, SPARSITY, STRUCTURE, WIDTH
 from minissl.recipes.paper import LOGS
 from minissl.recipes.row_stages import stage_name
 from minissl.report import depth, log_pictures, pictures, weight_pictures, width
 from minissl.report.results import (
+    README,
     about_rows,
     check_command,
+    drawn_in,
     opening,
     shown,
     table,
@@ -303,6 +306,14 @@ def write(result: Mapping[str, Any], work: Path, out: Path) -> list[Path]:
     """Draw the pictures from the work folder and write them and README.md; return the paths."""
     figures = draw(result, work)
     return write_page(out, figures, readme(result, list(figures)))
+
+
+def write_times(result: Mapping[str, Any], out: Path) -> None:
+    """Write README.md anew after networks were timed again; its pictures stay as they are."""
+    page = out / README
+    drawn = drawn_in(page.read_text("utf-8")) if page.exists() else []
+    with atomic_write(page) as file:
+        file.write(readme(result, drawn).encode())
 
 
 def draw(result: Mapping[str, Any], work: Path) -> dict[str, Figure]:

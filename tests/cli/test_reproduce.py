@@ -144,6 +144,9 @@ def test_bad_input_is_told_in_one_sentence(run, tmp_path):
         run("reproduce", "mlp", "--seeds", seeds, "--out", tmp_path, code=2)
     told = run("reproduce", "mlp", "--check", "--out", tmp_path, code=1).stderr
     assert "is missing; run the experiment first" in told
+    assert "exclude" in run("reproduce", "mlp", "--check", "--time", code=2).stderr
+    told = run("reproduce", "mlp", "--time", "--out", tmp_path, code=1).stderr
+    assert "is missing; run the experiment first" in told
 
 
 def test_a_signal_leaves_everything_saved(run, tmp_path, monkeypatch):

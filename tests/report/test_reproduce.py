@@ -92,9 +92,12 @@ def test_times_say_what_they_are_of(finished):
     ]  # fmt: skip
 
 
-def test_pictures_of_a_page_are_found_again(finished):
+def test_a_page_with_new_times_keeps_its_pictures(finished, tmp_path):
     text = reproduce.readme(finished[1], ["filters", "zero-maps"])
     assert drawn_in(text) == ["filters", "zero-maps"]
+    (tmp_path / "README.md").write_text(text)
+    reproduce.write_times(finished[1], tmp_path)
+    assert (tmp_path / "README.md").read_text() == text
 
 
 def test_ssl_stands_beside_the_published_log(finished, tmp_path):
