@@ -58,7 +58,7 @@ def test_convnets_differ_only_in_what_is_said():
     plain, dense, lasso, frozen = (
         read_net(models.path(f"convnet{kind}.prototxt")) for kind in ("", "_dense", "_ssl", "_ft")
     )
-    expected = {"conv1": (0.2, 1.5), "conv2": (1.25, 0.55), "conv3": (0.68, 0.6), "ip1": (1, 1)}
+    expected = {"conv1": (0.2, 1.3), "conv2": (1.1, 0.6), "conv3": (0.78, 0.6), "ip1": (1, 1)}
     found = {}
     for name, layer in layers_of(lasso).items():
         weights = layer.param[0]
@@ -66,8 +66,8 @@ def test_convnets_differ_only_in_what_is_said():
         weights.ClearField("breadth_decay_mult")
         weights.ClearField("kernel_shape_decay_mult")
     assert {name: pytest.approx(pair) for name, pair in expected.items()} == found
-    for layer in layers_of(frozen).values():
-        assert layer.connectivity_mode == 2  # GRPWISE
+    for name, layer in layers_of(frozen).items():
+        assert layer.connectivity_mode == (0 if name == "ip1" else 2)  # CONNECTED, GRPWISE
         layer.ClearField("connectivity_mode")
     for name, layer in layers_of(dense).items():
         if name != "ip1":
