@@ -16,6 +16,8 @@ NAMES = (*TRAINED, *MEASURED)
 #: options that only experiments of one kind have
 OF_TRAINED = ("work", "seeds", "parallel", "scheduler", "no_collapse_check", "data")
 OF_MEASURED = ("matrices",)
+#: options of what --check and --time do not do
+OF_A_RUN = ("work", "seeds", "parallel", "scheduler", "no_collapse_check", "fast")
 
 if TYPE_CHECKING:
     from minissl.recipes.reproduce import Reproduction
@@ -180,10 +182,12 @@ def command(
     if check and again:
         raise click.UsageError("--check and --time exclude each other.")
     if again:
+        _refuse((*OF_A_RUN, "data", "matrices"), "for a run that trains", "--time")
         options.use_threads(threads, backend)
         _time(out, backend, as_json)
         return
     if check:
+        _refuse(OF_A_RUN, "for a run that trains or measures", "--check")
         options.use_threads(threads, backend)
         _check(out, backend, data, matrices, as_json)
         return
@@ -197,7 +201,7 @@ def command(
         click.echo(experiment.file.read_text("utf-8"), nl=False)
         return
     if isinstance(experiment, Experiment):
-        _refuse(OF_MEASURED, "measures speed-ups", name)
+        _refuse(OF_MEASURED, "for an experiment that measures speed-ups", name)
         work = work or Path("runs") / (f"{stem}-work" if is_own else name)
         checked = not no_collapse_check
         recipe = Reproduction(experiment, out, work, seeds, data, backend, fast, checked)
@@ -208,7 +212,7 @@ def command(
             (reproduce.speed_headings(result), reproduce.speed_rows(result)),
         ]
     else:
-        _refuse(OF_TRAINED, "trains", name)
+        _refuse(OF_TRAINED, "for an experiment that trains", name)
         result = _measure(experiment, out, matrices, threads, backend, fast)
         speed.write(result, out)
         for sentence in speed.notes(result):
@@ -224,17 +228,15 @@ def command(
     click.echo(f"result: {out / 'result.json'}, README.md and pictures beside it")
 
 
-def _refuse(names: tuple[str, ...], what: str, experiment: str) -> None:
-    """Refuse options that an experiment does not have; the environment may set them."""
+def _refuse(names: tuple[str, ...], meant: str, here: str) -> None:
+    """Refuse options that an experiment or a mode does not have; the environment may set them."""
     from click.core import ParameterSource
 
     context = click.get_current_context()
     for name in names:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(
-                f"{option} is for an experiment that {what}; leave it out for {experiment}."
-            )
+            raise click.UsageError(f"{option} is {meant}; leave it out for {here}.")
 
 
 def _train(

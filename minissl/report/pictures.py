@@ -199,8 +199,9 @@ def error_over_flops(ours: Sequence[Point], paper: Sequence[Point]) -> Figure:
     for name, flop, error in paper:
         label = f"the paper's {name}"
         axes.plot(flop, error, "s", color=colors[name], mfc="none", markersize=9, label=label)
+    seeds = ", every seed" if len(ours) > len(names) else ""
     for name, flop, error in ours:
-        label = f"our {name}, every seed" if paper else f"{name}, every seed"
+        label = f"our {name}{seeds}" if paper else f"{name}{seeds}"
         axes.plot(flop, error, "o", color=colors[name], label=label)
     axes.set_xscale("log")
     shares = [flop for _, flop, _ in [*ours, *paper] if flop > 0]

@@ -17,6 +17,7 @@ from minissl.recipes.experiments import NAMES
 from minissl.recipes.reproduce import FILE
 from minissl.recipes.speed_experiments import NAMES as SPEED_NAMES
 from minissl.report import pictures
+from minissl.report.captions import caption
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,10 +47,18 @@ def about_rows(result: Mapping[str, Any]) -> list[str]:
 
 
 def shown(drawn: Sequence[str]) -> list[str]:
-    """Return the paragraphs of README.md that show pictures, by their names without suffix."""
+    """Return the paragraphs of README.md that show pictures, by their names without suffix.
+
+    What a kind of picture shows is told once, under the first of its kind.
+    """
     if not drawn:
         return []
-    return ["## Pictures", *(f"![{name}](pictures/{name}.png)" for name in drawn)]
+    parts = ["## Pictures"]
+    for name in drawn:
+        parts.append(f"![{name}](pictures/{name}.png)")
+        if (told := caption(name)) and told not in parts:
+            parts.append(told)
+    return parts
 
 
 def drawn_in(page: str) -> list[str]:

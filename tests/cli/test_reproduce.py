@@ -203,3 +203,7 @@ def test_options_of_the_other_kind_are_refused(run, tmp_path):
         assert "is for an experiment that trains" in run("reproduce", "fig1", option, code=2).stderr
     told = run("reproduce", "mlp", "--matrices", tmp_path, code=2).stderr
     assert "is for an experiment that measures speed-ups; leave it out for mlp" in told
+    told = run("reproduce", "mlp", "--check", "--seeds=1", code=2).stderr
+    assert "--seeds is for a run that trains or measures; leave it out for --check" in told
+    told = run("reproduce", "mlp", "--time", "--data=mnist", code=2).stderr
+    assert "--data is for a run that trains; leave it out for --time" in told

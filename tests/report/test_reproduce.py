@@ -8,8 +8,7 @@ import pytest
 
 from minissl.errors import ConfigError, MinisslError
 from minissl.recipes.reproduce import Reproduction
-from minissl.report import index, pictures, reproduce, weight_pictures
-from minissl.report.results import drawn_in
+from minissl.report import index, pictures, reproduce, results, weight_pictures
 from tests.recipes.test_reproduce import OTHERS, experiment
 
 
@@ -92,9 +91,16 @@ def test_times_say_what_they_are_of(finished):
     ]  # fmt: skip
 
 
+def test_a_kind_of_picture_is_explained_once():
+    text = "\n\n".join(results.shown(["filters", "x-error", "y-error", "other"]))
+    assert results.drawn_in(text) == ["filters", "x-error", "y-error", "other"]
+    assert text.count("crossed frames") == 1 and text.count("Test error while the row") == 1
+    assert text.endswith("![other](pictures/other.png)") and not results.shown([])
+
+
 def test_a_page_with_new_times_keeps_its_pictures(finished, tmp_path):
     text = reproduce.readme(finished[1], ["filters", "zero-maps"])
-    assert drawn_in(text) == ["filters", "zero-maps"]
+    assert results.drawn_in(text) == ["filters", "zero-maps"]
     (tmp_path / "README.md").write_text(text)
     reproduce.write_times(finished[1], tmp_path)
     assert (tmp_path / "README.md").read_text() == text
