@@ -86,26 +86,31 @@ class TrainedConvolution:
     def _all_weights(self) -> Work:
         return dense(self.shape, self.images, self.dtype.itemsize)
 
-    def packing_pays(self, mask: Any) -> bool:
-        """Whether lowering only kept rows and columns beats the passes over all weights.
+    def seconds(self) -> float:
+        """Return the predicted seconds of the three passes over all weights, on one thread."""
+        return sum(self._pass_seconds(name) for name in PASSES)
+
+    def packed_seconds(self, mask: Any) -> float:
+        """Return the same where only kept rows and columns are lowered.
 
         Parameters
         ----------
         mask : (F, C/G, kh, kw)
             0 where a weight is frozen at zero.
         """
-        kernels = {name: getattr(self, f"direct_{name}") for name in PASSES}
-        if not any(kernels.values()):
-            return True  # all weights are lowered as well
-        machine, kept = machines.current(), Work.of(self.shape, mask, self.images, 1)
+        kept = Work.of(self.shape, mask, self.images, 1)
+        return sum(machines.current().seconds(lowered_pass(name, kept), 1) for name in PASSES)
 
-        def seconds(name: str, work: Work, kernel: Any = None) -> float:
-            if kernel is None:
-                return machine.seconds(lowered_pass(name, work), 1)
-            return self.predict(name, kernel)[kernel.way]
+    def _pass_seconds(self, name: str) -> float:
+        kernel = getattr(self, f"direct_{name}")
+        if kernel is None:
+            return machines.current().seconds(lowered_pass(name, self._all_weights), 1)
+        return self.predict(name, kernel)[kernel.way]
 
-        packed = sum(seconds(name, kept) for name in PASSES)
-        return packed < sum(seconds(name, self._all_weights, kernels[name]) for name in PASSES)
+    @property
+    def lowers_all(self) -> bool:
+        """Whether every pass is lowered."""
+        return set(self.passes().values()) == {LOWERED}
 
     @cached_property
     def direct_forward(self) -> Any:

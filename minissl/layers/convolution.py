@@ -13,7 +13,7 @@ from minissl.backend import threads_of
 from minissl.blob import Blob, Shape
 from minissl.conv_modes import ConvShape, Prepared, executed_mode, prepare
 from minissl.conv_modes.auto import AUTO, Choice, predict
-from minissl.conv_modes.lowered_ccnmm import LoweredCcnmm
+from minissl.conv_modes.frozen import without_zeros
 from minissl.conv_modes.lowered_gemm import LoweredGemm
 from minissl.conv_modes.training import TrainedConvolution
 from minissl.kernels.geometry import convolution_output
@@ -110,7 +110,6 @@ class Convolution(Layer):
         self.prepared: Any = None
         self.packed: Any = None
         self.packed_for: Any = None
-        self.packing_pays = False
         weight_shape: Shape = (self.filters, C // self.groups, *self.kernel)
         if self.kept_columns:
             weight_shape = self._packed_shape()
@@ -194,14 +193,10 @@ class Convolution(Layer):
         if weights.mask is None or not weights.skip_frozen:
             return None
         if self.packed_for is not weights.mask:
-            self.packed = LoweredCcnmm(self.shape, weights.mask, None, self.kernels)
+            self.packed = without_zeros(self.trained, weights.mask, self.phase == "TRAIN")
             self.packed_for = weights.mask
-            self.packing_pays = self.packed.multiply_adds < weights.size and (
-                self.phase == "TEST" or self.trained.packing_pays(weights.mask)
-            )
-        if not self.packing_pays:
-            return None
-        self.packed.pack(weights.data, self.parameters[1].data if self.has_bias else None)
+        if self.packed is not None:
+            self.packed.pack(weights.data, self.parameters[1].data if self.has_bias else None)
         return self.packed
 
     def runner(self) -> Prepared:
@@ -219,8 +214,9 @@ class Convolution(Layer):
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Compute y from x."""
         x, y = bottom[0].data, top[0].data
-        if self.phase == "TEST" or self.unfrozen():
-            self.runner().forward(x, y)
+        packed = self.runner() if self.phase == "TEST" else self.unfrozen()
+        if packed:
+            packed.forward(x, y)
             return
         w, b = self.parameters[0].data, self.parameters[1].data if self.has_bias else None
         self.trained.forward(x, w, b, y)

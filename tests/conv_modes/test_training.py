@@ -59,24 +59,3 @@ def test_both_ways_agree():
         results.append((y, d_x, d_w, d_b))
     for lowered, direct in zip(*results, strict=True):
         assert np.allclose(lowered, direct, rtol=1e-5, atol=1e-5 * np.abs(lowered).max())
-
-
-@needs_compiler
-@needs_vectors
-def test_zeros_are_left_out_where_that_is_faster():
-    """Winograd's tiles of all weights beat lowering, until few rows and columns are kept."""
-    wide = ConvShape(64, (8, 8), 64, (3, 3), pad=(1, 1))
-    mask = np.ones(wide.weight_shape, "float32")
-    mask[:8] = 0
-    assert not trained(wide).packing_pays(mask)
-    mask[4:] = 0
-    mask[:, 4:] = 0
-    assert trained(wide).packing_pays(mask)
-    assert trained(wide).packing_pays(0 * mask)
-
-
-@pytest.mark.parametrize(
-    "options", [{"lowers": True}, {"dtype": "float64"}, {"name": "numpy"}], ids=str
-)
-def test_zeros_are_left_out_wherever_all_weights_are_lowered(options):
-    assert trained(**options).packing_pays(np.ones(SHAPE.weight_shape, "float32"))

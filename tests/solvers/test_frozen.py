@@ -4,17 +4,22 @@ import numpy as np
 import pytest
 
 from minissl import Solver
+from minissl.conv_modes import frozen
 from minissl.formats.prototxt import parse_net, parse_solver
+from minissl.kernels.cpu.micro import isa
+from tests.conftest import needs_compiler
 from tests.tiny_nets import net_text
 
+needs_vectors = pytest.mark.skipif(not isa.available(), reason="this CPU has no vectors to use")
 FROZEN = "connectivity_mode: DISCONNECTED_GRPWISE"
 SOLVER = 'base_lr: 0.1 momentum: 0.9 lr_policy: "fixed" weight_decay: 0.01 max_iter: 9 %s'
 
 
-def solver_of(backend="numpy", fields="", zeros="both", **options):
+def solver_of(backend="numpy", fields="", zeros="both", dtype="float64", groups=2, **options):
     param = parse_solver(SOLVER % fields)
-    param.net_param.CopyFrom(parse_net(net_text(conv1=FROZEN)))
-    solver = Solver(param, backend=backend, dtype="float64", **options)
+    text = net_text(conv1=FROZEN).replace("group: 2", f"group: {groups}")
+    param.net_param.CopyFrom(parse_net(text))
+    solver = Solver(param, backend=backend, dtype=dtype, **options)
     rng = np.random.default_rng(5)
     (data,) = (layer for layer in solver.net.layers if layer.is_data)
     data.set_arrays(rng.uniform(size=(8, 2, 6, 6)), rng.integers(3, size=8))
@@ -44,6 +49,23 @@ def test_training_is_the_same_with_and_without_them(backend, zeros):
         assert np.allclose(one.data, other.data, rtol=1e-9, atol=1e-11)
     conv1 = packed.net.layers[1]
     assert (conv1.unfrozen() is None) == (zeros == "none")
+
+
+@needs_compiler
+@needs_vectors
+@pytest.mark.parametrize("zeros", ["rows", "both"])
+def test_training_is_the_same_by_living_filters(zeros, monkeypatch):
+    monkeypatch.setattr(frozen, "WORTH", np.inf)
+    narrow, dense = (solver_of("numba", zeros=zeros, dtype="float32", groups=1) for _ in range(2))
+    for parameter in dense.net.parameters:
+        parameter.skip_frozen = False
+    narrow.solve()
+    dense.solve()
+    assert narrow.net.layers[1].unfrozen().filters.tolist() == [1, 2]
+    assert narrow.loss == pytest.approx(dense.loss, rel=1e-4)
+    for one, other in zip(narrow.net.parameters, dense.net.parameters, strict=True):
+        assert np.allclose(one.data, other.data, rtol=1e-3, atol=1e-4)
+    assert not narrow.net.parameters[0].data[[0, 3]].any()
 
 
 @pytest.mark.parametrize(

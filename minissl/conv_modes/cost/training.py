@@ -9,6 +9,9 @@ The direct passes (:mod:`minissl.kernels.cpu.micro.correlation`, ``.weight_gradi
 own vector operations, N images on T threads::
 
     vector operations of an image x N / T  [tile]
+
+Where only living filters and channels are computed, these are copied, an image at a time: the input
+forward and once more for the gradient of the weights, the output and its gradient, d_x [write].
 """
 
 from __future__ import annotations
@@ -62,3 +65,12 @@ def lowered_pass(name: str, work: Work) -> Amounts:
 def direct_pass(kernel: Any, work: Work) -> Amounts:
     """Cost of a pass by direct tiles, which know their vector operations for an image."""
     return {"call": 1, "region": 1, "tile": kernel.cost() * work.busiest(work.images)}
+
+
+def channel_copies(whole: ConvShape, narrow: ConvShape, images: int) -> Amounts:
+    """Cost of bringing living channels together, and outputs and d_x to their places."""
+    H, W = whole.size
+    P, Q = whole.output
+    inputs = H * W * (2 * narrow.channels + whole.channels)
+    outputs = P * Q * (2 * narrow.filters + whole.filters)
+    return {"region": 6, "write": images * (inputs + outputs)}

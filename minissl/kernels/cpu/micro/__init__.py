@@ -22,6 +22,7 @@
 :mod:`.winograd_tile`      register tiles of Winograd's convolution: transforms and products
 :mod:`.winograd`           its loops: forward, and the gradient of the input
 :mod:`.winograd_gradient`  the gradient of the weights
+:mod:`.channels`           living channels side by side, and back to their places
 =========================  =========================================================================
 
 They are an option, never the only way: where they do not apply (no such vectors, float64,
@@ -35,8 +36,10 @@ from typing import Any
 
 import numpy as np
 
+from minissl.kernels.cpu.jit import scratch
 from minissl.kernels.cpu.micro import isa, spreading, winograd
 from minissl.kernels.cpu.micro.batch_product import BatchProduct, panel_images
+from minissl.kernels.cpu.micro.channels import gather_channels, scatter_channels
 from minissl.kernels.cpu.micro.correlation import Correlation
 from minissl.kernels.cpu.micro.dense import DenseConvolution
 from minissl.kernels.cpu.micro.sparse import SparseConvolution
@@ -51,6 +54,9 @@ __all__ = [
     "batch_product",
     "batch_width",
     "dense_convolution",
+    "gather_channels",
+    "scatter_channels",
+    "scratch",
     "sparse_convolution",
     "supports",
     "training_pass",
