@@ -82,10 +82,10 @@ class NarrowConvolution:
 
     def forward(self, x: Any, y: Any) -> None:
         """Compute y from x."""
-        narrow = self._room("outputs", y, self.filters)
-        b = self.b[self.filters]
-        self.trained.forward(self._live("inputs", x, self.channels), self.w, b, narrow)
-        self.micro.scatter_channels(narrow, self.filter_places, self.b, y)
+        x, narrow = self._live("inputs", x, self.channels), self._room("outputs", y, self.filters)
+        self.trained.forward(x, self.w, self.b[self.filters], narrow)
+        if narrow is not y:
+            self.micro.scatter_channels(narrow, self.filter_places, self.b, y)
 
     def backward_weights(self, x: Any, d_y: Any, d_w: Any) -> None:
         """Add the gradient of what lives to d_w (F, C, kh, kw); the rest gets none."""
@@ -98,18 +98,24 @@ class NarrowConvolution:
         """Compute d_x from d_y."""
         d_narrow = self._room("inputs", d_x, self.channels)
         self.trained.backward_input(self._live("outputs", d_y, self.filters), self.w, d_narrow)
-        self.micro.scatter_channels(d_narrow, self.channel_places, self.no_gradient, d_x)
+        if d_narrow is not d_x:
+            self.micro.scatter_channels(d_narrow, self.channel_places, self.no_gradient, d_x)
 
-    def _room(self, name: str, like: Any, kept: np.ndarray) -> Any:
-        shape = (len(like), kept.size, *like.shape[2:])
-        return self.micro.scratch(f"live {name}", shape, self.dtype)
+    def _room(self, name: str, blob: Any, kept: np.ndarray) -> Any:
+        """Return memory for the kept channels of a blob, which are written there first.
 
-    def _live(self, name: str, x: Any, kept: np.ndarray) -> Any:
+        The blob itself where all of its channels are kept.
+        """
+        N, C, *size = blob.shape
+        if kept.size == C:
+            return blob
+        return self.micro.scratch(f"live {name}", (N, kept.size, *size), self.dtype)
+
+    def _live(self, name: str, blob: Any, kept: np.ndarray) -> Any:
         """Return the kept channels of a blob; the blob itself where that is all of them."""
-        if kept.size == x.shape[1]:
-            return x
-        narrow = self._room(name, x, kept)
-        self.micro.gather_channels(x, kept, narrow)
+        narrow = self._room(name, blob, kept)
+        if narrow is not blob:
+            self.micro.gather_channels(blob, kept, narrow)
         return narrow
 
 

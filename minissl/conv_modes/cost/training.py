@@ -10,8 +10,8 @@ own vector operations, N images on T threads::
 
     vector operations of an image x N / T  [tile]
 
-Where only living filters and channels are computed, these are copied, an image at a time: the input
-forward and once more for the gradient of the weights, the output and its gradient, d_x [write].
+Where only living filters and channels are computed, these are copied: the input, forward and once
+more for the gradient of the weights, and d_x; the output, and d_y for both gradients [write].
 """
 
 from __future__ import annotations
@@ -69,8 +69,11 @@ def direct_pass(kernel: Any, work: Work) -> Amounts:
 
 def channel_copies(whole: ConvShape, narrow: ConvShape, images: int) -> Amounts:
     """Cost of bringing living channels together, and outputs and d_x to their places."""
-    H, W = whole.size
-    P, Q = whole.output
-    inputs = H * W * (2 * narrow.channels + whole.channels)
-    outputs = P * Q * (2 * narrow.filters + whole.filters)
-    return {"region": 6, "write": images * (inputs + outputs)}
+    moved = 0
+    for all_of_them, kept, (height, width) in (
+        (whole.channels, narrow.channels, whole.size),
+        (whole.filters, narrow.filters, whole.output),
+    ):
+        if kept < all_of_them:
+            moved += (2 * kept + all_of_them) * height * width
+    return {"region": 3, "write": images * moved}
