@@ -85,7 +85,7 @@ def test_convnets_differ_only_in_what_is_said():
         weights = layers_of(net)["ip1"].param[0]
         decays.append(weights.decay_mult)
         weights.ClearField("decay_mult")
-    assert decays == [250, 2, 1, 1, 0]
+    assert decays == [250, 2, 1, 1, 2]
     assert all(net == plain for net in (dense, *lassos, frozen))
 
 
