@@ -55,7 +55,8 @@ def main() -> None:
     results = {name: compare(name, options) for name in options.nets or NETS}
     if options.json:
         machine = f"{platform.machine()}, {os.cpu_count()} cores"
-        options.json.write_text(json.dumps({"machine": machine, "nets": results}, indent=1))
+        report = {"machine": machine, "threads": options.threads, "nets": results}
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def compare(name: str, options: Any) -> dict[str, Any]:
