@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -54,8 +53,9 @@ def main() -> None:
         parser.error(f"unknown net {', '.join(unknown)}; choose from {', '.join(NETS)}")
     results = {name: compare(name, options) for name in options.nets or NETS}
     if options.json:
-        machine = f"{platform.machine()}, {os.cpu_count()} cores"
-        report = {"machine": machine, "threads": options.threads, "nets": results}
+        from minissl.doctor import machine_in_words
+
+        report = {"machine": machine_in_words(), "threads": options.threads, "nets": results}
         options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 

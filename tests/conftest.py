@@ -7,6 +7,7 @@ import os
 import pytest
 
 from minissl.backend import has_gpu
+from minissl.kernels.cpu.micro import isa
 from tests.gpu import double
 
 #: MINISSL_STAND_IN=1 runs the cupy backend by a stand-in for CuPy, where no GPU is
@@ -23,6 +24,7 @@ JIT_DISABLED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 needs_compiler = pytest.mark.skipif(
     JIT_DISABLED, reason="too slow where NUMBA_DISABLE_JIT turns the compiler off"
 )
+needs_vectors = pytest.mark.skipif(not isa.available(), reason="this CPU has no vectors to use")
 
 
 @pytest.fixture(params=BACKENDS)

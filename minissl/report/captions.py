@@ -6,7 +6,7 @@ from __future__ import annotations
 _CAPTIONS = {
     "error-and-flop": (
         "Test error over the operations that are left, the dense layers having 100 %. Each point "
-        "is a network that was trained; squares are the paper's."
+        "is a network that was trained; squares, if there are any, are the paper's."
     ),
     "filters": (
         "The filters of the first layer on one scale of colours; crossed frames are filters whose "

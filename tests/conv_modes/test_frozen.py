@@ -13,11 +13,10 @@ from minissl.conv_modes.frozen import without_zeros
 from minissl.conv_modes.lowered_ccnmm import LoweredCcnmm
 from minissl.conv_modes.narrow import NarrowConvolution
 from minissl.conv_modes.training import TrainedConvolution
-from minissl.kernels.cpu.micro import gather_channels, isa, scatter_channels
-from tests.conftest import needs_compiler
+from minissl.kernels.cpu.micro import gather_channels, scatter_channels
+from tests.conftest import needs_compiler, needs_vectors
 
 WIDE = ConvShape(64, (8, 8), 64, (3, 3), pad=(1, 1))
-needs_vectors = pytest.mark.skipif(not isa.available(), reason="this CPU has no vectors to use")
 
 
 def trained(shape=WIDE, name="numba", dtype="float32", lowers=False):

@@ -8,13 +8,11 @@ import pytest
 from minissl import backend, machine
 from minissl.conv_modes import ConvShape
 from minissl.conv_modes.training import TrainedConvolution
-from minissl.kernels.cpu.micro import isa
 from minissl.machine.constants import DEFAULTS, Machine
-from tests.conftest import needs_compiler
+from tests.conftest import needs_compiler, needs_vectors
 
 SHAPE = ConvShape(8, (16, 16), 16, (3, 3), pad=(1, 1))
 PASSES = ("forward", "weights", "input")
-needs_vectors = pytest.mark.skipif(not isa.available(), reason="this CPU has no vectors to use")
 
 
 def trained(shape=SHAPE, name="numba", dtype="float32", lowers=False):

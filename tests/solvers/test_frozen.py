@@ -6,11 +6,9 @@ import pytest
 from minissl import Solver
 from minissl.conv_modes import frozen
 from minissl.formats.prototxt import parse_net, parse_solver
-from minissl.kernels.cpu.micro import isa
-from tests.conftest import needs_compiler
+from tests.conftest import needs_compiler, needs_vectors
 from tests.tiny_nets import net_text
 
-needs_vectors = pytest.mark.skipif(not isa.available(), reason="this CPU has no vectors to use")
 FROZEN = "connectivity_mode: DISCONNECTED_GRPWISE"
 SOLVER = 'base_lr: 0.1 momentum: 0.9 lr_policy: "fixed" weight_decay: 0.01 max_iter: 9 %s'
 
