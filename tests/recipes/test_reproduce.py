@@ -210,6 +210,16 @@ def test_a_second_start_repeats_nothing(finished, tmp_path):
     assert [row["runs"] for row in result["rows"]] == [row["runs"] for row in finished[1]["rows"]]
 
 
+def test_seeds_trained_elsewhere_come_in_as_folders(finished, tmp_path):
+    """Nothing in a work folder says where it was; the seeds of other machines are complete."""
+    for seed in (1, 2):
+        shutil.copytree(finished[0] / "work" / f"seed{seed}", tmp_path / "work" / f"seed{seed}")
+    listener = Listener()
+    result = recipe(tmp_path).run("", listener)
+    assert {what for what, _ in listener.told} == {"skipped"}
+    assert result["rows"] == finished[1]["rows"]
+
+
 def test_other_folders_are_left_alone(tmp_path):
     (tmp_path / "out" / "baseline").mkdir(parents=True)
     (tmp_path / "out" / "baseline" / "precious").touch()
