@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +88,12 @@ def _of_net(model: Path, path: Path, data: str | None) -> list[BlobStatistics]:
     for layer in net.layers:
         if layer.type_name in WITH_WEIGHTS:
             parameter, w = layer.parameters[0], dense_weights(layer)
-            tiles = block_tiles(parameter.spec, w.shape, f"layer '{layer.name}', blob 0")
-            measured.append(statistics_of(layer.name, 0, w, parameter.conv_groups, tiles))
+            found = statistics_of(layer.name, 0, w, parameter.conv_groups)
+            # group lasso divides the weights as they are stored: a transposed InnerProduct's (K, F)
+            stored = w.T if getattr(layer, "transpose", False) else w
+            tiles = block_tiles(parameter.spec, stored.shape, f"layer '{layer.name}', blob 0")
+            blocks = statistics_of(layer.name, 0, stored, tiles=tiles).blocks
+            measured.append(replace(found, blocks=blocks))
     return measured
 
 

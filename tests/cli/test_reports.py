@@ -73,6 +73,24 @@ def test_sparsity_with_its_net_knows_blocks(run, run_json, net_file, weights_fil
     assert "25x1: 33.3" in run("sparsity", weights_file, "--model", net_file).stdout
 
 
+def test_sparsity_of_transposed_weights(run_json, net_file, tmp_path, weights):
+    """Blocks are those of the weights as stored, (K, F), which is what group lasso divides."""
+    text = net_file.read_text()
+    block = "param { block_group_lasso { xdimen: 10 ydimen: 3 } }"
+    changed = text.replace(
+        "  inner_product_param {", f"  {block} inner_product_param {{ transpose: true"
+    )
+    assert changed.count("transpose") == 1
+    net_file.write_text(changed)
+    stored = np.ones((75, 10), np.float32)
+    stored[:3] = 0  # one of 25 blocks, three of 75 inputs
+    weights["ip1"][0] = stored
+    write_weights(tmp_path / "w.npz", weights)
+    ip1 = run_json("sparsity", tmp_path / "w.npz", "--model", net_file)["layers"][1]
+    assert ip1["blocks"] == {"10x3": 4.0} and ip1["column"] == 4.0 and ip1["row"] == 0
+    assert ip1["shape"] == [10, 75]
+
+
 def test_sparsity_by_conv_group(run, run_json, net_file, tmp_path, weights):
     text = net_file.read_text().replace("num_output: 3", "num_output: 3 group: 3")
     text = text.replace('source: "mnist-small"', 'source: "cifar10"')
