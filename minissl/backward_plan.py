@@ -27,12 +27,15 @@ class BackwardPlan:
         Whether the layer has a gradient to compute, if one reaches its tops.
     runs : list of bool
         Whether it does and the gradient of the loss reaches its tops.
+    receives : list of lists of bool
+        Which tops get a gradient from a later layer.
     """
 
     loss_weights: list[list[float]]
     propagates: list[list[bool]]
     wants: list[bool]
     runs: list[bool]
+    receives: list[list[bool]]
 
     def plain(self) -> list[bool]:
         """Tell for each layer whether it runs backward, and none of its tops is a loss."""
@@ -43,8 +46,11 @@ class BackwardPlan:
 
     def under(
         self, start: int, bottoms: Sequence[list[Blob]], tops: Sequence[list[Blob]]
-    ) -> list[bool]:
-        """Tell for each layer whether the gradient of a layer's tops passes through it."""
+    ) -> tuple[list[bool], set[int]]:
+        """Tell for each layer whether the gradient of a layer's tops passes through it.
+
+        Also return the blobs, by identity, that it reaches.
+        """
         runs = [False] * len(self.wants)
         reached = {id(blob) for blob in tops[start]}
         for number in reversed(range(start + 1)):
@@ -55,7 +61,7 @@ class BackwardPlan:
             reached.update(
                 id(blob) for blob, flag in zip(bottoms[number], flags, strict=True) if flag
             )
-        return runs
+        return runs, reached
 
 
 def plan(
@@ -74,13 +80,16 @@ def plan(
     Raises
     ------
     ConfigError
-        For a layer with another number of loss weights than tops.
+        For a layer with another number of loss weights than tops, or one that changes in place what
+        an earlier one needs for its gradient.
     """
     loss_weights = [_loss_weights(layer, len(top)) for layer, top in zip(layers, tops, strict=True)]
     propagates, wants = _wanted(layers, bottoms, tops, force)
     reached = _under_loss(bottoms, tops, loss_weights, propagates)
     runs = [wanted and is_reached for wanted, is_reached in zip(wants, reached, strict=True)]
-    return BackwardPlan(loss_weights, propagates, wants, runs)
+    _check_in_place(layers, bottoms, tops, runs, loss_weights)
+    receives = _received(bottoms, tops, propagates, runs)
+    return BackwardPlan(loss_weights, propagates, wants, runs, receives)
 
 
 def _loss_weights(layer: Layer, count: int) -> list[float]:
@@ -141,3 +150,51 @@ def _under_loss(
             else:  # also where it was added as the output of this layer, computed in place
                 under_loss.discard(id(blob))
     return reached
+
+
+def _check_in_place(
+    layers: Sequence[Layer],
+    bottoms: Sequence[list[Blob]],
+    tops: Sequence[list[Blob]],
+    runs: Sequence[bool],
+    loss_weights: Sequence[Sequence[float]],
+) -> None:
+    """See that no later layer changes a top that is part of the loss or is looked at again."""
+    needed: dict[int, list[Layer]] = {}
+    counted: set[int] = set()
+    steps = zip(layers, bottoms, tops, runs, loss_weights, strict=True)
+    for layer, bottom, top, runs_backward, weights in steps:
+        for blob, weight in zip(top, weights, strict=True):
+            if blob in bottom and id(blob) in counted:
+                raise layer.config_error(
+                    f"changes '{blob.name}' in place, which has a loss_weight before; give the top "
+                    f"of '{layer.name}' another name, or the loss_weight to '{layer.name}'"
+                )
+            if weight:
+                counted.add(id(blob))
+            for maker in needed.get(id(blob), []) if blob in bottom else []:
+                if layer.type_name not in maker.unharmed_by:
+                    raise layer.config_error(
+                        f"changes '{blob.name}' in place, which layer '{maker.name}' "
+                        f"({maker.type_name}) needs as it is for its gradient; give the top of "
+                        f"'{layer.name}' another name"
+                    )
+        if runs_backward and layer.reads_top and layer.phase == "TRAIN":
+            needed.setdefault(id(top[0]), []).append(layer)
+
+
+def _received(
+    bottoms: Sequence[list[Blob]],
+    tops: Sequence[list[Blob]],
+    propagates: Sequence[list[bool]],
+    runs: Sequence[bool],
+) -> list[list[bool]]:
+    """Tell for each top whether a later layer gives it a gradient."""
+    received: list[list[bool]] = []
+    given: set[int] = set()
+    for number in reversed(range(len(tops))):
+        received.insert(0, [id(blob) in given for blob in tops[number]])
+        for blob, flag in zip(bottoms[number], propagates[number], strict=True):
+            if runs[number] and flag:
+                given.add(id(blob))
+    return received

@@ -91,6 +91,8 @@ class NormalizedStep(TrainingStep):
         self.forget()
         kernels, folded, last = self.layer.kernels, self.norm.folded, self.top[0]
         first, second = self._between[0], self._between[-1]
+        if first is self.bottom[0] and not self.in_place:  # its values take the place of the input
+            self._x = self._x.copy()
         if first is not last:
             y = first.data.reshape(folded)
             x = self._x.reshape(folded)

@@ -123,7 +123,8 @@ class GradientPlan:
             for blob, yes in zip(step.bottom, gets_gradient(step.layers[0]), strict=True):
                 if yes:
                     written[id(blob)] = blob
-            if isinstance(step, SummedStep):  # d_a is computed in place of d_y
+            # d_a is computed in place of d_y; the gradient of what a view looks at is a view too
+            if isinstance(step, SummedStep) or step.layer.is_view:
                 self.owner[id(step.bottom[0])] = id(step.top[0])
         self.blobs = list(written.values())
         self.owner = {a: b for a, b in self.owner.items() if a in written and b in written}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from minissl import backend as backends
 from minissl import backward_plan, fused_training, fusion, graph, memory, memory_plan, net_weights
 from minissl.blob import Blob, Parameter
 from minissl.errors import ConfigError
-from minissl.layers import Context, Layer, create
+from minissl.layers import Context, Layer, Split, create
 
 
 class Net:
@@ -115,6 +115,7 @@ class Net:
         else:
             self.steps = fusion.plan(*graph_of_layers, fuse=fuse and phase == "TEST")
         self._steps_run = self.steps
+        self._ran_fused: set[int] = set()
         self._lean = lean
         self._gradients = self._plan_gradients()
         there = backends.device_bytes(self.kernels)
@@ -129,22 +130,26 @@ class Net:
 
     def _set_up(self) -> None:
         """Let every layer work out its shapes; nothing is allocated."""
+        makers: dict[str, tuple[Layer, int]] = {}
         for layer in self.layers:
             param = layer.param
             layer.check_counts()
             bottom = [self.blobs[name] for name in param.bottom]
             shapes = layer.setup([blob.shape for blob in bottom])
             top = []
-            for name, shape in zip(param.top, shapes, strict=True):
+            for number, (name, shape) in enumerate(zip(param.top, shapes, strict=True)):
                 if name in param.bottom:
                     if not layer.in_place:
                         raise layer.config_error(
                             f"cannot compute in place; give its top another name than '{name}'"
                         )
                     top.append(self.blobs[name])
+                    maker, its_number = makers[name]
+                    maker.top_changes(its_number)
                     continue
                 blob = Blob(name, shape, self.dtype, self.kernels.xp)
                 self.blobs[name] = blob
+                makers[name] = layer, number
                 top.append(blob)
             self._bottoms.append(bottom)
             self._tops.append(top)
@@ -203,6 +208,7 @@ class Net:
         for name, value in (inputs or {}).items():
             backends.assign(self._blob(name).data, value)
         self._steps_run = self._single_steps if is_part or self.watcher else self.steps
+        self._note_fused(set(range(first, last + 1)))
         steps = self._single_steps[first : last + 1] if is_part else self._steps_run
         with backends.single_threaded_blas():
             for step in steps:
@@ -211,6 +217,13 @@ class Net:
                     self.watcher("Forward", step.layer)
         names = self.outputs if end is None else [blob.name for blob in self._tops[last]]
         return {name: self.blobs[name].data for name in names}
+
+    def _note_fused(self, running: set[int]) -> None:
+        """Note which layers have kept their values within a fused step: those only it can use."""
+        self._ran_fused -= running
+        for step in self._steps_run:
+            if isinstance(step, fused_training.TrainingStep):
+                self._ran_fused.update(map(self._number, step.layers))
 
     def _span(self, first: str | None, last: str | None) -> tuple[int, int]:
         """Return the numbers of the layers from one name to another, all layers for None."""
@@ -288,21 +301,26 @@ class Net:
         """
         first, last = self._span(end, start)
         runs = self._plan.runs
+        reached = None
         if start is not None:
-            runs = self._plan.under(last, self._bottoms, self._tops)
+            runs, reached = self._plan.under(last, self._bottoms, self._tops)
+        is_whole = start is None and end is None
+        fits = is_whole and self._steps_run is self.steps
+        if not fits and self._ran_fused.intersection(range(first, last + 1)):
+            raise ConfigError(
+                f"net '{self.name}' ran fused and cannot go back layer by layer; build it with "
+                "lean=False, or run all of it before all of it goes back"
+            )
         with backends.single_threaded_blas():
-            if start is None and end is None:
+            if is_whole:
                 for step in reversed(self._steps_run):
                     self.backward_step(step)
                 return
-            if any(isinstance(step, fused_training.TrainingStep) for step in self._steps_run):
-                raise ConfigError(
-                    f"net '{self.name}' ran fused and cannot go back layer by layer; build it "
-                    "with lean=False"
-                )
             for number in reversed(range(first, last + 1)):
                 if runs[number]:
                     is_start = start is not None and number == last
+                    if reached is not None and isinstance(self.layers[number], Split):
+                        self._clear(blob for blob in self._tops[number] if id(blob) not in reached)
                     self._backward_layer(number, set_weights=not is_start)
 
     def backward_step(self, step: fusion.Step) -> None:
@@ -317,12 +335,19 @@ class Net:
 
     def _backward_layer(self, number: int, set_weights: bool = True) -> None:
         layer, top = self.layers[number], self._tops[number]
-        for blob, weight in zip(top, self.loss_weights[number], strict=True):
+        weighted = zip(top, self.loss_weights[number], self._plan.receives[number], strict=True)
+        for blob, weight, receives in weighted:
             if weight and set_weights:
-                blob.diff[...] = weight
+                blob.diff[...] = weight + (blob.diff if receives else 0)
         layer.backward(top, self._plan.propagates[number], self._bottoms[number])
         if self.watcher:
             self.watcher("Backward", layer)
+
+    @staticmethod
+    def _clear(blobs: Iterable[Blob]) -> None:
+        """Set the gradients of blobs to zero."""
+        for blob in blobs:
+            blob.diff[...] = 0
 
     def clear_gradients(self) -> None:
         """Set the gradients of all parameters to zero."""

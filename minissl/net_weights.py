@@ -33,9 +33,14 @@ def own(layers: Sequence[Layer], others: Sequence[Layer]) -> list[Parameter]:
     theirs = {layer.name: layer for layer in others}
     parameters: list[Parameter] = []
     for layer in layers:
+        other = theirs.get(layer.name)
+        if other is not None and len(other.parameters) != len(layer.parameters):
+            raise layer.config_error(
+                f"has {len(layer.parameters)} blobs of weights where the layer of this name in the "
+                f"other net has {len(other.parameters)}; let both agree, or rename one"
+            )
         for i, parameter in enumerate(layer.parameters):
-            other = theirs.get(layer.name)
-            if other is not None and len(other.parameters) == len(layer.parameters):
+            if other is not None:
                 _share(layer, i, other.parameters[i])
             elif parameter.spec.name in named:
                 _agree(parameter, named[parameter.spec.name])

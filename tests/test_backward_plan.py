@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from minissl.errors import ConfigError
 from tests.tiny_nets import give_arrays, make_net
 from tests.written_nets import INPUT, build, check_gradients, fill_input, gradients, ip, layer
 
@@ -174,3 +175,134 @@ def test_force_backward_reaches_the_input():
     weights, d_y = forced.layer("a").parameters[0].data, forced.blobs["a"].diff
     np.testing.assert_allclose(forced.blobs["x"].diff, d_y @ weights, rtol=1e-12)
     assert not plain.blobs["x"].diff.any()
+
+
+@pytest.mark.parametrize(
+    ("maker", "changer"),
+    [
+        (("TanH", ""), ("Dropout", "")),
+        (("Sigmoid", ""), ("Power", "power_param { scale: 2 }")),
+        (("ELU", ""), ("Dropout", "")),
+        (("MVN", ""), ("Bias", "")),
+        (("Softmax", ""), ("ReLU", "")),
+        (("ReLU", "in place"), ("Power", "power_param { shift: 1 }")),
+        (("ReLU", "in place"), ("BatchNorm", "")),
+    ],
+    ids=str,
+)
+def test_what_a_gradient_looks_at_is_not_changed_in_place(maker, changer):
+    (kind, place), (other, options) = maker, changer
+    top = "a" if place else "h"
+    text = (
+        INPUT
+        + ip("a", "x", "a", 4)
+        + layer(kind, "maker", "a", top)
+        + layer(other, "changer", top, "%s", options)
+        + ip("b", "%s", "y")
+        + layer("SoftmaxWithLoss", "loss", "y t", "loss")
+    )
+    message = f"'changer' .*: changes '{top}' in place, which layer 'maker' .* another name"
+    with pytest.raises(ConfigError, match=message):
+        build(text % (top, top))
+    build(text % ("g", "g"))
+    build(text % (top, top), phase="TEST")
+    frozen = text.replace(
+        'name: "a" type', 'name: "a" param { lr_mult: 0 } param { lr_mult: 0 } type'
+    )
+    build(frozen % (top, top))  # nothing learns below, so there is no gradient to spoil
+
+
+@pytest.mark.parametrize(("kind", "options"), [("Dropout", ""), ("ReLU", ""), ("TanH", "")])
+def test_what_keeps_signs_may_follow_a_rectifier_in_place(kind, options):
+    text = (
+        INPUT
+        + ip("a", "x", "a", 4)
+        + layer("ReLU", "relu", "a", "a")
+        + layer(kind, "other", "a", "%s", options)
+        + ip("b", "%s", "y")
+        + layer("SoftmaxWithLoss", "loss", "y t", "loss")
+    )
+    found = []
+    for top in ("a", "h"):
+        net = build(text % (top, top), seed=5)
+        fill_input(net)
+        found.append(gradients(net))
+    for name, gradient in found[0].items():
+        np.testing.assert_array_equal(found[1][name], gradient)
+
+
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+@pytest.mark.parametrize(
+    "view",
+    [
+        layer("Flatten", "view", "a", "h"),
+        layer("Reshape", "view", "a", "h", "reshape_param { shape { dim: 0 dim: -1 } }"),
+        'layer { name: "view" type: "Split" bottom: "a" top: "h" top: "rest" }'
+        + layer("Silence", "quiet", "rest", "").replace('top: ""', ""),
+    ],
+    ids=["Flatten", "Reshape", "Split"],
+)
+def test_a_layer_in_place_on_a_view_leaves_other_readers_alone(view, phase):
+    text = (
+        INPUT
+        + ip("a", "x", "a")
+        + view
+        + layer("Power", "cube", "h", "%s", "power_param { power: 3 scale: 0.2 }")
+        + layer("Eltwise", "sum", "a %s", "y")
+        + layer("SoftmaxWithLoss", "loss", "y t", "loss")
+    )
+    found = []
+    for top in ("h", "g"):
+        net = build(text % (top, top), phase=phase)
+        fill_input(net)
+        found.append([float(net.forward()["loss"]) for _ in range(2)])
+        if phase == "TRAIN":
+            found[-1].append(check_gradients(net)["a.0"].sum())
+    assert found[0] == pytest.approx(found[1], rel=1e-12) and found[0][0] == found[0][1]
+
+
+def test_a_loss_weight_adds_to_what_readers_give():
+    text = (
+        INPUT
+        + ip("a", "x", "y", 3, "loss_weight: 0.5")
+        + layer("SoftmaxWithLoss", "loss", "y t", "loss")
+    )
+    net = build(text)
+    fill_input(net)
+    check_gradients(net)
+
+
+def test_a_part_of_the_loss_is_not_changed_in_place():
+    text = (
+        INPUT
+        + ip("a", "x", "y", 3, "loss_weight: 0.5")
+        + layer("ReLU", "relu", "y", "y")
+        + layer("SoftmaxWithLoss", "loss", "y t", "loss")
+    )
+    with pytest.raises(
+        ConfigError, match=r"'relu' .* changes 'y' in place, which has a loss_weight"
+    ):
+        build(text)
+
+
+def test_going_back_from_one_reader_leaves_out_what_others_gave():
+    text = (
+        INPUT
+        + ip("a", "x", "h", 4)
+        + ip("b", "h", "y")
+        + ip("c", "h", "z")
+        + layer("SoftmaxWithLoss", "one", "y t", "one")
+        + layer("SoftmaxWithLoss", "two", "z t", "two")
+    )
+    net = build(text)
+    fill_input(net)
+    found = []
+    for _ in range(2):
+        net.forward()
+        net.clear_gradients()
+        net.blobs["y"].diff[...] = 1
+        net.backward(start="b")
+        found.append(net.params["a"][0].diff.copy())
+        net.forward()
+        net.backward()  # gives both readers' gradients
+    np.testing.assert_array_equal(found[1], found[0])

@@ -63,8 +63,11 @@ APART = HEAD + "\n".join([
 ]) + TAIL  # fmt: skip
 
 
-def run(text, backend="numba", watched=False, lean=True, **options):
-    """Two passes of one network; its values, gradients and statistics."""
+def run(text, backend="numba", watched=False, lean=True, looks=(), **options):
+    """Two passes of one network; its values, gradients and statistics.
+
+    Values of the blobs in ``looks`` are asked for before it goes back.
+    """
     net = Net(
         parse_net(text), "TRAIN", backend=backend, dtype="float64", seed=3, lean=lean, **options
     )
@@ -78,6 +81,7 @@ def run(text, backend="numba", watched=False, lean=True, **options):
     for _ in range(2):
         images, labels = rng.normal(size=(5, 3, 6, 6)), rng.integers(0, 4, 5)
         net.forward({"data": images, "label": labels})
+        assert all(np.isfinite(net.blobs[name].data).all() for name in looks)
         net.backward()
     found = {"loss": np.array(net.loss())}
     found |= {f"{p.name} diff": p.diff.copy() for p in net.parameters}
@@ -131,7 +135,7 @@ def test_the_plain_backend_runs_layer_by_layer():
         ("Sigmoid", "last", "", [3, 2]),
         ("Scale", "a_scale", "scale_param { axis: 2 bias_term: true }", [2, 2]),
         ("BatchNorm", "a_bn", "batch_norm_param { use_global_stats: true }", [2, 2]),
-        ("BatchNorm", "a_bn", "loss_weight: 1", [2, 2]),
+        ("ReLU", "a_relu", "loss_weight: 1", [2, 2, 2]),
         ("Eltwise", "sum", "eltwise_param { coeff: 1 coeff: 2 }", [3, 2]),
         ("Eltwise", "sum", "eltwise_param { operation: MAX }", [3, 2]),
     ],
@@ -149,8 +153,8 @@ def test_what_does_not_fit_runs_by_itself(kind, name, options, expected):
 
 
 def test_a_layer_in_place_behind_the_relu_keeps_it_out():
-    power = layer("Power", "p", "a", "a", "power_param { scale: 3 shift: 1 }")
-    text = IN_PLACE.replace(conv("b", "a"), power + conv("b", "a"))
+    drop = layer("Dropout", "drop", "a", "a", "dropout_param { dropout_ratio: 0.3 }")
+    text = IN_PLACE.replace(conv("b", "a"), drop + conv("b", "a"))
     assert text != IN_PLACE
     net, found = run(text)
     assert [step.layers[-1].name for step in net.steps if len(step.layers) > 1] == [
@@ -204,9 +208,25 @@ def test_a_solver_shares_gradients_and_learns_the_same():
 def test_going_back_layer_by_layer_needs_a_network_that_is_not_lean():
     net, _ = run(IN_PLACE)
     with pytest.raises(ConfigError, match="build it with lean=False"):
-        net.backward(start="loss", end="ip")
-    net.forward(start="ip")  # single layers from here on
+        net.backward(start="loss", end="b_scale")
+    net.backward(start="loss", end="ip")  # what is not fused can
+    net.forward(start="ip")
     net.backward(start="loss", end="ip")
+    with pytest.raises(ConfigError, match="or run all of it"):
+        net.backward()  # no longer what has run
+    net.forward()
+    net.backward()
+
+
+def test_looking_between_layers_leaves_gradients_alone():
+    """The normalized values take the memory of the input, which the backward pass needs."""
+    text = IN_PLACE.replace(
+        layer("Scale", "b_scale", "b", "b", BIAS), layer("Scale", "b_scale", "b", "s", BIAS)
+    ).replace('bottom: "a" bottom: "b" top: "sum"', 'bottom: "a" bottom: "s" top: "sum"')
+    assert text.count('"s"') == 2
+    net, found = run(text, looks=["b"])
+    assert "NormalizedStep" in kinds(net)
+    assert_same(found, run(text, fuse=False)[1])
 
 
 def test_the_plan_covers_every_layer_once():

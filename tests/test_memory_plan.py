@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minissl import Net
+from minissl import Net, backend
 from minissl.formats.prototxt import parse_net
 from minissl.memory_plan import LINE, Tenant, place
 
@@ -55,3 +57,50 @@ def test_needs_of_a_small_network():
     assert needs.total == sum((needs.forward, needs.backward, needs.parameters, needs.history, 40))
     tested = Net(parse_net(text), "TEST").needs()
     assert (tested.backward, tested.history, tested.parameters) == (0, 0, 4 * weights)
+
+
+#: layers between the pooling and the inner product that look at memory of others
+VIEWS = {
+    "Flatten": 'layer { name: "v" type: "Flatten" bottom: "p" top: "v" }',
+    "Reshape": """layer { name: "v" type: "Reshape" bottom: "p" top: "v"
+        reshape_param { shape { dim: 0 dim: -1 } } }""",
+    "Flatten, ReLU in place": """
+        layer { name: "v" type: "Flatten" bottom: "p" top: "v" }
+        layer { name: "r" type: "ReLU" bottom: "v" top: "v" }""",
+    "two of them": """
+        layer { name: "u" type: "Flatten" bottom: "p" top: "u" axis_of }
+        layer { name: "v" type: "Flatten" bottom: "u" top: "v" }""".replace(
+        "axis_of", "flatten_param { axis: 2 }"
+    ),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_gradients_behind_a_view_are_those_of_a_network_that_shares_nothing(view, name):
+    """A view's gradient lies in the memory of its top, where it may not be overwritten."""
+    text = """
+    layer { name: "in" type: "Input" top: "x" top: "t"
+      input_param { shape { dim: 4 dim: 2 dim: 8 dim: 8 } shape { dim: 4 } } }
+    layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param {
+      num_output: 3 kernel_size: 3 weight_filler { type: "xavier" } } }
+    layer { name: "p" type: "Pooling" bottom: "c" top: "p" pooling_param {
+      kernel_size: 2 stride: 2 } }
+    VIEW
+    layer { name: "ip" type: "InnerProduct" bottom: "v" top: "y" inner_product_param {
+      num_output: 5 weight_filler { type: "xavier" } } }
+    layer { name: "loss" type: "SoftmaxWithLoss" bottom: "y" bottom: "t" top: "loss" }
+    """.replace("VIEW", VIEWS[view])
+    rng = np.random.default_rng(0)
+    inputs = {"x": rng.normal(size=(4, 2, 8, 8)), "t": rng.integers(5, size=4)}
+    found = []
+    for lean in (True, False):
+        net = Net(parse_net(text), "TRAIN", name, dtype="float64", seed=1, lean=lean)
+        for _ in range(2):
+            net.clear_gradients()
+            net.forward(inputs)
+            net.backward()
+        found.append([backend.to_host(parameter.diff) for parameter in net.parameters])
+    for one, other in zip(*found, strict=True):
+        assert np.abs(other).max() > 0.01
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-14)

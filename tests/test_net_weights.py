@@ -13,6 +13,8 @@ from tests.written_nets import INPUT, build, check_gradients, fill_input, ip, la
 
 # --- shared parameters ---
 
+FULL = 'weight_filler { type: "constant" value: 7 }'
+
 
 def test_parameters_shared_by_name():
     text = (
@@ -27,6 +29,22 @@ def test_parameters_shared_by_name():
     assert net.layer("b").parameters[0] is net.layer("a").parameters[0]
     fill_input(net)
     check_gradients(net)
+
+
+@pytest.mark.parametrize("owner", [0, 1])
+def test_the_first_of_the_layers_that_share_weights_fills_them(owner):
+    text = INPUT + "".join(
+        ip(name, bottom, top, 5, 'param { name: "w" }', filler="" if i != owner else FULL)
+        for i, (name, bottom, top) in enumerate([("a", "x", "a"), ("b", "a", "y")])
+    )
+    assert np.all(build(text).params["a"][0].data == (7 if owner == 0 else 0))
+
+
+def test_nets_that_share_layers_agree_on_their_blobs():
+    train = build(INPUT + ip("a", "x", "a", 5))
+    text = INPUT + ip("a", "x", "a", 5, filler="bias_term: false")
+    with pytest.raises(ConfigError, match=r"'a' .* has 1 blobs of weights where .* has 2"):
+        build(text, share=train)
 
 
 @pytest.mark.parametrize("first", ["", "connectivity_mode: DISCONNECTED_GRPWISE"])

@@ -57,6 +57,12 @@ class Layer:
     n_bottoms: ClassVar[tuple[int, int]] = (1, 1)
     n_tops: ClassVar[tuple[int, int]] = (1, 1)
     in_place: ClassVar[bool] = False
+    #: whether the backward pass looks at ``top[0].data``, which no later layer may then change
+    reads_top: bool = False
+    #: types that may change such a top in place all the same
+    unharmed_by: ClassVar[tuple[str, ...]] = ()
+    #: whether the top looks at the bottom's memory, and the bottom's gradient at the top's
+    is_view: ClassVar[bool] = False
     is_loss: ClassVar[bool] = False
     is_data: ClassVar[bool] = False
     #: bottoms that never receive a gradient, such as labels
@@ -117,13 +123,18 @@ class Layer:
         return parameter
 
     def fill_parameters(self) -> None:
-        """Give every declared parameter its initial value."""
+        """Give every declared parameter its initial value, but for those of another layer."""
         for parameter, filler in zip(self.parameters, self._fillers, strict=True):
+            if parameter.layer_name != self.name:
+                continue
             values = fill(filler, parameter.shape, self.rng, where=f"layer '{self.name}'")
             parameter.data = self.kernels.xp.asarray(values.astype(self.dtype))
 
     def prepare(self) -> None:
         """Pack the weights, where the layer has a mode for sparse ones; called when they change."""
+
+    def top_changes(self, number: int) -> None:
+        """Take note that a later layer changes a top in place: it may not be another's memory."""
 
     def workspace_bytes(self) -> int:
         """Bytes of scratch memory the layer needs beside its blobs."""

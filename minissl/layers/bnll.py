@@ -26,3 +26,4 @@ class BNLL(Elementwise):
         return -self.kernels.xp.expm1(-y)
 
     needs_input = False
+    reads_top = True

@@ -39,6 +39,7 @@ class Eltwise(Layer):
         p = self.param.eltwise_param
         self.operation = p.operation
         self.stable = p.stable_prod_grad
+        self.reads_top = self.operation == PROD and not self.stable
         if p.coeff and self.operation != SUM:
             raise self.config_error("only operation: SUM takes coeff; remove it")
         if p.coeff and len(p.coeff) != len(bottom_shapes):

@@ -16,6 +16,8 @@ class ELU(Elementwise):
     Unterthiner and Hochreiter, ICLR 2016, equation 15. May be computed in place.
     """
 
+    reads_top = True
+
     def read_options(self) -> None:
         """Read ``elu_param``."""
         self.alpha = self.param.elu_param.alpha

@@ -17,6 +17,7 @@ class Exp(Elementwise):
     """
 
     needs_input = False
+    reads_top = True
 
     def read_options(self) -> None:
         """Read ``exp_param``."""

@@ -26,6 +26,8 @@ class LRN(Layer):
     Bottom and top (N, C, H, W).
     """
 
+    reads_top = True
+
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
         """Read the window and the constants."""
         (shape,) = bottom_shapes

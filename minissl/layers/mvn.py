@@ -33,6 +33,7 @@ class MVN(Layer):
         kept = 1 if p.across_channels else 2
         self.folded = prod(shape[:kept]), prod(shape[kept:])  # (M, K)
         self.scales, self.eps = p.normalize_variance, p.eps
+        self.reads_top = self.scales
         self._deviation: Any = None
         return [shape]
 

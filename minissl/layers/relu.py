@@ -16,12 +16,13 @@ class ReLU(Layer):
     """
 
     in_place = True
+    unharmed_by = ("Dropout", "ReLU", "TanH")  # y > 0 stays so, or gets no gradient
 
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
         """Keep the shape."""
         self.negative_slope = self.param.relu_param.negative_slope
-        in_place = list(self.param.top) == list(self.param.bottom)
-        if self.negative_slope < 0 and in_place:
+        self.reads_top = list(self.param.top) == list(self.param.bottom)
+        if self.negative_slope < 0 and self.reads_top:
             raise self.config_error(
                 f"negative_slope {self.negative_slope:g} below 0 cannot be computed in place; "
                 "give the top a name of its own"

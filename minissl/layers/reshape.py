@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 
-from minissl.blob import Blob, Shape
-from minissl.layers.base import Layer, register
+from minissl.blob import Shape
+from minissl.layers.base import register
+from minissl.layers.view import View
 
 
 @register("Reshape")
-class Reshape(Layer):
+class Reshape(View):
     """See a blob in another shape.
 
     ``reshape_param.shape`` takes the place of ``num_axes`` axes (all of them by default, -1) from
     ``axis`` (0) on. A ``dim`` of 0 keeps the bottom's length at that place, one ``dim`` of -1 takes
     what is left. A negative ``axis`` counts from behind the last one: with ``axis: -1`` and
-    ``num_axes: 0`` new axes come last. Nothing is copied.
+    ``num_axes: 0`` new axes come last. Nothing is copied, unless the top is changed in place.
 
     Examples
     --------
@@ -65,12 +66,3 @@ class Reshape(Layer):
                 f"bottom of shape {shape}"
             )
         return dims
-
-    def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
-        """Look at the same values in another shape."""
-        top[0].data = bottom[0].data.reshape(top[0].shape)
-
-    def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
-        """Look at the same gradient in the bottom's shape."""
-        if propagate_down[0]:
-            bottom[0].diff = top[0].diff.reshape(bottom[0].shape)

@@ -13,6 +13,7 @@ class Sigmoid(Layer):
     """``y = 1 / (1 + exp(-x))``, with ``dy/dx = y (1 - y)``; may be computed in place."""
 
     in_place = True
+    reads_top = True
 
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
         """Keep the shape."""

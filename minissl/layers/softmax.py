@@ -14,6 +14,8 @@ class Softmax(Layer):
     The largest score is subtracted first, so that nothing overflows.
     """
 
+    reads_top = True
+
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
         """Keep the shape; find the axis."""
         shape = bottom_shapes[0]

@@ -12,20 +12,28 @@ from minissl.layers.base import Layer, register
 class Split(Layer):
     """Fan-out: each top is the bottom, and the bottom's gradient is the sum of the tops'.
 
-    The tops share the bottom's memory, so none of them may be changed in place. A network inserts
-    this layer wherever a blob is read more than once.
+    The tops share the bottom's memory, but for those that a later layer changes in place. A network
+    inserts this layer wherever a blob is read more than once.
     """
 
     n_tops = (1, sys.maxsize)
 
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
         """Every top has the bottom's shape."""
+        self._copied: set[int] = set()
         return [bottom_shapes[0]] * max(1, len(self.param.top))
 
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Share the values."""
-        for blob in top:
-            blob.data = bottom[0].data
+        for number, blob in enumerate(top):
+            if number in self._copied:
+                blob.data[...] = bottom[0].data
+            else:
+                blob.data = bottom[0].data
+
+    def top_changes(self, number: int) -> None:
+        """Copy the values for that top."""
+        self._copied.add(number)
 
     def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
         """d_x = sum of all d_y."""

@@ -11,6 +11,7 @@ class TanH(Layer):
     """``y = tanh(x)``, with ``dy/dx = 1 - y**2``; may be computed in place."""
 
     in_place = True
+    reads_top = True
 
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
         """Keep the shape."""

@@ -18,8 +18,13 @@ WITHOUT_GRADIENT = gradient_cases.WITHOUT_GRADIENT | gradient_cases_caffe.WITHOU
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
-def run(case: Case, kernels, dtype=np.float64, change=lambda array: array) -> list[np.ndarray]:
-    """Run a case forward and backward; return tops, bottom gradients and parameter gradients."""
+def run(
+    case: Case, kernels, dtype=np.float64, change=lambda array: array, spoil=lambda blob: None
+) -> list[np.ndarray]:
+    """Run a case forward and backward; return tops, bottom gradients and parameter gradients.
+
+    ``change`` is applied to the inputs, ``spoil`` to the first top between the two passes.
+    """
     rng, xp = np.random.default_rng(1), kernels.xp
     layer = make_layer(case.text, kernels, dtype, case.phase)
     values = [change(v.astype(dtype)) for v in case.values()]
@@ -34,6 +39,7 @@ def run(case: Case, kernels, dtype=np.float64, change=lambda array: array) -> li
         top[0] = bottom[0]
     layer.forward(bottom, top)
     results = [backend.to_host(blob.data).copy() for blob in top]
+    spoil(top[0])
     for blob in top:
         backend.assign(blob.diff, np.asarray(rng.normal(size=blob.shape)))
     wanted = [i not in layer.no_gradient for i in range(len(bottom))]
@@ -74,6 +80,21 @@ def test_float32_agrees_with_float64(case, every_kernels):
     single, double = run(case, every_kernels, np.float32), run(case, every_kernels)
     assert all(array.dtype == np.float32 for array in single)
     assert_close(single, double, 2e-5)
+
+
+def overwrite(blob: Blob) -> None:
+    """Leave nothing of the values, not even their signs."""
+    blob.data = np.full(blob.shape, np.nan)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.phase == "TRAIN"], ids=lambda c: c.name)
+def test_a_layer_says_whether_its_gradient_looks_at_its_output(case):
+    kernels = backend.get("numpy")
+    layer = make_layer(case.text, kernels)
+    tops = layer.setup([values.shape for values in case.values()])
+    expected, found = (run(case, kernels, spoil=s) for s in (lambda blob: None, overwrite))
+    pairs = zip(found[len(tops) :], expected[len(tops) :], strict=True)
+    assert layer.reads_top == (not all(np.array_equal(*pair) for pair in pairs))
 
 
 @every_case
