@@ -80,7 +80,8 @@ def plan(
     Raises
     ------
     ConfigError
-        For a layer with another number of loss weights than tops, or one that changes in place what
+        For a layer with another number of loss weights than tops or of propagate_down than bottoms,
+        or one that changes in place what
         an earlier one needs for its gradient.
     """
     loss_weights = [_loss_weights(layer, len(top)) for layer, top in zip(layers, tops, strict=True)]
@@ -118,7 +119,13 @@ def _wanted(
             (id(blob) in wanted or force) and i not in layer.no_gradient
             for i, blob in enumerate(bottom)
         ]
-        for i, asked in enumerate(layer.param.propagate_down):
+        asked_for = layer.param.propagate_down
+        if asked_for and len(asked_for) != len(bottom):
+            raise layer.config_error(
+                f"has {len(asked_for)} propagate_down values for {len(bottom)} bottoms; give one "
+                "for each, or none"
+            )
+        for i, asked in enumerate(asked_for):
             flags[i] = flags[i] and asked
         propagates.append(flags)
         wants.append(learns or any(flags))

@@ -135,6 +135,13 @@ def test_propagate_down_false_cuts_the_path():
     assert gradients_exist(build(text("propagate_down: true")))
 
 
+@pytest.mark.parametrize("flags", ["propagate_down: true", "propagate_down: true " * 3])
+def test_one_flag_for_each_bottom(flags):
+    text = INPUT + ip("a", "x", "y") + layer("SoftmaxWithLoss", "loss", "y t", "loss", flags)
+    with pytest.raises(ConfigError, match="propagate_down values for 2 bottoms"):
+        build(text)
+
+
 def test_propagate_down_false_in_place():
     """The gradient of the in-place output must not pass for that of its input."""
     text = (

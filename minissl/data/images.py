@@ -60,6 +60,8 @@ def decode(content: bytes, color: bool | None = True, where: str = "the image") 
                 f"{where} has {image.width} x {image.height} pixels; make it smaller, "
                 f"{MAX_PIXELS} are read at most"
             )
+        if image.mode.startswith("I"):  # grey of 16 bits; the upper eight are kept
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         if color is None:
             color = image.mode not in ("1", "L", "LA")
         pixels = np.asarray(image.convert("RGB" if color else "L"))  # (H, W, 3) or (H, W)
@@ -136,6 +138,11 @@ class ImageList:
                     f"{source}:{number}: '{line[:80]}' is no path and label; write the path of an "
                     "image, a blank and a whole number"
                 ) from None
+            if not -(2**31) <= labels[-1] < 2**31:
+                raise DataError(
+                    f"{source}:{number}: label {label} does not fit into 32 bits; number the "
+                    "classes from 0 on"
+                )
             self.paths.append(path.rstrip())
         if not self.paths:
             raise DataError(f"{source} lists no images; write a path and a label in each line")

@@ -25,6 +25,8 @@ class ArgMax(Layer):
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
         """Find the axis and the shape of the top."""
         (shape,) = bottom_shapes
+        if not shape:
+            raise self.shape_error("needs a bottom of at least one axis, not a single number")
         p = self.param.argmax_param
         self.top_k, self.gives_values = p.top_k, p.out_max_val
         self.along_axis = p.HasField("axis")

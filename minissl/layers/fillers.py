@@ -61,7 +61,8 @@ def fill(filler_param: Any, shape: Shape, rng: np.random.Generator, where: str =
             f"{prefix}unknown filler type '{filler_param.type}'; use one of {', '.join(_FILLERS)}"
         )
     try:
-        return filler(filler_param, tuple(shape), rng)
+        # a single number is drawn as a row of one
+        return filler(filler_param, tuple(shape) or (1,), rng).reshape(shape)
     except ConfigError as error:
         raise ConfigError(f"{prefix}{error}") from None
 
@@ -89,6 +90,10 @@ def _constant(param: Any, shape: Shape, rng: np.random.Generator) -> np.ndarray:
 
 
 def _uniform(param: Any, shape: Shape, rng: np.random.Generator) -> np.ndarray:
+    if not math.isfinite(param.max - param.min):
+        raise ConfigError(
+            f"the uniform filler goes from {param.min:g} to {param.max:g}; use finite numbers"
+        )
     if param.min > param.max:
         raise ConfigError(
             f"the uniform filler has min {param.min:g} above max {param.max:g}; exchange them"

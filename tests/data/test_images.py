@@ -41,6 +41,21 @@ def test_grey_levels():
     np.testing.assert_array_equal(decode(png(pixels[:, :, 0]))[2], pixels[:, :, 0])
 
 
+def test_sixteen_bits_of_grey_become_eight():
+    levels = np.arange(0, 65536, 4369, np.uint16).reshape(4, 4)
+    found = decode(png(levels), color=None)
+    assert found.shape == (1, 4, 4)
+    np.testing.assert_array_equal(found[0], levels >> 8)
+    np.testing.assert_array_equal(decode(png(levels), color=True)[1], levels >> 8)
+
+
+@pytest.mark.parametrize("label", [2**31, -(2**31) - 1])
+def test_a_label_of_more_than_32_bits_is_refused(label, tmp_path):
+    (tmp_path / "list.txt").write_text(f"a.png 1\nb.png {label}\n")
+    with pytest.raises(DataError, match=rf"list\.txt:2: label {label} does not fit"):
+        ImageList(str(tmp_path / "list.txt"))
+
+
 @pytest.mark.parametrize("content", [b"", b"no image", png(picture())[:60], png(picture())[:-30]])
 def test_what_is_no_image_gets_one_sentence(content):
     with pytest.raises(DataError, match=r"x\.png is no image that can be read, or is damaged"):

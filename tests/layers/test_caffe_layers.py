@@ -133,6 +133,7 @@ def test_crop(every_kernels):
         ('type: "InfogainLoss"', [(3, 2), (3,)], "a third bottom, or a source"),
         ('type: "InfogainLoss"', [(3, 2), (3,), (3, 3)], "a matrix of 2 x 2"),
         ('type: "ArgMax" argmax_param { top_k: 3 }', [(1, 2)], "top_k 3 must lie between 1"),
+        ('type: "ArgMax"', [()], "needs a bottom of at least one axis"),
         (
             'type: "Deconvolution" convolution_param { num_output: 2 kernel_size: 1 pad: 2 }',
             [(1, 1, 3, 3)],

@@ -100,11 +100,18 @@ def test_same_seed_same_values(kind):
     assert not np.array_equal(draw(text, (4, 3), seed=1), draw(text, (4, 3), seed=2))
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "xavier", "msra", "positive_unitball"])
+def test_a_single_number_is_filled_as_a_row_of_one(kind):
+    assert draw(f'type: "{kind}" sparse: 1', ()).shape == ()
+    assert draw(f'type: "{kind}"', (), seed=3) == draw(f'type: "{kind}"', (1,), seed=3)[0]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ('type: "xaviar"', "unknown filler type 'xaviar'; use one of constant, .*xavier, msra"),
         ('type: "uniform" min: 2 max: 1', "min 2 above max 1"),
+        ('type: "uniform" min: -inf max: inf', "from -inf to inf; use finite numbers"),
         ('type: "gaussian" std: -1', "std -1; it must be 0 or more"),
         ('type: "gaussian" sparse: 41', "sparse 41, more than the 40 outputs"),
     ],
