@@ -37,20 +37,21 @@ def select_layers(net: Any, phase: str, level: int = 0, stages: tuple[str, ...] 
     net = upgraded(net, f"net '{net.name}'")
     chosen = []
     for layer in net.layer:
-        if layer.include and layer.exclude:
-            raise ConfigError(
-                f"layer '{layer.name}': give include rules or exclude rules, not both"
-            )
-        if layer.include:
-            stays = any(_meets(rule, phase, level, stages) for rule in layer.include)
-        else:
-            stays = not any(_meets(rule, phase, level, stages) for rule in layer.exclude)
-        if stays:
+        if belongs(layer, phase, level, stages):
             copy = type(layer)()
             copy.CopyFrom(layer)
             chosen += plain_layers(copy)
     _tell_apart(chosen, phase)
     return chosen
+
+
+def belongs(layer: Any, phase: str, level: int = 0, stages: tuple[str, ...] = ()) -> bool:
+    """Whether a layer's include or exclude rules let it take part."""
+    if layer.include and layer.exclude:
+        raise ConfigError(f"layer '{layer.name}': give include rules or exclude rules, not both")
+    if layer.include:
+        return any(_meets(rule, phase, level, stages) for rule in layer.include)
+    return not any(_meets(rule, phase, level, stages) for rule in layer.exclude)
 
 
 def _tell_apart(layers: list[Any], phase: str) -> None:

@@ -78,7 +78,9 @@ def command(
     if not dry_run:
         after = Net(compacted.net_param, "TEST", backend, data=given)
         after.load(compacted.weights)
-        result = {**prove(before, after).to_json(), **result}
+        proof = prove(before, after)
+        proof.demand()
+        result = {**proof.to_json(), **result}
         assert out is not None
         files = write(compacted, out)
         result["files"] = {str(path): path.stat().st_size for path in files}

@@ -106,3 +106,5 @@ def _multiply(draft: Draft, layer: Any, a: np.ndarray, c: np.ndarray) -> None:
         fields = written.convolution_param if is_convolution else written.inner_product_param
         if not fields.bias_term:
             fields.bias_term = True
+        # products below the zero-out threshold are weights like others
+        written.ClearField("connectivity_mode")

@@ -34,6 +34,7 @@ from minissl.channels import (
     joining_axis,
     reads_channels,
 )
+from minissl.errors import ConfigError, ShapeError, WeightsError
 from minissl.formats import proto
 from minissl.layers import Layer
 from minissl.net import Net
@@ -113,6 +114,9 @@ def find_constants(net: Net, flow: Flow) -> Constants:
         if runs:
             with np.errstate(all="ignore"):  # of channels that are not known
                 layer.forward(bottom, top)
+            for channels, blob in zip(known, top, strict=True):  # not a number times 0 is none
+                if channels.any() and blob.shape[1:2] == channels.shape:
+                    blob.data[:, ~channels] = 0
         for value, channels, blob in zip(written, known, top, strict=True):
             found.known[value] = channels
             if channels.any():
@@ -144,16 +148,23 @@ def _known(
 
 
 def _single_image(net: Net) -> Net:
-    """Return the same layers for a batch of one, in float64 on the reference kernels."""
+    """Return the same layers for a batch of one, in float64 on the reference kernels.
+
+    Where layers depend on the number of images, as a Slice of them does, the batch is the net's.
+    """
     param = proto.NetParameter(name=net.name)
     for layer in graph.select_layers(net.param, net.phase, net.level, net.stages):
         copy = param.layer.add()
         copy.CopyFrom(layer)
         for name in ("include", "exclude", "connectivity_mode"):
             copy.ClearField(name)
-    data = {**net.layers[0].context.data, "batch_size": 1}
-    single = Net(param, "TEST", "numpy", "float64", data=data, fuse=False)
-    single.load(net.weights())
+    data = dict(net.layers[0].context.data)
+    try:
+        single = Net(param, "TEST", "numpy", "float64", data={**data, "batch_size": 1}, fuse=False)
+        single.load(net.weights())
+    except (ConfigError, ShapeError, WeightsError):
+        single = Net(param, "TEST", "numpy", "float64", data=data, fuse=False)
+        single.load(net.weights())
     return single
 
 
@@ -182,7 +193,7 @@ def _blind(layer: Any) -> Seen:
 def _lowered(layer: Any, bottom: Blob) -> np.ndarray:
     """Return what the columns of the weight matrix are multiplied by, (g*K, P*Q) or (K, 1)."""
     if layer.type_name == "InnerProduct":
-        return bottom.data.reshape(-1, 1)
+        return bottom.data[0].reshape(-1, 1)  # a batch may hold more rows than images
     P, Q = layer.shape.output
     col = np.empty((layer.groups * layer.shape.columns, P * Q))
     layer.kernels.im2col(bottom.data[0], *layer.shape.geometry, col)

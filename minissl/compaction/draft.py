@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from minissl import graph
 from minissl.compaction.proof import JUDGES
 from minissl.formats.fused_types import plain_layers
 from minissl.formats.upgrade import upgraded
@@ -27,7 +28,8 @@ class Draft:
     Attributes
     ----------
     layers : list of LayerParameter
-        Of all phases, in order, in the current form and without fused types; changed in place.
+        Of all phases, in order, in the current form and without fused types; changed in place. In
+        the net's own phase each has the name that it has in the net.
     weights : dict
         {layer name: [arrays]}; arrays are replaced, never written into.
     """
@@ -35,7 +37,14 @@ class Draft:
     def __init__(self, net: Net):
         self.net = net
         self._param = upgraded(net.param)
-        self.layers = [part for layer in self._param.layer for part in plain_layers(_copy(layer))]
+        self.layers: list[Any] = []
+        names = iter(net.definitions())
+        for layer in self._param.layer:
+            parts = plain_layers(_copy(layer))
+            if graph.belongs(layer, net.phase, net.level, net.stages):
+                for part in parts:  # of two layers with one name, the net has renamed one
+                    part.name = next(names)
+            self.layers += parts
         self.weights: dict[str, list[np.ndarray]] = net.weights()
 
     def param(self) -> Any:
@@ -136,7 +145,7 @@ class Draft:
         The first writes under the name of the second then, which must be free until there.
         """
         (bottom,), (top,) = first.top, second.top
-        if second.include or second.exclude:
+        if second.include or second.exclude or first.top[0] != second.bottom[0]:
             return False
         if bottom != top:
             between = self.layers[self._position(first) + 1 : self._position(second)]

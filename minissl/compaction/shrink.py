@@ -81,7 +81,9 @@ def shrink_weights(layer: Any, plan: LayerPlan) -> Smaller:
     blobs, kept = _cut_weights(layer, plan)
     if layer.has_bias or plan.folded.any():
         old = before[1] if layer.has_bias else np.zeros(layer.filters, weights.dtype)
-        b = np.where(plan.needed, old + plan.folded, 0)
+        # a dead filter that only fills a place puts out what it did: 0 may have no logarithm
+        dead = ~dense_weights(layer).reshape(layer.filters, -1).any(axis=1)  # (F,)
+        b = np.where(plan.needed | dead, old + plan.folded, 0)
         blobs.append(b[plan.filters].astype(weights.dtype))
     return Smaller(blobs, filters, kept)
 

@@ -182,7 +182,7 @@ def test_conv_groups_keep_equal_numbers():
     after = rebuild(net, compacted)
     assert after.layer("conv1").filters == 2
     assert compacted.weights["conv1"][0].shape == (18,)  # nothing is stored for the filler
-    assert compacted.weights["conv1"][1][1] == 0
+    assert compacted.weights["conv1"][1][1] in net.weights()["conv1"][1][2:]  # what it was
     assert "equal numbers" in stays(compacted)["conv1"][0]
     # filters of conv2's group 1 read nothing but constants: they leave, and fillers come in
     assert after.layer("conv2").filters == 2
