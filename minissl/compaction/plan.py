@@ -4,7 +4,8 @@ A channel leaves when nothing reads it, wherever it goes. Channels that are adde
 channel c of a sum leaves only together with channel c of all its terms, since a sum needs equal
 numbers of channels. What stays must also come in equal numbers in every conv group, of the layer
 that makes it and of all that read it, and a layer that runs keeps one channel at least. Channels
-that stay for such reasons only are *fillers*: their filters have all weights and the bias set to 0.
+that stay for such reasons only are *fillers*: their filters have all weights set to 0, and the bias
+unless they were dead.
 
 A layer runs when something needs its output; what is left of a dead branch does not.
 
