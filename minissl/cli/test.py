@@ -78,12 +78,22 @@ def command(
 def _batches(net: Net, iterations: int | None) -> tuple[int, int]:
     """Return how many batches to run, and how many images they hold."""
     from minissl.errors import ConfigError
+    from minissl.layers.records import Records
 
-    source: Any = next((layer for layer in net.layers if layer.type_name == "Data"), None)
-    if source is None:
+    given = ("Input", "MemoryData")  # by a caller, which a command is not
+    sources = [layer for layer in net.layers if layer.is_data and layer.type_name not in given]
+    if not sources:
         raise ConfigError(
             f"net '{net.name}' reads no data set in phase TEST; test a net with a Data layer"
         )
+    source: Any = next((layer for layer in sources if isinstance(layer, Records)), None)
+    if source is None:
+        if iterations is None:
+            raise ConfigError(
+                f"layer '{sources[0].name}' ({sources[0].type_name}) does not say how many records "
+                "it has; give the number of batches with --iterations"
+            )
+        return iterations, iterations * net.bottoms_and_tops(sources[0])[1][0].shape[0]
     records, size = len(source.reader.dataset), source.reader.batch_size
     batches = iterations or math.ceil(records / size)
     if iterations is None and records % size:

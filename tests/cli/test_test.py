@@ -46,13 +46,45 @@ def test_a_batch_that_does_not_divide_is_told(run, net_file, weights_file):
 
 
 def test_a_net_without_data(run, net_file, weights_file):
-    text = net_file.read_text()
-    data = text[text.index("layer {") : text.index('layer { name: "conv1"')]
     source = 'layer { name: "data" type: "Input" top: "data" top: "label" input_param { '
-    shapes = "shape { dim: 6 dim: 1 dim: 28 dim: 28 } shape { dim: 6 } } } "
-    net_file.write_text(text.replace(data, source + shapes))
+    with_source(net_file, source + "shape { dim: 6 dim: 1 dim: 28 dim: 28 } shape { dim: 6 } } } ")
     result = run("test", "--model", net_file, "--weights", weights_file, code=1)
     assert "reads no data set" in result.stderr
+
+
+def with_source(net_file, source):
+    text = net_file.read_text()
+    data = text[text.index("layer {") : text.index('layer { name: "conv1"')]
+    net_file.write_text(text.replace(data, source))
+
+
+def test_a_layer_that_makes_its_data(run, run_json, net_file, weights_file):
+    shapes = "shape { dim: 6 dim: 1 dim: 28 dim: 28 } shape { dim: 6 }"
+    with_source(
+        net_file,
+        'layer { name: "data" type: "DummyData" top: "data" top: "label" '
+        f"dummy_data_param {{ {shapes} }} }} ",
+    )
+    arguments = ["test", "--model", net_file, "--weights", weights_file]
+    assert run_json(*arguments, "--iterations", 2)["images"] == 12
+    error = run(*arguments, code=1).stderr
+    assert "'data' (DummyData) does not say how many records" in error and "--iterations" in error
+
+
+def test_listed_images_are_all_tested(run_json, net_file, weights_file, tmp_path):
+    Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    for number in range(4):
+        Image.new("L", (28, 28), 10 * number).save(tmp_path / f"{number}.png")
+    lines = "".join(f"{number}.png {number}\n" for number in range(4))
+    (tmp_path / "list.txt").write_text(lines)
+    with_source(
+        net_file,
+        'layer { name: "data" type: "ImageData" top: "data" top: "label" image_data_param { '
+        f'source: "{tmp_path}/list.txt" root_folder: "{tmp_path}/" '
+        "is_color: false batch_size: 2 } } ",
+    )
+    arguments = ["test", "--model", net_file, "--weights", weights_file]
+    assert run_json(*arguments)["images"] == 4
 
 
 def test_threads_of_the_plain_backend_are_refused(run, net_file, weights_file):
