@@ -11,7 +11,7 @@ import numpy as np
 from minissl import backend as backends
 from minissl import backward_plan, fused_training, fusion, graph, memory, memory_plan, net_weights
 from minissl.blob import Blob, Parameter
-from minissl.errors import ConfigError
+from minissl.errors import ConfigError, ShapeError
 from minissl.layers import Context, Layer, Split, create
 
 
@@ -200,13 +200,21 @@ class Net:
         ------
         ConfigError
             For a name that no layer or blob has, or an ``end`` before ``start``.
+        ShapeError
+            For values of another shape than their blob's.
         """
         first, last = self._span(start, end)
         is_part = start is not None or end is not None
         if not is_part:
             self.forget()
         for name, value in (inputs or {}).items():
-            backends.assign(self._blob(name).data, value)
+            blob = self._blob(name)
+            if np.shape(value) != blob.shape:
+                raise ShapeError(
+                    f"blob '{name}' of net '{self.name}' has shape {blob.shape}, and is given "
+                    f"values of shape {np.shape(value)}"
+                )
+            backends.assign(blob.data, value)
         self._steps_run = self._single_steps if is_part or self.watcher else self.steps
         self._note_fused(set(range(first, last + 1)))
         steps = self._single_steps[first : last + 1] if is_part else self._steps_run
