@@ -11,6 +11,7 @@ must see the folder the jobs write into, under the same path, and have the data 
 
 from __future__ import annotations
 
+import gc
 import logging
 import tempfile
 import threading
@@ -118,16 +119,21 @@ def _client(workers: Workers, jobs: int) -> Iterator[tuple[Any, int | None]]:
     """Yield a client of the workers, and how many threads each of them uses."""
     distributed = _import_distributed()
     if workers.scheduler is not None:
+        client, reason = None, ""
         try:
             client = distributed.Client(
                 workers.scheduler, timeout=PATIENCE, set_as_default=False, name="minissl"
             )
         except (OSError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:100]
+        if client is None:
+            # what is left of the client closes itself when it is collected: here, and not while a
+            # later one is made under a lock that both take
+            gc.collect()
             raise ConfigError(
-                f"no dask scheduler answers at '{workers.scheduler}' "
-                f"({' '.join(str(error).split())[:100]}); "
+                f"no dask scheduler answers at '{workers.scheduler}' ({reason}); "
                 "give the address that 'dask scheduler' printed, such as tcp://10.0.0.1:8786"
-            ) from None
+            )
         with client:
             yield client, workers.threads
         return
