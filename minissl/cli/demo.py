@@ -27,10 +27,9 @@ complete are not repeated, unless what they depend on has changed.
 @click.option(
     "--out",
     type=options.FILE,
-    default=Path("demo"),
-    show_default=True,
     metavar="DIR",
-    help="Folder for weights, logs, pictures and the report.",
+    help="Folder for weights, logs, pictures and the report.  [default: demo; with --fast "
+    "demo-fast]",
 )
 @click.option(
     "--seed",
@@ -44,7 +43,7 @@ complete are not repeated, unless what they depend on has changed.
 @options.threads_option
 @options.json_option
 def command(
-    out: Path, seed: int, fast: bool, backend: str, threads: int | None, as_json: bool
+    out: Path | None, seed: int, fast: bool, backend: str, threads: int | None, as_json: bool
 ) -> None:
     """Make LeNet smaller and faster on real digits: train, sparsify, fine-tune, compact, measure.
 
@@ -57,6 +56,7 @@ def command(
     from minissl.report.plots import plot
 
     options.use_threads(threads, backend)
+    out = out or Path("demo-fast" if fast else "demo")
     demo = Demo(out, seed, backend, fast)
     with DemoDisplay(options.console(sys.stderr), shown=not options.is_quiet()) as display:
         try:

@@ -89,14 +89,14 @@ class ExperimentName(click.ParamType):
     type=options.FILE,
     metavar="DIR",
     help="Folder for the result.  [default: reference_results/NAME; of a FILE.toml "
-    "runs/FILE-results]",
+    "runs/FILE-results, with --fast or --data another one beside it]",
 )
 @click.option(
     "--work",
     type=options.FILE,
     metavar="DIR",
     help="Folder for everything that training writes.  [default: runs/NAME; of a FILE.toml "
-    "runs/FILE-work]",
+    "runs/FILE-work, with --fast or --data another one beside it]",
 )
 @click.option(
     "--seeds",
@@ -177,8 +177,13 @@ def command(
         raise click.UsageError("--parallel and --scheduler exclude each other.")
     is_own = name not in NAMES
     stem = Path(name).stem
-    is_kept_with_others = out is None and not is_own
-    out = out or (Path("runs") / f"{stem}-results" if is_own else RESULTS / name)
+    # what a trial writes stays away from the results and trainings of whole runs
+    trial = "-fast" if fast else ""
+    if data and not check:
+        trial += f"-{data.replace('/', '-')}"
+    is_kept_with_others = out is None and not is_own and not trial
+    if out is None:
+        out = Path("runs") / f"{stem}{trial}-results" if is_own or trial else RESULTS / name
     if check and again:
         raise click.UsageError("--check and --time exclude each other.")
     if again:
@@ -202,7 +207,7 @@ def command(
         return
     if isinstance(experiment, Experiment):
         _refuse(OF_MEASURED, "for an experiment that measures speed-ups", name)
-        work = work or Path("runs") / (f"{stem}-work" if is_own else name)
+        work = work or Path("runs") / (f"{stem}{trial}-work" if is_own or trial else name)
         checked = not no_collapse_check
         recipe = Reproduction(experiment, out, work, seeds, data, backend, fast, checked)
         result = _train(recipe, (parallel, scheduler, threads))

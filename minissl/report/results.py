@@ -75,7 +75,8 @@ def check_command(result: Mapping[str, Any]) -> str:
     """Return the command that tests a result again, from its own folder where it has no other."""
     key = result["experiment"]
     is_ours = key in NAMES or key in SPEED_NAMES
-    return f"minissl reproduce {key if is_ours else FILE} --check" + ("" if is_ours else " --out .")
+    is_kept = is_ours and not result.get("fast")
+    return f"minissl reproduce {key if is_ours else FILE} --check" + ("" if is_kept else " --out .")
 
 
 def table(names: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

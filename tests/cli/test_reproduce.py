@@ -1,5 +1,7 @@
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,12 +62,33 @@ def test_a_result_can_be_checked(folder, run, run_json, tmp_path):
 
 
 @needs_compiler
-def test_results_are_kept_with_an_index(run, tmp_path, monkeypatch):
+def test_trials_stay_away_from_results(run, tmp_path, monkeypatch):
+    """Neither results nor trainings of a whole run are written over."""
     monkeypatch.chdir(tmp_path)
     run("reproduce", "mlp", "--fast", "--seeds", "1", "--data", "mnist-small")
-    assert "(mlp/README.md)" in (tmp_path / "reference_results" / "README.md").read_text()
-    assert (tmp_path / "runs" / "mlp" / "seed1" / "baseline" / "weights.caffemodel").is_file()
+    assert not (tmp_path / "reference_results").exists()
+    work = tmp_path / "runs" / "mlp-fast-mnist-small-work"
+    assert (work / "seed1" / "baseline" / "weights.caffemodel").is_file()
+    results = work.parent / "mlp-fast-mnist-small-results"
+    run("reproduce", "mlp", "--check", "--out", results)
+    results.rename(tmp_path / "mlp")
+    (tmp_path / "reference_results").mkdir()
+    (tmp_path / "mlp").rename(tmp_path / "reference_results" / "mlp")
     run("reproduce", "mlp", "--check")
+
+
+def test_whole_runs_are_kept_with_an_index(run, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = json.loads((folder / "out" / "result.json").read_text())
+    monkeypatch.setattr("minissl.recipes.reproduce.Reproduction.run", lambda *_: result)
+
+    def write(result, work, out):
+        assert work == Path("runs/mlp")
+        shutil.copytree(folder / "out", out)
+
+    monkeypatch.setattr("minissl.report.reproduce.write", write)
+    run("reproduce", "mlp")
+    assert "(mlp/README.md)" in (tmp_path / "reference_results" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", [*NAMES, *MEASURED])
@@ -79,13 +102,16 @@ def test_an_experiment_of_one_s_own(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ["--seeds", "1", "--data", "mnist-small", "--backend", "numpy"]
     told = run("reproduce", "digits.toml", "--fast", *options)
-    assert "runs/digits-results/result.json" in told.stdout
+    assert "runs/digits-fast-mnist-small-results/result.json" in told.stdout
     assert "seed 1, Digits 2: finetune ..." in told.stderr
-    results = tmp_path / "runs" / "digits-results"
-    assert (tmp_path / "runs" / "digits-work" / "seed1" / "digits2-ssl").is_dir()
+    results = tmp_path / "runs" / "digits-fast-mnist-small-results"
+    work = tmp_path / "runs" / "digits-fast-mnist-small-work"
+    assert (work / "seed1" / "digits2-ssl").is_dir()
     assert not (tmp_path / "reference_results").exists()
     assert (results / "experiment.toml").read_text() == (tmp_path / "digits.toml").read_text()
+    results.rename(results.with_name("digits-results"))
     assert "as recorded" in run("reproduce", "digits.toml", "--check", "--backend", "numpy").stdout
+    results = results.with_name("digits-results")
     # what its README says
     monkeypatch.chdir(results)
     arguments = ["experiment.toml", "--check", "--out", ".", "--backend", "numpy"]
@@ -168,16 +194,16 @@ def test_speed_ups_are_measured_and_checked(run, run_json, tmp_path, monkeypatch
     (tmp_path / "mine.toml").write_text(TEXT + SSL + paper + RANDOM)
     arguments = ["reproduce", "mine.toml", "--fast", "--matrices", "published"]
     told = run(*arguments)
-    assert "runs/mine-results/result.json" in told.stdout and "x layer" in told.stdout
+    assert "runs/mine-fast-results/result.json" in told.stdout and "x layer" in told.stdout
     assert "OPENBLAS_CORETYPE=Haswell is set" in told.stderr
     assert "packed: batch 1, 1 thread" in told.stderr
-    folder = tmp_path / "runs" / "mine-results"
+    folder = tmp_path / "runs" / "mine-fast-results"
     assert (folder / "pictures" / "by-layer.svg").is_file()
     assert "OPENBLAS_CORETYPE=Haswell was set" in (folder / "README.md").read_text()
     result = run_json(*arguments)
     assert result == json.loads((folder / "result.json").read_text())
     assert result["rows"][0]["paper"] == json.loads(json.dumps(TABLE_4[0]))
-    arguments = ["reproduce", "mine.toml", "--check"]
+    arguments = ["reproduce", "mine.toml", "--check", "--out", folder]
     assert "ratios only" in run(*arguments).stdout
     monkeypatch.setenv("MINISSL_MATRICES", "published")
     assert "digests of the matrices: as recorded" in run(*arguments).stdout

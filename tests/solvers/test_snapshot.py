@@ -278,8 +278,9 @@ def test_a_single_number_is_trained_saved_and_resumed(how, tmp_path):
     """The slope of a PReLU that all channels share has no axis."""
     prelu = """layer { name: "slope" type: "PReLU" bottom: "conv1" top: "conv1"
       prelu_param { channel_shared: true } }"""
-    drop = 'layer { name: "drop1"'
-    net = DIGITS.replace(drop, f"{prelu} {drop}")
+    relu = 'layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }'
+    net = DIGITS.replace(relu, prelu)
+    assert net != DIGITS
     first = Solver(solver_param("", net), backend="numpy", run=tmp_path)
     first.step()
     path = first.snapshot()
