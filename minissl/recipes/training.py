@@ -101,8 +101,7 @@ class Training:
                 watcher.reporter(self),
             )
             solver.solve()
-        # what comes during the last iteration changes nothing any more
-        if solver.stop_requested and solver.iteration < param.max_iter:
+        if solver.stop_requested:  # where all iterations are done, the next start only tests
             raise Stopped(caught.exit_code or INTERRUPTED)
         solver.net.save(folder / WEIGHTS)
         figures = {"iterations": solver.iteration, "outputs": solver.last_test}

@@ -8,7 +8,7 @@ import pytest
 from minissl.errors import CollapseError, ConfigError
 from minissl.formats.weights import read_weights
 from minissl.recipes import stages
-from minissl.recipes.stages import Stopped, Watcher, digest
+from minissl.recipes.stages import Stopped, Watcher, Work, digest
 from minissl.recipes.training import LOG, WEIGHTS, Training
 from minissl.solvers.display import Silent
 from tests.tiny_nets import DIGITS
@@ -112,6 +112,33 @@ def test_a_stage_may_be_stopped_without_a_signal(tmp_path, solver):
     assert shape_of_log(tmp_path / "dense")[-1] == (8, True)
 
 
+@pytest.mark.parametrize("last", ["iteration", "test"])
+def test_a_signal_at_the_end_of_a_stage_ends_the_recipe(tmp_path, solver, last):
+    """The next stage does not start; the next start of the recipe tests, and goes on."""
+
+    class Late(Watcher):
+        def reporter(self, stage):
+            class Reporter(Silent):
+                def tested(self, solver, number, outputs):
+                    if solver.iteration == 8:
+                        os.kill(os.getpid(), signal.SIGINT)
+
+            return Reporter()
+
+    later = Work("later", "", lambda folder, done: {})
+    with pytest.raises(Stopped) as stopped:
+        stages.run(
+            [training(solver), later], tmp_path, Stopper(8) if last == "iteration" else Late()
+        )
+    assert stopped.value.exit_code == 130 and not (tmp_path / "later").exists()
+    done = stages.run([training(solver), later], tmp_path)["dense"]
+    assert done.figures["iterations"] == 8 and done.figures["outputs"]
+    assert not done.skipped and (done.folder / WEIGHTS).exists()
+    whole = stages.run([training(solver)], tmp_path / "whole")["dense"].folder
+    assert shape_of_log(done.folder) == shape_of_log(whole)
+    assert_same(weights_in(whole), weights_in(done.folder))
+
+
 def test_a_killed_stage_goes_on_from_its_snapshot_without_double_lines(tmp_path, solver):
     whole = stages.run([training(solver)], tmp_path / "whole")["dense"].folder
 
@@ -135,11 +162,6 @@ def test_a_killed_stage_goes_on_from_its_snapshot_without_double_lines(tmp_path,
     stages.run([training(solver)], tmp_path / "parts")
     assert_same(weights_in(whole), weights_in(parts))
     assert shape_of_log(parts) == shape_of_log(whole)
-
-
-def test_a_signal_in_the_last_iteration_changes_nothing(tmp_path, solver):
-    done = stages.run([training(solver)], tmp_path / "out", Stopper(8))["dense"]
-    assert done.figures["iterations"] == 8 and (done.folder / WEIGHTS).exists()
 
 
 def test_a_stage_starts_from_the_weights_of_another(tmp_path, solver):
