@@ -26,6 +26,8 @@ Examples:
 
 #: suffixes of state_dict files
 PYTORCH = (".pt", ".pth")
+#: suffixes of other files, which a folder does not get by mistake
+OTHERS = (".prototxt", ".caffemodel", ".gz", ".h5", ".safetensors", ".npz", *PYTORCH)
 
 
 @click.command(epilog=EPILOG)
@@ -97,6 +99,11 @@ def command(
         _write_onnx(source, more[0], target, sparse, data)
         return
     if source.suffix == ".onnx":
+        if Path(target).suffix in OTHERS:
+            raise click.UsageError(
+                f"An ONNX model becomes a folder with a net and its weights; {target} looks like a "
+                "file."
+            )
         _read_onnx(source, target, batch_size)
         return
     if source.suffix in PYTORCH or Path(target).suffix in PYTORCH:
@@ -129,6 +136,7 @@ def command(
         raise click.UsageError("--data needs --model: a weight file alone reads no data.")
     else:
         weights = options.read_weights_only(source)
+        name, definitions = _described(source)
     if target.endswith("/") or not Path(target).suffix or Path(target).is_dir():
         written = _write_matrices(Path(target), weights)
     else:
@@ -182,18 +190,38 @@ def _convert_state_dict(
     _tell(target)
 
 
+def _described(source: Path) -> tuple[str, dict[str, Any]]:
+    """Return the name and the layers of the net that a caffemodel describes, where it does."""
+    from minissl.errors import ConfigError
+    from minissl.formats.caffemodel import read_caffemodel_net
+
+    if not source.name.endswith((".caffemodel", ".caffemodel.gz")):
+        return "", {}
+    try:
+        net = read_caffemodel_net(source)
+    except ConfigError:  # of a form that is too old; its weights can be read all the same
+        return "", {}
+    return net.name, {layer.name: layer for layer in net.layer if layer.type}
+
+
 def _tell(path: Path) -> None:
     click.echo(f"{path} ({path.stat().st_size:,} bytes)")
 
 
 def _write_net(source: Path, target: Path, skimcaffe: bool) -> None:
+    from minissl.errors import ConfigError
     from minissl.formats.caffemodel import read_caffemodel_net
     from minissl.formats.prototxt import read_net, write_prototxt
 
     if source.suffix == ".prototxt":
-        net = read_net(source)
+        net = read_net(options.MODEL.convert(source, None, None))
     else:
         net = read_caffemodel_net(source, skimcaffe)
+        if any(not layer.type for layer in net.layer):
+            raise ConfigError(
+                f"{source} holds weights and no net: its layers have no types; write the net from "
+                "its prototxt"
+            )
     write_prototxt(net, target)
     _tell(target)
 

@@ -194,7 +194,7 @@ def command(
     if check:
         _refuse(OF_A_RUN, "for a run that trains or measures", "--check")
         options.use_threads(threads, backend)
-        _check(out, backend, data, matrices, as_json)
+        _check(stem, out, backend, data, matrices, as_json)
         return
     from minissl.recipes.experiment_files import find
     from minissl.recipes.experiments import Experiment
@@ -306,16 +306,25 @@ def _time(out: Path, backend: str, as_json: bool) -> None:
     click.echo(f"result: {out / 'result.json'}, and README.md beside it")
 
 
-def _check(out: Path, backend: str, data: str | None, matrices: Path | None, as_json: bool) -> None:
-    from minissl.recipes.checking import check
+def _check(
+    name: str, out: Path, backend: str, data: str | None, matrices: Path | None, as_json: bool
+) -> None:
+    from minissl.errors import ConfigError
+    from minissl.recipes.checking import check, read_result
 
+    key = read_result(out)["experiment"]
+    if name in NAMES and key != name:
+        raise ConfigError(
+            f"{out} holds a result of {key}, not of {name}; name the one or the other"
+        )
     checked = check(out, backend, data, matrices)
     ok = all(one["ok"] for one in checked)
     if as_json:
         options.show_json({"ok": ok, "rows": checked})
     else:
         for one in checked:
-            click.echo(f"{_told(one)}: {'as recorded' if one['ok'] else 'WRONG'}")
+            what = "sizes as recorded" if data else "as recorded"
+            click.echo(f"{_told(one)}: {what if one['ok'] else 'WRONG'}")
             for sentence in one["wrong"]:
                 click.echo(f"  {sentence}")
     if not ok:

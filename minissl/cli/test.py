@@ -96,7 +96,12 @@ def _batches(net: Net, iterations: int | None) -> tuple[int, int]:
         return iterations, iterations * net.bottoms_and_tops(sources[0])[1][0].shape[0]
     records, size = len(source.reader.dataset), source.reader.batch_size
     batches = iterations or math.ceil(records / size)
-    if iterations is None and records % size:
+    if iterations is None and size > records:
+        options.note(
+            f"note: a batch of {size} is more than the {records:,} images, so some count more "
+            "often than others; choose another --batch-size"
+        )
+    elif iterations is None and records % size:
         options.note(
             f"note: batches of {size} do not divide {records:,} images, so the first "
             f"{batches * size - records} count twice; choose another --batch-size"

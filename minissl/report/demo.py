@@ -33,6 +33,11 @@ def read_result(folder: Path) -> dict[str, Any]:
     path = folder / RESULT
     try:
         result = json.loads(path.read_text("utf-8"))
+        if "experiment" in result:
+            raise ConfigError(
+                f"{folder} holds a result of reproduce, which has its pictures; name a folder that "
+                "demo or train has written"
+            )
         if result["recipe"] == "demo" and len(result["rows"]) == 4:
             return result
     except (OSError, ValueError, KeyError, TypeError):

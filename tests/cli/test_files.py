@@ -74,6 +74,34 @@ def test_convert_there_and_back(run, weights_file, weights, tmp_path, suffix):
         assert all(np.array_equal(a, b) for a, b in zip(found[name], blobs, strict=True))
 
 
+def test_a_described_net_stays_in_a_caffemodel(run, net_file, weights_file, tmp_path):
+    first, again = tmp_path / "first.caffemodel", tmp_path / "again.caffemodel.gz"
+    run("convert", weights_file, first, "--model", net_file)
+    run("convert", first, again)
+    for described in (first, again):
+        run("convert", described, tmp_path / "net.prototxt")
+        net = read_net(tmp_path / "net.prototxt")
+        assert [layer.type for layer in net.layer][:2] == ["Data", "Convolution"]
+
+
+def test_weights_alone_are_no_net(run, weights_file, tmp_path):
+    run("convert", weights_file, tmp_path / "w.npz")
+    run("convert", tmp_path / "w.npz", tmp_path / "bare.caffemodel")
+    error = run("convert", tmp_path / "bare.caffemodel", tmp_path / "net.prototxt", code=1).stderr
+    assert "holds weights and no net" in error and not (tmp_path / "net.prototxt").exists()
+
+
+def test_a_packaged_net_is_found(run, tmp_path):
+    run("convert", "lenet.prototxt", tmp_path / "net.prototxt")
+    assert read_net(tmp_path / "net.prototxt").layer[0].type == "Data"
+
+
+@pytest.mark.parametrize("name", ["net.prototxt", "net.caffemodel", "net.npz"])
+def test_an_onnx_model_does_not_become_a_file(run, tmp_path, name):
+    error = run("convert", tmp_path / "model.onnx", tmp_path / name, code=2).stderr
+    assert "becomes a folder" in " ".join(error.split())
+
+
 def test_convert_to_onnx_and_back(run, net_file, weights_file, weights, tmp_path):
     pytest.importorskip("onnx", reason="onnx is not installed; pip install 'minissl[onnx]'")
     there, back = tmp_path / "net.onnx", tmp_path / "back"

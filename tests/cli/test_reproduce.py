@@ -62,6 +62,16 @@ def test_a_result_can_be_checked(folder, run, run_json, tmp_path):
 
 
 @needs_compiler
+def test_a_check_says_what_it_compares(folder, run):
+    told = run("reproduce", "table1", "--check", "--out", folder / "out", code=1).stderr
+    assert "holds a result of mlp, not of table1" in told
+    told = run(
+        "reproduce", "mlp", "--check", "--out", folder / "out", "--data", "mnist-small"
+    ).stdout
+    assert told.count("sizes as recorded") == 2
+
+
+@needs_compiler
 def test_trials_stay_away_from_results(run, tmp_path, monkeypatch):
     """Neither results nor trainings of a whole run are written over."""
     monkeypatch.chdir(tmp_path)

@@ -52,6 +52,11 @@ def test_a_net_without_data(run, net_file, weights_file):
     assert "reads no data set" in result.stderr
 
 
+def test_a_batch_larger_than_the_data_is_told(run, net_file, weights_file):
+    told = run("test", "--model", net_file, "--weights", weights_file, "--batch-size", 2000).stderr
+    assert "a batch of 2000 is more than the 1,000 images" in told and "twice" not in told
+
+
 def with_source(net_file, source):
     text = net_file.read_text()
     data = text[text.index("layer {") : text.index('layer { name: "conv1"')]
