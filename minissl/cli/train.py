@@ -176,6 +176,16 @@ def _places(run: Path | None, resume: str | None, solver_path: Path) -> tuple[Pa
     if resume is None:
         return run or run_folder.default_path(solver_path), None
     snapshot = Path(resume)
+    if snapshot.is_dir():
+        raise click.UsageError(
+            f"{resume} is a folder; to go on from its newest snapshot give --run {resume} "
+            "--resume last."
+        )
+    if snapshot.name.endswith((".caffemodel", ".caffemodel.gz", ".caffemodel.h5", ".npz")):
+        raise click.UsageError(
+            f"{resume} holds weights and no state of a solver; start from them with --weights, or "
+            "name a snapshot."
+        )
     if run is None and (snapshot.parent / run_folder.RECORD).exists():
         run = snapshot.parent
     return run or run_folder.default_path(solver_path), snapshot

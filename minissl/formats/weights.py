@@ -43,6 +43,8 @@ def read_weights(path: str | Path) -> Weights:
     WeightsError
         If the suffix is unknown, or the file is missing, damaged or not what its suffix says.
     """
+    if Path(path).is_dir():
+        raise explain(path, "weight file", WeightsError, IsADirectoryError())
     suffix = _suffix_of(path)
     if suffix.endswith(".h5"):
         from minissl.formats import caffe_hdf5
