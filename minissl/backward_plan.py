@@ -81,8 +81,7 @@ def plan(
     ------
     ConfigError
         For a layer with another number of loss weights than tops or of propagate_down than bottoms,
-        or one that changes in place what
-        an earlier one needs for its gradient.
+        or one that changes in place what an earlier one needs for its gradient.
     """
     loss_weights = [_loss_weights(layer, len(top)) for layer, top in zip(layers, tops, strict=True)]
     propagates, wants = _wanted(layers, bottoms, tops, force)

@@ -56,7 +56,8 @@ def test_concatenations_of_one_name():
     second = joined("Concat", "cat", ["first", "b"]).replace('top: "cat"', 'top: "second"')
     net = build(data(), conv("a", "data", 3, PAD), conv("b", "data", 3, PAD), first, second,
                 ip("ip", "second", 3))  # fmt: skip
-    check(change(net, a=zeros_at(1), b=everything))
+    compacted = check(change(net, a=zeros_at(1), b=everything))
+    assert "b" not in names(compacted) and compacted.weights["a"][0].shape[0] == 2
 
 
 @pytest.mark.parametrize("kind", ["rows", "images behind each other"])
@@ -97,7 +98,8 @@ def test_a_filter_that_fills_a_place_stays_what_it_was(power):
     net = build(data(), conv("a", "data", 8, "kernel_size: 1"), layer("AbsVal", "abs", "a", "a"),
                 layer("Power", "p", "a", "p", f"power_param {{ {power} }}"),
                 conv("b", "p", 2, "kernel_size: 1 group: 2"), ip("ip", "b", 3))  # fmt: skip
-    check(change(net, a=zeros_at(0, 1, 4)))
+    compacted = check(change(net, a=zeros_at(0, 1, 4)))
+    assert compacted.weights["a"][0].shape[0] == 6  # three in each group: one dead one stays
 
 
 def test_what_is_not_known_may_be_no_number_on_an_image_of_zeros():
@@ -138,4 +140,4 @@ def test_small_products_of_folded_norms_are_not_frozen_at_zero():
     text = conv("a", "data", 4).replace('top: "a"', frozen)
     net = build(data(), text, norm("a", "a"), ip("ip", "a", 3))
     net.layer("a_scale").parameters[0].data[...] = 1e-5
-    check(net, fold_norms=True)
+    assert names(check(net, fold_norms=True)) == ["data", "a", "ip"]
