@@ -194,7 +194,7 @@ def command(
     if check:
         _refuse(OF_A_RUN, "for a run that trains or measures", "--check")
         options.use_threads(threads, backend)
-        _check(stem, out, backend, data, matrices, as_json)
+        _check(None if is_own else name, out, backend, data, matrices, as_json)
         return
     from minissl.recipes.experiment_files import find
     from minissl.recipes.experiments import Experiment
@@ -307,17 +307,16 @@ def _time(out: Path, backend: str, as_json: bool) -> None:
 
 
 def _check(
-    name: str, out: Path, backend: str, data: str | None, matrices: Path | None, as_json: bool
+    name: str | None,
+    out: Path,
+    backend: str,
+    data: str | None,
+    matrices: Path | None,
+    as_json: bool,
 ) -> None:
-    from minissl.errors import ConfigError
-    from minissl.recipes.checking import check, read_result
+    from minissl.recipes.checking import check
 
-    key = read_result(out)["experiment"]
-    if name in NAMES and key != name:
-        raise ConfigError(
-            f"{out} holds a result of {key}, not of {name}; name the one or the other"
-        )
-    checked = check(out, backend, data, matrices)
+    checked = check(out, backend, data, matrices, name)
     ok = all(one["ok"] for one in checked)
     if as_json:
         options.show_json({"ok": ok, "rows": checked})

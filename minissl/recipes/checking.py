@@ -48,6 +48,7 @@ def check(
     backend: str = "auto",
     data: str | None = None,
     matrices: Path | None = None,
+    experiment: str | None = None,
 ) -> list[dict[str, Any]]:
     """Test the kept networks of a result again, and compare every figure.
 
@@ -63,6 +64,8 @@ def check(
         Another data set to test on; errors are then told and not compared.
     matrices : Path, optional
         Folder of the published matrices, where speed-ups were measured with some.
+    experiment : str, optional
+        Whose result it must be.
 
     Returns
     -------
@@ -74,9 +77,14 @@ def check(
     Raises
     ------
     ConfigError, WeightsError
-        When a file is missing or damaged.
+        When a file is missing or damaged, or the result is another experiment's.
     """
     result = read_result(folder)
+    if experiment not in (None, result["experiment"]):
+        raise ConfigError(
+            f"{folder} holds a result of {result['experiment']}, not of {experiment}; name the one "
+            "or the other"
+        )
     if result.get("measure") == SPEED:
         return speed_checking.check(result, matrices)
     source = data or result["data"]
