@@ -114,6 +114,15 @@ def device_bytes(kernels: ModuleType) -> int | None:
     return kernels.device_bytes() if hasattr(kernels, "device_bytes") else None
 
 
+def in_words(kernels: ModuleType) -> str:
+    """Say who computes: ``numba, 2 threads``, or ``cupy on NVIDIA A100``."""
+    name = name_of(kernels)
+    if hasattr(kernels, "device_name"):
+        return f"{name} on {kernels.device_name()}"
+    count = threads_of(kernels)
+    return f"{name}, {count} thread" + ("s" if count > 1 else "")
+
+
 # --- between the host and where a backend keeps its arrays ---
 
 

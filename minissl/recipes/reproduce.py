@@ -250,11 +250,15 @@ class Reproduction:
     def _course(self, key: str, done: Done) -> dict[str, Any]:
         """What happened on the way: the wall time of the row's stages, and what SSL did.
 
+        ``trained_by`` names the backends and machines of its trainings, each once.
         ``error_after_ssl`` is that of the last SSL stage, ``revived`` the groups that came back to
         life in any of them (:mod:`minissl.solvers.revivals`); rows without SSL have neither.
         """
         own = [one for one in done.values() if one.name == key or one.name.startswith(f"{key}-")]
         course: dict[str, Any] = {"seconds": sum(one.seconds for one in own)}
+        trainings = [done[stage_name(key, what)] for what in self.experiment.trainings(key)]
+        by = [one.figures["trained_by"] for one in trainings if "trained_by" in one.figures]
+        course["trained_by"] = list(dict.fromkeys(by))
         ssl = [done[f"{key}-{what}"] for what in self.experiment.trainings(key) if "ssl" in what]
         if ssl:
             course["error_after_ssl"] = _last_error(ssl[-1])

@@ -126,7 +126,12 @@ class RowStages:
     def _settings(self) -> dict[str, str]:
         """What the figures of a stage depend on beside its files."""
         name = backends.name_of(backends.get(self.backend))
-        return {"backend": name, "data": self.data, "fast": str(self.fast)}
+        return {"backend": name, **self._settings_of_weights}
+
+    @property
+    def _settings_of_weights(self) -> dict[str, str]:
+        """The same of a stage that makes weights; they are taken whichever backend made them."""
+        return {"data": self.data, "fast": str(self.fast)}
 
     def _title(self, row: Row, what: str = "") -> str:
         return f"seed {self.seed}, {row.name}" + (f": {what}" if what else "")
@@ -157,7 +162,7 @@ class RowStages:
             return {"layers": structure_of(net, dense)}
 
         reads = [(BASELINE, NET), (BASELINE, WEIGHTS), (like, WEIGHTS)]
-        settings = {**self._settings, "seed": str(self.seed)}
+        settings = {**self._settings_of_weights, "seed": str(self.seed)}
         return Work(f"{row.key}-prune", self._title(row, "prune"), work, reads, settings)
 
     def _rescaling(self, row: Row, trained: str) -> Work:
@@ -175,7 +180,7 @@ class RowStages:
 
         reads = [(BASELINE, NET), (BASELINE, WEIGHTS), (trained, WEIGHTS)]
         title = self._title(row, "rescale")
-        return Work(f"{row.key}-rescale", title, work, reads, self._settings)
+        return Work(f"{row.key}-rescale", title, work, reads, self._settings_of_weights)
 
     def _compacting(self, row: Row, trained: str) -> Work:
         def work(folder: Path, done: Done) -> dict[str, Any]:

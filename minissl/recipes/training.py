@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from minissl import backend as backends
+from minissl import doctor
 from minissl.errors import ConfigError
 from minissl.formats.prototxt import read_solver, set_fields, to_text
 from minissl.recipes.stages import Done, Stopped, Watcher, digest
@@ -73,11 +74,14 @@ class Training:
         return run_folder.inline_nets(param, self.solver, self.data)
 
     def settings(self, done: Done) -> dict[str, str]:
-        """Solver with its net, arithmetic and initial weights."""
+        """Solver with its net, arithmetic and initial weights.
+
+        Not the backend: what one computer has trained, another takes as it is. Backends differ
+        by rounding alone, as processors do.
+        """
         start = self._start_weights(done)
         return {
             "solver and net": digest(to_text(self.read())),
-            "backend": backends.name_of(backends.get(self.backend)),
             "dtype": self.dtype,
             "initial weights": digest(start) if start else "",
         }
@@ -104,7 +108,11 @@ class Training:
         if solver.stop_requested:  # where all iterations are done, the next start only tests
             raise Stopped(caught.exit_code or INTERRUPTED)
         solver.net.save(folder / WEIGHTS)
-        figures = {"iterations": solver.iteration, "outputs": solver.last_test}
+        figures = {
+            "iterations": solver.iteration,
+            "outputs": solver.last_test,
+            "trained_by": f"{backends.in_words(solver.kernels)}; {doctor.machine_in_words()}",
+        }
         revived = revivals.counts()
         return {**figures, "revived": revived} if revived else figures
 

@@ -286,10 +286,24 @@ def readme(result: Mapping[str, Any], drawn: Sequence[str] = ()) -> str:
         "## How",
         f"Machine: {result['machine']}. Backend {result['backend']}, threads: {result['threads']}. "
         f"{versions(result)}. Time of all stages together: {result['seconds'] / 60:.0f} minutes.",
+        *_trained_by(result),
         "The folder of each row holds the solvers and nets as they ran, their logs, and the "
         f"compacted network. `{check_command(result)}` tests it again.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _trained_by(result: Mapping[str, Any]) -> list[str]:
+    """Name what trained which seeds; older results lack it."""
+    seeds: dict[str, set[int]] = {}
+    for row in result["rows"]:
+        for run in row["runs"]:
+            for one in run.get("trained_by", ()):
+                seeds.setdefault(one, set()).add(run["seed"])
+    if not seeds:
+        return []
+    told = (f"{one} (seed {', '.join(map(str, sorted(of)))})" for one, of in seeds.items())
+    return [f"Trained by: {'. '.join(told)}."]
 
 
 def _about_rescaling(result: Mapping[str, Any]) -> list[str]:

@@ -284,7 +284,11 @@ def modules():
     cupy.empty_like = lambda like, dtype=None: _poisoned(like.shape, dtype or like.dtype)
     for name in ("asarray", "array", "ascontiguousarray"):
         setattr(cupy, name, _from_host(getattr(np, name)))
-    cuda.runtime = SimpleNamespace(memGetInfo=lambda: (free_bytes, free_bytes))
+    cuda.runtime = SimpleNamespace(
+        memGetInfo=lambda: (free_bytes, free_bytes),
+        getDevice=lambda: 0,
+        getDeviceProperties=lambda number: {"name": b"stand-in"},
+    )
     cupy.get_default_memory_pool = lambda: SimpleNamespace(free_bytes=lambda: 0)
     cupyx = ModuleType("cupyx")
     cupyx.empty_pinned = lambda shape, dtype: np.full(shape, 77, dtype)

@@ -210,6 +210,26 @@ def test_changed_settings_are_seen(tmp_path, solver):
     assert shape_of_log(tmp_path / "out" / "dense")[0] == (0, True)
 
 
+@pytest.mark.parametrize("iterations", [4, 8])
+def test_what_one_backend_has_trained_another_takes(tmp_path, solver, iterations, monkeypatch):
+    """Whole, or as far as it came."""
+
+    class Strict(Watcher):
+        def anew(self, stage, changed):
+            raise AssertionError(f"anew, for {changed}")
+
+    monkeypatch.setattr("minissl.backend.in_words", lambda kernels: kernels.__name__)
+    first, second = (Training("dense", "", solver, backend=name) for name in ("numpy", "numba"))
+    if iterations == 8:
+        stages.run([first], tmp_path / "out")
+    else:
+        with pytest.raises(Stopped):
+            stages.run([first], tmp_path / "out", Stopper(iterations))
+    done = stages.run([second], tmp_path / "out", Strict())["dense"]
+    kernels = "reference" if iterations == 8 else "cpu"
+    assert done.figures["trained_by"].startswith(f"minissl.kernels.{kernels}; ")
+
+
 def test_an_edited_net_is_a_changed_setting(tmp_path, solver):
     stages.run([training(solver)], tmp_path / "out")
     edited = DIGITS.replace("dropout_ratio: 0.25", "dropout_ratio: 0.5")

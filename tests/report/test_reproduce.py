@@ -125,6 +125,7 @@ def test_the_page_tells_every_run_and_how_it_was_made(finished):
         finished[1]["machine"] in text
         and "`minissl reproduce experiment.toml --check --out .`" in text
     )
+    assert f"Trained by: numpy, 1 thread; {finished[1]['machine']} (seed 1, 2)." in text
     assert "mean nothing" in reproduce.readme({**finished[1], "fast": True})
     known = reproduce.readme({**finished[1], "experiment": "table1"})
     assert "`minissl reproduce table1 --check`" in known

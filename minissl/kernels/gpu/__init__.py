@@ -74,7 +74,7 @@ from minissl.kernels.gpu.sparse_convolution import (
     conv_sconv,
 )
 from minissl.kernels.gpu.sparse_product import csr_times_dense, inner_product_csr
-from minissl.kernels.gpu.transfer import Timer, device_bytes, writing
+from minissl.kernels.gpu.transfer import Timer, device_bytes, device_name, writing
 from minissl.kernels.gpu.update import (
     adadelta_update,
     adagrad_update,
@@ -93,7 +93,7 @@ from minissl.kernels.names import NAMES
 #: whether results are there when a function returns
 WAITS = False
 
-__all__ = [*NAMES, "device_bytes", "use_tf32", "uses_tf32", "writing"]
+__all__ = [*NAMES, "device_bytes", "device_name", "use_tf32", "uses_tf32", "writing"]
 
 
 def at_once(check) -> None:

@@ -65,6 +65,12 @@ def device_bytes() -> int:
     return int(free + cupy.get_default_memory_pool().free_bytes())
 
 
+def device_name() -> str:
+    """Return what the device is called, such as ``NVIDIA A100``."""
+    name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())["name"]
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
 class Timer:
     """Measure what the device does between two points, by its own events."""
 
