@@ -136,6 +136,7 @@ class Net:
             layer.check_counts()
             bottom = [self.blobs[name] for name in param.bottom]
             shapes = layer.setup([blob.shape for blob in bottom])
+            layer.check_params()
             top = []
             for number, (name, shape) in enumerate(zip(param.top, shapes, strict=True)):
                 if name in param.bottom:

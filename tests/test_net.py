@@ -54,6 +54,14 @@ def test_levels_and_stages():
             INPUT + layer("TanH", "a", "x", "y", "loss_weight: 1 loss_weight: 2"),
             "2 loss_weight values for 1 tops",
         ),
+        (
+            INPUT + layer("PReLU", "p", "x", "y", "param { lr_mult: 1 } param { lr_mult: 2 }"),
+            "'p'.* has 2 param blocks for 1 blob of weights; remove those at the end",
+        ),
+        (
+            INPUT + layer("TanH", "a", "x", "y", "param { lr_mult: 0 }"),
+            "has 1 param blocks for 0 blobs of weights",
+        ),
         (layer("TanH", "a", "x", "y", "include { phase: TEST }"), "no layer in phase TRAIN"),
         (INPUT + layer("SoftmaxWithLoss", "l", "x x", "l"), "20 labels|need 4 labels"),
     ],

@@ -29,6 +29,15 @@ PYTORCH = (".pt", ".pth")
 #: suffixes of other files, which a folder does not get by mistake
 OTHERS = (".prototxt", ".caffemodel", ".gz", ".h5", ".safetensors", ".npz", *PYTORCH)
 
+#: what each conversion takes beside IN and OUT
+TAKES = {
+    "an ONNX model as OUT": {"sparse", "data"},
+    "an ONNX model as IN": {"batch_size"},
+    "files of PyTorch (.pt, .pth)": {"model", "names", "data"},
+    "a net (.prototxt) as OUT": {"skimcaffe"},
+    "weights": {"model", "data"},
+}
+
 
 @click.command(epilog=EPILOG)
 @click.argument("source", type=options.FILE, metavar="IN")
@@ -93,8 +102,7 @@ def command(
     target = more[-1]
     if len(more) > 2 or (len(more) == 2) != target.endswith(".onnx"):
         raise click.UsageError("Give IN and OUT, or for an ONNX model NET, WEIGHTS and OUT.onnx.")
-    if sparse and len(more) == 1:
-        raise click.UsageError("--sparse is for an OUT that ends in .onnx.")
+    _check_options(source, target)
     if len(more) == 2:
         _write_onnx(source, more[0], target, sparse, data)
         return
@@ -109,15 +117,9 @@ def command(
     if source.suffix in PYTORCH or Path(target).suffix in PYTORCH:
         _convert_state_dict(source, Path(target), model, names, data)
         return
-    if names is not None:
-        raise click.UsageError("--names is for files of PyTorch (.pt, .pth).")
     if target.endswith(".prototxt"):
-        if model is not None or data is not None:
-            raise click.UsageError("--model and --data are for weights; OUT is a .prototxt.")
         _write_net(source, Path(target), skimcaffe)
         return
-    if skimcaffe:
-        raise click.UsageError("--skimcaffe is for nets; OUT must be a .prototxt.")
     from minissl.formats.weights import write_weights
 
     name = ""
@@ -144,6 +146,25 @@ def command(
         written = [Path(target)]
     for path in written:
         _tell(path)
+
+
+def _check_options(source: Path, target: str) -> None:
+    """Refuse options that this conversion would not look at."""
+    if target.endswith(".onnx"):
+        kind = "an ONNX model as OUT"
+    elif source.suffix == ".onnx":
+        kind = "an ONNX model as IN"
+    elif source.suffix in PYTORCH or Path(target).suffix in PYTORCH:
+        kind = "files of PyTorch (.pt, .pth)"
+    else:
+        kind = "a net (.prototxt) as OUT" if target.endswith(".prototxt") else "weights"
+    context = click.get_current_context()
+    known = set().union(*TAKES.values())
+    for name in context.params:
+        given = context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+        if name in known and given and name not in TAKES[kind]:
+            where = " or ".join(one for one, options_of in TAKES.items() if name in options_of)
+            raise click.UsageError(f"--{name.replace('_', '-')} is for {where}; leave it out here.")
 
 
 def _write_onnx(model: Path, weights: str, target: str, sparse: bool, data: str | None) -> None:

@@ -96,6 +96,15 @@ class Layer:
                     expected = f"{least} or more"
                 raise self.config_error(f"has {count} {what}s where {expected} belong")
 
+    def check_params(self) -> None:
+        """See that there are no more ``param`` blocks than blobs that are learned."""
+        given, blobs = len(self.param.param), len(self.parameters)
+        if given > blobs:
+            raise self.config_error(
+                f"has {given} param blocks for {blobs} blob{'' if blobs == 1 else 's'} of "
+                "weights; remove those at the end, which would do nothing"
+            )
+
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
         """Check the bottoms, fix the geometry, declare parameters; return the tops' shapes."""
         raise NotImplementedError

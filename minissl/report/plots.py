@@ -45,7 +45,7 @@ def plot(
     Raises
     ------
     ConfigError
-        When a folder is no run, or two of them would have the same name.
+        When a folder is no run, two of them would have the same name, or one of several is a demo.
     MinisslError
         When a file cannot be read or written.
     """
@@ -107,6 +107,12 @@ def overlaid_figures(runs: Sequence[Run]) -> dict[str, Figure]:
 def _named(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     """Name each run by the last part of its path, or by all of it where that is not enough."""
     short = [path.resolve().name for path in paths]
+    for path in paths:
+        if is_demo(path):
+            raise ConfigError(
+                f"{path} is a demo, whose pictures stand alone; to draw it beside others, name its "
+                f"trainings, such as {path / 'finetune'}"
+            )
     names = short if len(set(short)) == len(short) else [str(path) for path in paths]
     if len(set(names)) < len(names):
         raise ConfigError("the same run is given twice; name each one once")

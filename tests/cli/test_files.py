@@ -115,7 +115,24 @@ def test_convert_to_onnx_and_back(run, net_file, weights_file, weights, tmp_path
     result = run("convert", there, tmp_path / "x.npz", tmp_path / "y.npz", code=2)
     assert "NET, WEIGHTS and OUT.onnx" in result.stderr
     run("convert", weights_file, tmp_path / "net.onnx", code=2)
-    run("convert", weights_file, tmp_path / "x.npz", "--sparse", code=2)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "options", "said"),
+    [
+        ("w.caffemodel", "x.npz", ["--sparse"], "--sparse is for an ONNX model as OUT; leave"),
+        ("w.caffemodel", "x.npz", ["--batch-size", "1"], "--batch-size is for an ONNX model as IN"),
+        ("w.caffemodel", "x.npz", ["--names", "n.json"], "--names is for files of PyTorch"),
+        ("w.caffemodel", "x.npz", ["--skimcaffe"], "--skimcaffe is for a net (.prototxt) as OUT"),
+        ("w.onnx", "folder", ["--model", "n.prototxt"], "(.pt, .pth) or weights; leave it out"),
+        ("a.prototxt", "b.prototxt", ["--data", "mnist"], "--data is for an ONNX model as OUT or"),
+    ],
+)
+def test_options_of_other_conversions_are_refused(run, tmp_path, source, target, options, said):
+    """So that nobody believes that they have done something."""
+    result = run("convert", tmp_path / source, tmp_path / target, *options, code=2)
+    assert said in " ".join(result.stderr.split())
+    assert not list(tmp_path.iterdir())
 
 
 def test_convert_an_old_net(run, tmp_path):

@@ -38,6 +38,14 @@ def test_runs_of_equal_name_keep_their_paths_and_one_run_twice_is_refused(tmp_pa
         plot([folders[0], folders[0]], tmp_path / "out")
 
 
+def test_a_demo_among_several_runs_is_refused(tmp_path):
+    folders = [make_run(tmp_path / "run"), tmp_path / "demo"]
+    folders[1].mkdir()
+    (folders[1] / "result.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"demo is a demo, .* such as .*demo/finetune"):
+        plot(folders)
+
+
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(MinisslError, match="Cannot make the folder"):
