@@ -55,19 +55,24 @@ def layers_of(net):
 
 def test_convnets_differ_only_in_what_is_said():
     """Multipliers of group lasso, or frozen zeros; other fillers and decay of ip1."""
-    plain, dense, lasso, frozen = (
-        read_net(models.path(f"convnet{kind}.prototxt")) for kind in ("", "_dense", "_ssl", "_ft")
+    plain, dense, frozen, *lassos = (
+        read_net(models.path(f"convnet{kind}.prototxt"))
+        for kind in ("", "_dense", "_ft", "2_ssl", "3_ssl")
     )
-    expected = {"conv1": (0.2, 1.5), "conv2": (1.25, 0.55), "conv3": (0.68, 0.6), "ip1": (1, 1)}
-    found = {}
-    for name, layer in layers_of(lasso).items():
-        weights = layer.param[0]
-        found[name] = (weights.kernel_shape_decay_mult, weights.breadth_decay_mult)
-        weights.ClearField("breadth_decay_mult")
-        weights.ClearField("kernel_shape_decay_mult")
-    assert {name: pytest.approx(pair) for name, pair in expected.items()} == found
-    for layer in layers_of(frozen).values():
-        assert layer.connectivity_mode == 2  # GRPWISE
+    rows = [
+        {"conv1": (0.2, 1.42), "conv2": (1.12, 0.75), "conv3": (0.86, 0.6), "ip1": (1, 1)},
+        {"conv1": (0.2, 1.38), "conv2": (1.13, 0.3), "conv3": (0.65, 0.6), "ip1": (1, 1)},
+    ]
+    for lasso, expected in zip(lassos, rows, strict=True):
+        found = {}
+        for name, layer in layers_of(lasso).items():
+            weights = layer.param[0]
+            found[name] = (weights.kernel_shape_decay_mult, weights.breadth_decay_mult)
+            weights.ClearField("breadth_decay_mult")
+            weights.ClearField("kernel_shape_decay_mult")
+        assert {name: pytest.approx(pair) for name, pair in expected.items()} == found
+    for name, layer in layers_of(frozen).items():
+        assert layer.connectivity_mode == (0 if name == "ip1" else 2)  # CONNECTED, GRPWISE
         layer.ClearField("connectivity_mode")
     for name, layer in layers_of(dense).items():
         if name != "ip1":
@@ -76,12 +81,12 @@ def test_convnets_differ_only_in_what_is_said():
             assert filler.std == published.std if name == "conv1" else filler.std > published.std
             filler.CopyFrom(published)
     decays = []
-    for net in (plain, dense, lasso, frozen):
+    for net in (plain, dense, *lassos, frozen):
         weights = layers_of(net)["ip1"].param[0]
         decays.append(weights.decay_mult)
         weights.ClearField("decay_mult")
-    assert decays == [250, 2, 1, 0]
-    assert dense == plain and lasso == plain and frozen == plain
+    assert decays == [250, 2, 1, 1, 2]
+    assert all(net == plain for net in (dense, *lassos, frozen))
 
 
 def narrow_caffenet(pixels: int = 67):
