@@ -29,13 +29,15 @@ PYTORCH = (".pt", ".pth")
 #: suffixes of other files, which a folder does not get by mistake
 OTHERS = (".prototxt", ".caffemodel", ".gz", ".h5", ".safetensors", ".npz", *PYTORCH)
 
-#: what each conversion takes beside IN and OUT
+TO_ONNX, FROM_ONNX = "an ONNX model as OUT", "an ONNX model as IN"
+STATE_DICT, NET, WEIGHTS = "files of PyTorch (.pt, .pth)", "a net (.prototxt) as OUT", "weights"
+#: what each kind of conversion takes beside IN and OUT
 TAKES = {
-    "an ONNX model as OUT": {"sparse", "data"},
-    "an ONNX model as IN": {"batch_size"},
-    "files of PyTorch (.pt, .pth)": {"model", "names", "data"},
-    "a net (.prototxt) as OUT": {"skimcaffe"},
-    "weights": {"model", "data"},
+    TO_ONNX: {"sparse", "data"},
+    FROM_ONNX: {"batch_size"},
+    STATE_DICT: {"model", "names", "data"},
+    NET: {"skimcaffe"},
+    WEIGHTS: {"model", "data"},
 }
 
 
@@ -102,11 +104,12 @@ def command(
     target = more[-1]
     if len(more) > 2 or (len(more) == 2) != target.endswith(".onnx"):
         raise click.UsageError("Give IN and OUT, or for an ONNX model NET, WEIGHTS and OUT.onnx.")
-    _check_options(source, target)
-    if len(more) == 2:
+    kind = _kind(source, target)
+    _check_options(kind)
+    if kind == TO_ONNX:
         _write_onnx(source, more[0], target, sparse, data)
         return
-    if source.suffix == ".onnx":
+    if kind == FROM_ONNX:
         if Path(target).suffix in OTHERS:
             raise click.UsageError(
                 f"An ONNX model becomes a folder with a net and its weights; {target} looks like a "
@@ -114,10 +117,10 @@ def command(
             )
         _read_onnx(source, target, batch_size)
         return
-    if source.suffix in PYTORCH or Path(target).suffix in PYTORCH:
+    if kind == STATE_DICT:
         _convert_state_dict(source, Path(target), model, names, data)
         return
-    if target.endswith(".prototxt"):
+    if kind == NET:
         _write_net(source, Path(target), skimcaffe)
         return
     from minissl.formats.weights import write_weights
@@ -148,16 +151,19 @@ def command(
         _tell(path)
 
 
-def _check_options(source: Path, target: str) -> None:
-    """Refuse options that this conversion would not look at."""
+def _kind(source: Path, target: str) -> str:
+    """Return which of the conversions in ``TAKES`` it is, by the suffixes."""
     if target.endswith(".onnx"):
-        kind = "an ONNX model as OUT"
-    elif source.suffix == ".onnx":
-        kind = "an ONNX model as IN"
-    elif source.suffix in PYTORCH or Path(target).suffix in PYTORCH:
-        kind = "files of PyTorch (.pt, .pth)"
-    else:
-        kind = "a net (.prototxt) as OUT" if target.endswith(".prototxt") else "weights"
+        return TO_ONNX
+    if source.suffix == ".onnx":
+        return FROM_ONNX
+    if source.suffix in PYTORCH or Path(target).suffix in PYTORCH:
+        return STATE_DICT
+    return NET if target.endswith(".prototxt") else WEIGHTS
+
+
+def _check_options(kind: str) -> None:
+    """Refuse options that this conversion would not look at."""
     context = click.get_current_context()
     known = set().union(*TAKES.values())
     for name in context.params:

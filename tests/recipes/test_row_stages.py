@@ -78,6 +78,13 @@ def test_what_the_first_training_starts_from(finished):
     assert settings(folder, "further-ssl")["initial weights"] == scratch
 
 
+def test_weights_are_taken_whichever_backend_made_them_and_figures_are_not(finished):
+    for stage in ("baseline", "further-ssl", "further-finetune", "cut-prune"):
+        assert "backend" not in settings(finished[0], stage)
+    for stage in ("baseline-measure", "further-measure", "further-compact", "further-time"):
+        assert settings(finished[0], stage)["backend"] == "numpy"
+
+
 def test_rows_that_a_row_reads_come_in_an_order_in_which_they_can_be_made(tmp_path):
     mine = experiment(tmp_path, OTHERS + FURTHER)
     assert mine.before("baseline") == []
