@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from minissl.timing import NetTime
 
 #: Those of :data:`minissl.conv_modes.MODES`, written down so that --help need not load them.
-MODES = ("LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM", "DIRECT_SCONV", "DIRECT_DCONV")
+MODES = (
+    "LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM", "DIRECT_SCONV", "DIRECT_DCONV", "WINOGRAD",
+)  # fmt: skip
 
 EPILOG = """
 \b

@@ -126,9 +126,8 @@ def _names(part: LayerTime, layer: LayerTime) -> tuple[str, str]:
     if part.fused_into:
         return part.name, f"{part.type} (in {part.fused_into})"
     if part is layer:
-        winograd = ", Winograd" if part.passes.get("forward") == "winograd" else ""
         timed = "" if part.timed else " (not timed)"
-        return part.name, (part.conv_mode or part.type) + winograd + timed
+        return part.name, (part.conv_mode or part.type) + timed
     return f"  {part.name}", "conv group"
 
 

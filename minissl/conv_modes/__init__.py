@@ -7,6 +7,7 @@
                           at inference direct tiles replace both where they are faster
 ``DIRECT_SCONV``          no lowering: each non-zero weight times the image, moved
 ``DIRECT_DCONV``          no lowering: every weight times the image, moved
+``WINOGRAD``              no lowering, 3 x 3 and 5 x 5 weights in fewer multiplications
 ``AUTO``                  whichever of these :mod:`minissl.conv_modes.auto` predicts to be
                           the fastest
 ========================  =============================================================
@@ -24,7 +25,9 @@ from minissl.conv_modes.direct_sconv import DirectSconv
 from minissl.conv_modes.lowered_ccnmm import LoweredCcnmm
 from minissl.conv_modes.lowered_csrmm import LoweredCsrmm
 from minissl.conv_modes.lowered_gemm import LoweredGemm
+from minissl.conv_modes.micro import micro_kernel
 from minissl.conv_modes.shape import ConvShape
+from minissl.conv_modes.winograd import WinogradMode
 from minissl.errors import ConfigError
 
 __all__ = ["DENSE_MODES", "MODES", "ConvShape", "Prepared", "executed_mode", "prepare", "supports"]
@@ -67,10 +70,11 @@ MODES: dict[str, Callable[..., Prepared]] = {
     "LOWERED_CCNMM": LoweredCcnmm.for_inference,
     "DIRECT_SCONV": DirectSconv,
     "DIRECT_DCONV": DirectDconv,
+    "WINOGRAD": WinogradMode,
 }
 
 #: modes that multiply by every weight
-DENSE_MODES = ("LOWERED_GEMM", "DIRECT_DCONV")
+DENSE_MODES = ("LOWERED_GEMM", "DIRECT_DCONV", "WINOGRAD")
 
 
 def executed_mode(mode: str, is_compacted: bool) -> str:
@@ -89,7 +93,7 @@ def executed_mode(mode: str, is_compacted: bool) -> str:
 def supports(mode: str, shape: ConvShape, kernels: Any, dtype: Any = "float32") -> bool:
     """Whether a backend has kernels of a mode's own for a shape, made to be fast.
 
-    Every mode executes every shape. A direct mode without register tiles (see
+    Every mode but WINOGRAD executes every shape. A mode without register tiles (see
     :mod:`minissl.kernels.cpu.micro`) does it by plain loops, which no one would choose for speed.
 
     Parameters
@@ -103,10 +107,11 @@ def supports(mode: str, shape: ConvShape, kernels: Any, dtype: Any = "float32") 
     dtype : dtype
         Of images and weights.
     """
-    if not mode.startswith("DIRECT"):
+    if mode.startswith("LOWERED"):
         return True
-    micro = getattr(kernels, "micro", None)
-    return micro is not None and micro.supports(shape, dtype)
+    if mode == "WINOGRAD":
+        return micro_kernel(kernels, "winograd_convolution", shape, dtype, False) is not None
+    return bool(micro_kernel(kernels, "supports", shape, dtype))
 
 
 def prepare(

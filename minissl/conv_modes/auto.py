@@ -14,6 +14,7 @@ from typing import Any
 from minissl import machine as machines
 from minissl.conv_modes.cost import CONVOLUTION, INNER_PRODUCT, Work
 from minissl.conv_modes.shape import ConvShape
+from minissl.kernels import cpu
 from minissl.machine import Machine
 
 #: what a net asks for to have the model choose
@@ -50,7 +51,12 @@ class Choice:
 
 
 def predict(
-    shape: ConvShape, w: Any, images: int, threads: int, machine: Machine | None = None
+    shape: ConvShape,
+    w: Any,
+    images: int,
+    threads: int,
+    machine: Machine | None = None,
+    kernels: Any = cpu,
 ) -> Choice:
     """Choose the mode of a convolution.
 
@@ -64,8 +70,12 @@ def predict(
         Batch, and threads that run it.
     machine : Machine, optional
         Its constants; by default those of this machine.
+    kernels : module
+        Backend that will execute it. Without register tiles it is not asked to run WINOGRAD.
     """
-    return _choose(CONVOLUTION, Work.of(shape, w, images, threads), machine)
+    has_tiles = getattr(kernels, "micro", None) is not None
+    costs = {mode: cost for mode, cost in CONVOLUTION.items() if has_tiles or mode != "WINOGRAD"}
+    return _choose(costs, Work.of(shape, w, images, threads), machine)
 
 
 def predict_inner_product(

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minissl import backend as backends
-from minissl.conv_modes import prepare
+from minissl.conv_modes import DENSE_MODES, prepare
 from minissl.conv_modes.auto import product_shape
 from minissl.conv_modes.cost import CONVOLUTION, INNER_PRODUCT, Amounts, Work
 from minissl.conv_modes.inner_product import prepare_inner_product
@@ -80,6 +80,8 @@ TURN = 1e-4
 #: something may have disturbed it, or faster by more than the second, which nothing can pretend.
 DISTURBED, TYPICAL = 0.15, 0.1
 ITERATIONS = 8
+#: WINOGRAD, as the passes of training, counts in units of the direct tiles, and is not timed
+TIMED = {mode: cost for mode, cost in CONVOLUTION.items() if mode != "WINOGRAD"}
 #: as how many samples the constants of one thread count among those of several
 PULL = 2.0
 #: terms that have little to do with what a single thread needs for them
@@ -169,7 +171,7 @@ def measure(
     pace: probes.Pace,
     tick: Callable[[], Any] | None = None,
 ) -> list[Timing]:
-    """Time samples in every mode, LOWERED_GEMM only once for each layer and batch.
+    """Time samples in every mode, those that multiply by zeros too once for each layer and batch.
 
     The times are multiples of the product of ``pace``.
     """
@@ -180,11 +182,11 @@ def measure(
         for sample in chosen:
             w = sample.weights
             work = Work.of(sample.shape, w, sample.images, threads)
-            for mode, cost in (INNER_PRODUCT if sample.is_product else CONVOLUTION).items():
+            for mode, cost in (INNER_PRODUCT if sample.is_product else TIMED).items():
                 amounts = cost(work)
                 if amounts is None or (sample._replace(zeros=(0, 0, 0)), mode) in dense_done:
                     continue
-                if mode in DENSE:
+                if mode in DENSE_MODES:
                     dense_done.add((sample._replace(zeros=(0, 0, 0)), mode))
                 timings.append(Timing(sample, mode, amounts, _time(sample, mode, w, kernels, pace)))
             if tick:
@@ -198,10 +200,6 @@ def middle(passes: Sequence[Sequence[Timing]]) -> list[Timing]:
         sorted(of_one, key=lambda one: one.time)[len(of_one) // 2]
         for of_one in zip(*passes, strict=True)
     ]
-
-
-#: modes whose time does not depend on zeros
-DENSE = ("LOWERED_GEMM", "DIRECT_DCONV")
 
 
 def _time(sample: Sample, mode: str, w: np.ndarray, kernels: Any, pace: probes.Pace) -> float:

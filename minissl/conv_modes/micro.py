@@ -15,7 +15,7 @@ def micro_kernel(kernels: Any, name: str, *arguments: Any) -> Any:
 
     Parameters
     ----------
-    name : {"sparse_convolution", "dense_convolution", "batch_product", "batch_width"}
+    name : str
         Function of :mod:`minissl.kernels.cpu.micro`.
     """
     micro = getattr(kernels, "micro", None)

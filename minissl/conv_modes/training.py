@@ -130,12 +130,8 @@ class TrainedConvolution:
     @property
     def mode(self) -> str:
         """The ``conv_mode`` that the forward pass amounts to."""
-        return "LOWERED_GEMM" if self.direct_forward is None else "DIRECT_DCONV"
-
-    @property
-    def share(self) -> float:
-        """Multiply-adds of the forward pass / those of the definition."""
-        return 1.0 if self.direct_forward is None else self.direct_forward.share
+        way = LOWERED if self.direct_forward is None else self.direct_forward.way
+        return {LOWERED: "LOWERED_GEMM", "direct": "DIRECT_DCONV", "winograd": "WINOGRAD"}[way]
 
     def passes(self) -> dict[str, str]:
         """Return how each pass runs: "direct", "winograd" or "lowered"."""

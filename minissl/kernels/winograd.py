@@ -30,10 +30,12 @@ Algorithms for Convolutional Neural Networks* (CVPR 2016), whose matrices these 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+#: r of the weights that there are transforms for
+SIZES = (3, 5)
 #: inputs that a tile depends on along an axis, and the places of a transformed tile
 READ, PLACES = 6, 36
 #: finite points, and what the weights are multiplied with at each of them and at infinity
@@ -89,6 +91,10 @@ class Winograd(NamedTuple):
         """Tiles that cover some outputs along an axis."""
         return -(-pixels // self.tile)
 
+    def multiplications(self, output: tuple[int, int]) -> int:
+        """Return the multiplications for an image of so many outputs, of a filter and channel."""
+        return PLACES * self.tiles(output[0]) * self.tiles(output[1])
+
     def cut_input(self, x: np.ndarray, pad: tuple[int, int], output: tuple[int, int]) -> np.ndarray:
         """Return the pixels that each tile depends on, zeros around: (N, C, T_H, T_W, 6, 6)."""
         N, C, H, W = x.shape
@@ -106,6 +112,19 @@ class Winograd(NamedTuple):
         around = np.zeros((N, F, self.tile * high, self.tile * wide), y.dtype)
         around[:, :, :P, :Q] = y
         return around.reshape(N, F, high, self.tile, wide, self.tile).swapaxes(3, 4)
+
+
+def covers(shape: Any) -> bool:
+    """Whether there are transforms for a convolution, and it moves pixel by pixel.
+
+    Parameters
+    ----------
+    shape : ConvShape
+        Geometry (:class:`minissl.conv_modes.shape.ConvShape`).
+    """
+    height, width = shape.kernel
+    is_square = height == width and height in SIZES and max(shape.pad) < height
+    return is_square and shape.stride == shape.dilation == (1, 1) and shape.groups == 1
 
 
 def _powers(count: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from minissl.conv_modes.auto import AUTO, Choice, predict
 from minissl.conv_modes.frozen import without_zeros
 from minissl.conv_modes.lowered_gemm import LoweredGemm
 from minissl.conv_modes.training import TrainedConvolution
+from minissl.conv_modes.winograd import why_not
 from minissl.kernels.geometry import convolution_output
 from minissl.layers.base import Layer, register
 
@@ -120,6 +121,10 @@ class Convolution(Layer):
                 if not self.kept_columns
                 else "a compacted layer serves inference only; train the net it was made from"
             )
+        if self.conv_mode == "WINOGRAD" and not self.kept_columns:
+            reason = why_not(self.shape, self.kernels)
+            if reason:
+                raise self.config_error(reason)
         self.declare_parameter(weight_shape, param.weight_filler, "weight", self.groups)
         if self.has_bias:
             self.declare_parameter((self.filters,), param.bias_filler, "bias", self.groups)
@@ -178,7 +183,8 @@ class Convolution(Layer):
         w = self.parameters[0].data
         if self.kept_columns:
             w = self.shape.scatter_columns(w, self.kept_columns)
-        choice = predict(self.shape, w, self.images, threads_of(self.kernels))
+        threads = threads_of(self.kernels)
+        choice = predict(self.shape, w, self.images, threads, kernels=self.kernels)
         mode = executed_mode(choice.mode, bool(self.kept_columns))
         if self.choice is None or mode != self.conv_mode:
             log.info("layer %s: conv_mode AUTO is %s", self.name, choice.in_words())

@@ -11,8 +11,9 @@ structured 2 * P * sum over conv groups of (living rows * living columns); rows 
 propagated as structured, in the network that is left when dead filters leave with the next
            layer's channels and back again. Table 2 and the MLP's table count so: their conv1 keeps
            only the filters that conv2 still reads
-executed   what the layer's conv_mode does: LOWERED_GEMM and DIRECT_DCONV dense, LOWERED_CSRMM and
-           DIRECT_SCONV zeros, LOWERED_CCNMM structured
+executed   what the layer's conv_mode does: LOWERED_GEMM and DIRECT_DCONV dense, and so counts
+           WINOGRAD, which multiplies less; LOWERED_CSRMM and DIRECT_SCONV zeros, LOWERED_CCNMM
+           structured
 ========== =====================================================================================
 
 A filter without weights is dead even when its bias is not 0: what it puts out is constant, and
@@ -43,6 +44,7 @@ EXECUTED_RULE = {
     "LOWERED_CCNMM": "structured",
     "DIRECT_SCONV": "zeros",
     "DIRECT_DCONV": "dense",
+    "WINOGRAD": "dense",
 }
 
 

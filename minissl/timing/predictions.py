@@ -52,7 +52,7 @@ def predict_layers(net: Net, names: Iterable[str]) -> dict[str, Choice]:
         layer: Any = net.layer(name)
         w = dense_weights(layer)
         if layer.type_name == "Convolution":
-            choices[name] = predict(layer.shape, w, layer.images, threads)
+            choices[name] = predict(layer.shape, w, layer.images, threads, kernels=net.kernels)
         else:
             choices[name] = predict_inner_product(w, layer.outer, threads)
     return choices

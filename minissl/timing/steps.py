@@ -121,7 +121,6 @@ class TimedMode(Timed):
         """Sum up the rounds."""
         positions = self.top[0].size // self.filters  # N * P * Q; N of an inner product
         layer: Any = self.layer
-        share = layer.trained.share if self.is_trained else 1
         return _layer_time(
             watch,
             (self.layer.name, self.mode),
@@ -130,7 +129,7 @@ class TimedMode(Timed):
             type=self.layer.type_name,
             conv_mode=self.mode,
             dense_flop=2 * self.weights * positions,
-            executed_flop=round(2 * self.prepared.multiply_adds * positions * share),
+            executed_flop=round(2 * self.prepared.multiply_adds * positions),
             groups=tuple(group.result(watch, positions, peak_gflops) for group in self.groups),
             peak_gflops=peak_gflops,
             fused=self.fused,

@@ -29,7 +29,7 @@ def test_all_modes(run, run_json, net_file, weights_file):
     conv1 = [layer for layer in result["layers"] if layer["name"] == "conv1"]
     modes = ["LOWERED_GEMM", "LOWERED_CSRMM", "LOWERED_CCNMM", "DIRECT_SCONV", "DIRECT_DCONV"]
     assert [layer["conv_mode"] for layer in conv1] == modes
-    assert set(result["totals"]) == {*modes, "fastest", "auto"}
+    assert set(result["totals"]) == {*modes, "WINOGRAD", "fastest", "auto"}
     assert result["totals"]["fastest"] <= min(result["totals"][mode] for mode in modes)
     assert result["total_ms"] == result["totals"]["LOWERED_GEMM"]
     ip1 = [layer for layer in result["layers"] if layer["name"] == "ip1"]

@@ -65,7 +65,8 @@ def test_defaults_that_decide_results() -> None:
 def test_enums() -> None:
     conv = proto.ConvolutionParameter
     assert [conv.LOWERED_GEMM, conv.LOWERED_CSRMM, conv.LOWERED_CCNMM] == [0, 1, 2]
-    assert [conv.DIRECT_SCONV, conv.DIRECT_DCONV, conv.AUTO] == [3, 4, 100]
+    assert [conv.DIRECT_SCONV, conv.DIRECT_DCONV] == [3, 4]
+    assert [conv.WINOGRAD, conv.AUTO] == [99, 100]
     assert (proto.TRAIN, proto.TEST) == (0, 1)
     assert proto.V1LayerParameter.SIGMOID_CROSS_ENTROPY_LOSS == 27
 

@@ -22,6 +22,7 @@ CONVOLUTION: dict[str, Callable[[Work], Amounts | None]] = {
     "LOWERED_CCNMM": direct.ccnmm,
     "DIRECT_SCONV": direct.sconv,
     "DIRECT_DCONV": direct.dconv,
+    "WINOGRAD": direct.winograd,
 }
 
 #: the ``conv_mode`` that executes a ``gemm_mode`` -> cost of an inner product

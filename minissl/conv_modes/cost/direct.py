@@ -12,6 +12,11 @@ A sparse tile meets every non-zero of a filter, with pixels or images in its lan
 
 where the planes that the tile reads are made first, and the sums of a filter are loaded and stored
 once for each block of channels [sparse_visit], and put out at last [sparse_write].
+
+Winograd's tiles count their own vector operations, transforms included, for units of a few images
+or of a band of one::
+
+    vector operations of an image x images of the busiest thread  [tile]
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ from minissl.kernels.cpu.micro.dense import best_tiling, block_kinds
 from minissl.kernels.cpu.micro.isa import Isa, chosen
 from minissl.kernels.cpu.micro.planes import extent
 from minissl.kernels.cpu.micro.tiles import one_row
+from minissl.kernels.cpu.micro.winograd import WinogradConvolution, applies
 
 
 def ccnmm(work: Work) -> Amounts:
@@ -58,6 +64,19 @@ def sconv(work: Work) -> Amounts | None:
     """Cost of DIRECT_SCONV: every non-zero; None without vectors for it."""
     isa = _vectors(work)
     return isa and _single_weights(isa, work, work.nonzeros, work.channels)
+
+
+def winograd(work: Work) -> Amounts | None:
+    """Cost of WINOGRAD; None where the formula does not cover the layer, or without vectors."""
+    isa, s = _vectors(work), work.shape
+    if isa is None or not applies(isa, s):
+        return None
+    kernel = WinogradConvolution(isa, s, gradient=False)
+    together, bands = kernel.unit
+    busiest = work.busiest(ceil_div(work.images, together) * bands)
+    images = min(work.images, busiest * together / bands)
+    far = work.far("tile_blob", s.channels)
+    return {**far, "call": 1, "region": 1, "tile": kernel.cost() * images}
 
 
 def _vectors(work: Work) -> Isa | None:

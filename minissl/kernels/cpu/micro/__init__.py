@@ -61,6 +61,7 @@ __all__ = [
     "supports",
     "training_pass",
     "training_passes",
+    "winograd_convolution",
 ]
 
 
@@ -122,6 +123,24 @@ def dense_convolution(
     return vectors and DenseConvolution(
         vectors, shape, values, rows, row_start, columns, column_start, b
     )
+
+
+def winograd_convolution(shape: Any, dtype: Any, rectifies: bool) -> WinogradConvolution | None:
+    """Prepare Winograd's convolution; None where the plain kernels must do.
+
+    Parameters
+    ----------
+    shape : ConvShape
+        Geometry (:class:`minissl.conv_modes.shape.ConvShape`).
+    dtype : dtype
+        Of images and weights.
+    rectifies : bool
+        Whether negative outputs become zero.
+    """
+    vectors = _usable(shape, dtype)
+    if vectors is None or not winograd.applies(vectors, shape):
+        return None
+    return WinogradConvolution(vectors, shape, gradient=False, rectifies=rectifies)
 
 
 #: What computes a pass of a convolution that is trained.

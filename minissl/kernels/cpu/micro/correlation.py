@@ -135,7 +135,7 @@ class Correlation:
     """
 
     #: name of this way of computing a pass, and its multiply-adds / those of the definition
-    way, share = "direct", 1.0
+    way = "direct"
 
     def __init__(self, isa: Isa, shape: Any, gradient: bool):
         self.isa, self.shape, self.gradient = isa, shape, gradient

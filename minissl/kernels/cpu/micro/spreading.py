@@ -50,7 +50,7 @@ class SpreadGradient:
     """
 
     #: name of this way of computing a pass, and its multiply-adds / those of the definition
-    way, share = "direct", 1.0
+    way = "direct"
 
     def __init__(self, isa: Isa, shape: Any):
         self.shape, self.lanes = shape, isa.lanes

@@ -1,4 +1,4 @@
-r"""Convolutions of 3 x 3 and 5 x 5 weights in training, by Winograd's formula.
+r"""Convolutions of 3 x 3 and 5 x 5 weights by Winograd's formula.
 
 The formula, and what it costs in exactness, is in :mod:`minissl.kernels.winograd`. Here
 channels lie in the lanes of vectors, and a few images (or a band of a large one) at a time stay in
@@ -24,6 +24,7 @@ import numpy as np
 from numba import get_num_threads
 
 from minissl.kernels.cpu.jit import (
+    aligned,
     config,
     get_thread_id,
     kernel,
@@ -41,7 +42,7 @@ from minissl.kernels.cpu.micro.winograd_tile import (
     TurnIn,
     TurnOut,
 )
-from minissl.kernels.winograd import PLACES, Winograd
+from minissl.kernels.winograd import PLACES, Winograd, covers
 
 FLOAT32 = np.dtype(np.float32)
 #: Tiles of a unit of work, at most, and the bytes of what is transformed: half a common
@@ -55,12 +56,10 @@ TURN, TRANSFORM, BEGIN = 16, 250, 60
 
 
 def applies(isa: Isa, shape: Any) -> bool:
-    """Whether a convolution has 3 x 3 or 5 x 5 weights, not too many, and moves pixel by pixel."""
-    s = shape
-    channels, filters = (-(-n // isa.lanes) * isa.lanes for n in (s.channels, s.filters))
-    is_small = 4 * PLACES * channels * filters <= FILTER_BYTES
-    is_square = s.kernel in ((3, 3), (5, 5)) and max(s.pad) < s.kernel[0]
-    return is_square and s.stride == s.dilation == (1, 1) and s.groups == 1 and is_small
+    """Whether the formula covers a convolution, and it has not too many weights."""
+    sides = shape.channels, shape.filters
+    channels, filters = (-(-n // isa.lanes) * isa.lanes for n in sides)
+    return covers(shape) and 4 * PLACES * channels * filters <= FILTER_BYTES
 
 
 class Side(NamedTuple):
@@ -143,16 +142,15 @@ class Pass:
         )
 
     @property
+    def unit(self) -> tuple[int, int]:
+        """Images that a unit of work has together, and units that an image is cut into."""
+        return self.images, -(-self.high // self.rows)
+
+    @property
     def tiling(self) -> tuple[int, ...]:
         """What the loops want to know about tiles and units."""
         blocks = self.block(self.f_room // self.lanes)
         return self.lanes, self.formula.tile, self.high, self.wide, self.images, self.rows, *blocks
-
-    @property
-    def share(self) -> float:
-        """Multiply-adds / those of the definition."""
-        P, Q = self.target.height, self.target.width
-        return PLACES * self.high * self.wide / (self.formula.kernel**2 * P * Q)
 
     def cost(self) -> float:
         """Multiply-adds of vectors that take as long as one image, about."""
@@ -197,11 +195,13 @@ class WinogradConvolution(Pass):
     shape : ConvShape
     gradient : bool
         Whether this is the gradient of the input.
+    rectifies : bool
+        Whether negative outputs become zero.
     """
 
-    def __init__(self, isa: Isa, shape: Any, gradient: bool):
+    def __init__(self, isa: Isa, shape: Any, gradient: bool, rectifies: bool = False):
         super().__init__(isa, shape, gradient)
-        self.gradient = gradient
+        self.gradient, self.rectifies = gradient, rectifies
 
     @cached_property
     def addresses(self) -> tuple[np.ndarray, ...]:
@@ -211,9 +211,10 @@ class WinogradConvolution(Pass):
         outs = np.zeros(L, np.int64)
         counts = sorted(self._pixels_out())
         outs[np.array(counts) - 1] = addresses_of([TurnOut(L, count) for count in counts])
+        output = OutputTiles(L, tile, self.rectifies)
         return (
             self.turns(self.C),
-            addresses_of([TransformTiles(L, tile, gradient=False), OutputTiles(L, tile)]),
+            addresses_of([TransformTiles(L, tile, gradient=False), output]),
             addresses_of([ProductTile(L, rows, vectors, 4 * self.c_room, adds=False)]),
             outs,
         )
@@ -239,10 +240,17 @@ class WinogradConvolution(Pass):
         with np.errstate(all="ignore"):  # a training that diverges is told of elsewhere
             return np.dot(self.filters, lines.reshape(taps, -1), out=u)
 
+    def packed(self, w: np.ndarray) -> np.ndarray:
+        """Return the same to keep, for :meth:`run_packed`."""
+        return aligned(self.transformed(w).reshape(-1))
+
     def run(self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
         """Convolve x (N, C, H, W) into y (N, F, P, Q); for the gradient they are d_y and d_x."""
+        self.run_packed(x, self.transformed(np.asarray(w, np.float32)).reshape(-1), b, y)
+
+    def run_packed(self, x: np.ndarray, u: np.ndarray, b: np.ndarray | None, y: np.ndarray) -> None:
+        """Run with weights that are transformed, and begin on a cache line."""
         x, out = ready(x, y)
-        u = self.transformed(np.asarray(w, np.float32))
         bias = scratch("winograd bias", (self.f_room,), FLOAT32)
         bias[:] = 0
         if b is not None:
@@ -254,7 +262,7 @@ class WinogradConvolution(Pass):
         floats = self.target.floats(self.lanes) // self.target.blocks
         _convolve(
             x.reshape(-1),
-            u.reshape(-1),
+            u,
             bias,
             out.reshape(-1),
             len(x),

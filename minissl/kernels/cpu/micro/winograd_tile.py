@@ -148,10 +148,13 @@ class OutputTiles(NamedTuple):
     lanes : int
     tile : int
         m, the pixels from tile to tile.
+    rectifies : bool
+        Whether negative outputs become zero.
     """
 
     lanes: int
     tile: int
+    rectifies: bool
 
     def emit(
         self,
@@ -191,7 +194,8 @@ class OutputTiles(NamedTuple):
             square = [found[i : i + READ] for i in range(0, PLACES, READ)]
             for values in both_axes(square, partial(output_line, v, self.tile)):
                 for j, value in enumerate(values):
-                    v.store(v.plus(value, added), v.add(row, j * v.bytes))
+                    out = v.plus(value, added)
+                    v.store(v.positive(out) if self.rectifies else out, v.add(row, j * v.bytes))
                 row = v.builder.add(row, pitch)
             return [next_tile, next_row]
 
