@@ -2,7 +2,7 @@
 
 The formula, :mod:`minissl.kernels.winograd`, needs a quarter of the multiplications of 3 x 3
 weights and 9 of 25 of 5 x 5 weights, whatever is zero. Its outputs are right to about 5e-6 of the
-largest one in float32, where the other modes are right to 1e-6.
+largest one in float32 (1e-5 with 300 channels), where the other modes are right to 1e-6.
 """
 
 from __future__ import annotations

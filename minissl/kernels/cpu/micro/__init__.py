@@ -49,6 +49,7 @@ from minissl.kernels.cpu.micro.weight_gradient import WeightGradient
 from minissl.kernels.cpu.micro.winograd import WinogradConvolution
 from minissl.kernels.cpu.micro.winograd_gradient import WinogradWeightGradient
 from minissl.kernels.cpu.sparse_product import FEW
+from minissl.kernels.winograd import covers
 
 __all__ = [
     "batch_product",
@@ -138,7 +139,7 @@ def winograd_convolution(shape: Any, dtype: Any, rectifies: bool) -> WinogradCon
         Whether negative outputs become zero.
     """
     vectors = _usable(shape, dtype)
-    if vectors is None or not winograd.applies(vectors, shape):
+    if vectors is None or not covers(shape):
         return None
     return WinogradConvolution(vectors, shape, gradient=False, rectifies=rectifies)
 

@@ -134,7 +134,7 @@ class Correlation:
         Whether this is the gradient of the input.
     """
 
-    #: name of this way of computing a pass, and its multiply-adds / those of the definition
+    #: name of this way of computing a pass
     way = "direct"
 
     def __init__(self, isa: Isa, shape: Any, gradient: bool):

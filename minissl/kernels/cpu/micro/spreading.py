@@ -49,7 +49,7 @@ class SpreadGradient:
         Geometry of the layer (:class:`minissl.conv_modes.shape.ConvShape`).
     """
 
-    #: name of this way of computing a pass, and its multiply-adds / those of the definition
+    #: name of this way of computing a pass
     way = "direct"
 
     def __init__(self, isa: Isa, shape: Any):

@@ -56,7 +56,7 @@ TURN, TRANSFORM, BEGIN = 16, 250, 60
 
 
 def applies(isa: Isa, shape: Any) -> bool:
-    """Whether the formula covers a convolution, and it has not too many weights."""
+    """Whether the formula covers a convolution, and it has not too many weights to be fast."""
     sides = shape.channels, shape.filters
     channels, filters = (-(-n // isa.lanes) * isa.lanes for n in sides)
     return covers(shape) and 4 * PLACES * channels * filters <= FILTER_BYTES
