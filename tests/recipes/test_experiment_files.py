@@ -96,7 +96,7 @@ def test_depth_counts_the_main_path():
 def test_layers_are_removed_from_one_network_by_more_and_more():
     depth = find("depth")
     removing = [row for row in depth.rows if row.start == "learned"]
-    assert [row.key for row in removing] == ["layers18", "layers16"]
+    assert [row.key for row in removing] == ["layers18", "layers16", "layers14"]
 
     def iterations(*solvers):
         return sum(read_solver(depth.path(name)).max_iter for name in solvers)
@@ -108,12 +108,13 @@ def test_layers_are_removed_from_one_network_by_more_and_more():
         taken.append(solver.block_group_decay * solver.base_lr / 2 * solver.max_iter / 0.1)
         assert solver.momentum == pytest.approx(0.9)
         lasting.append(iterations(*row.ssl, *row.finetune))
-    assert taken == pytest.approx([0.2, 0.45])
-    learned, longer = (
-        next(row for row in depth.rows if row.key == key) for key in ("learned", "longer")
+    assert taken == pytest.approx([0.2, 0.45, 1.1])
+    learned, longest = (
+        next(row for row in depth.rows if row.key == key) for key in ("learned", "longest")
     )
-    whole = iterations(*longer.finetune)
-    assert [iterations(*learned.ssl) + one for one in lasting] == [whole] * 2
+    whole = iterations(*longest.finetune)
+    assert learned.start == longest.start == "longer"
+    assert [iterations(*learned.ssl) + one for one in lasting] == [whole] * 3
 
 
 def test_solvers_are_found_beside_the_file_first(tmp_path):
