@@ -96,7 +96,7 @@ def test_depth_counts_the_main_path():
 def test_layers_are_removed_from_one_network_by_more_and_more():
     depth = find("depth")
     removing = [row for row in depth.rows if row.start == "learned"]
-    assert [row.key for row in removing] == ["layers18", "layers16", "layers14"]
+    assert [row.key for row in removing] == ["layers18", "layers16", "more"]
 
     def iterations(*solvers):
         return sum(read_solver(depth.path(name)).max_iter for name in solvers)
