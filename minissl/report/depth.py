@@ -142,6 +142,7 @@ def error_over_layers(ours: Networks, paper: Networks) -> Figure:
                 ha="right",
                 va="center",
                 fontsize=8,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
             )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(title="Error and depth", xlabel="layers", ylabel="test error, %")
