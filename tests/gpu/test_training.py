@@ -193,7 +193,7 @@ def test_a_wrong_label_is_said_where_the_results_are_looked_at(gpu):
             solver.step()
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "WINOGRAD"])  # CPU only
 @pytest.mark.parametrize("gemm_mode", ["GEMM", "SPMDM", "CCNMM"])
 def test_inference_in_every_mode(gpu, mode, gemm_mode):
     """Packed once, the dense copy released, and given back when it is asked for."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from minissl import backend
 from minissl.conv_modes import MODES, prepare
+from minissl.conv_modes.winograd import why_not
 from minissl.kernels import reference
 from minissl.kernels.cpu import convolution
 from minissl.kernels.names import NAMES
@@ -455,8 +456,11 @@ def test_the_step_in_one_pass_notices_what_is_not_finite(size, value):
 def test_a_convolution_that_rectifies_equals_a_relu_behind_it(case, dtype):
     x, w, b, d_y = case.arrays(dtype)
     s = case.shape
-    modes = {mode: prepare(mode, s, w, b, cpu) for mode in MODES}
-    for mode, prepared in modes.items():
+    offered = [mode for mode in MODES if mode != "WINOGRAD" or why_not(s, cpu) is None]
+    lowered = np.empty_like(d_y)
+    prepare("LOWERED_GEMM", s, w, b, cpu).forward(x, lowered, relu=True)
+    for mode in offered:
+        prepared = prepare(mode, s, w, b, cpu)
         plain, fused, expected = (np.full_like(d_y, np.nan) for _ in range(3))
         with backend.single_threaded_blas():
             prepared.forward(x, plain)
@@ -465,7 +469,7 @@ def test_a_convolution_that_rectifies_equals_a_relu_behind_it(case, dtype):
         assert np.array_equal(fused, expected), mode
     y = np.empty_like(d_y)
     prepare("LOWERED_CSRMM", s, w, b, reference).forward(x, y, relu=True)
-    assert np.allclose(y, fused, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] * 10)
+    assert np.allclose(y, lowered, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype] * 10)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -0.0, -3.0, 2.0])
