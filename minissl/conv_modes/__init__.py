@@ -27,10 +27,13 @@ from minissl.conv_modes.lowered_csrmm import LoweredCsrmm
 from minissl.conv_modes.lowered_gemm import LoweredGemm
 from minissl.conv_modes.micro import micro_kernel
 from minissl.conv_modes.shape import ConvShape
-from minissl.conv_modes.winograd import WinogradMode
+from minissl.conv_modes.winograd import WinogradMode, why_not
 from minissl.errors import ConfigError
 
-__all__ = ["DENSE_MODES", "MODES", "ConvShape", "Prepared", "executed_mode", "prepare", "supports"]
+__all__ = [
+    "DENSE_MODES", "MODES", "ConvShape", "Prepared", "executed_mode", "offered_modes", "prepare",
+    "supports",
+]  # fmt: skip
 
 
 class Prepared(Protocol):
@@ -88,6 +91,11 @@ def executed_mode(mode: str, is_compacted: bool) -> str:
         Whether the layer holds only some of its columns (``kept_columns``).
     """
     return "LOWERED_CCNMM" if is_compacted and mode in DENSE_MODES else mode
+
+
+def offered_modes(shape: ConvShape, kernels: Any) -> tuple[str, ...]:
+    """Return the modes that a layer can run in: all, but for WINOGRAD where it does not apply."""
+    return tuple(mode for mode in MODES if mode != "WINOGRAD" or why_not(shape, kernels) is None)
 
 
 def supports(mode: str, shape: ConvShape, kernels: Any, dtype: Any = "float32") -> bool:

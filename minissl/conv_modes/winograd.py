@@ -66,7 +66,7 @@ class WinogradMode:
             return
         conv_winograd(x, self.w, self.b, self.shape.pad, y)
         if relu:
-            np.maximum(y, 0, out=y)
+            self.kernels.relu_forward(y, 0.0, y)
 
     def images_per_chunk(self, N: int) -> int:
         """Return how many images are multiplied together; each would give the same by itself."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from minissl.conv_modes import MODES
+from minissl.conv_modes import offered_modes
 from minissl.conv_modes.auto import AUTO, Choice
 from minissl.conv_modes.inner_product import GEMM_MODES, PRODUCTS
-from minissl.conv_modes.winograd import why_not
 from minissl.layers import Convolution, Layer
 from minissl.net import Net
 from minissl.timing.measurements import ALL, BASELINE, PICKED
@@ -80,8 +79,7 @@ def trained_modes(net: Net) -> dict[str, str]:
 def modes_of(layer: Layer) -> tuple[str, ...]:
     """Return the modes that a layer can be timed in; none where it has no weights to multiply."""
     if isinstance(layer, Convolution):
-        covered = why_not(layer.shape, layer.kernels) is None
-        return tuple(mode for mode in MODES if covered or mode != "WINOGRAD")
+        return offered_modes(layer.shape, layer.kernels)
     return tuple(PRODUCTS) if layer.type_name == "InnerProduct" else ()
 
 

@@ -11,8 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from minissl import backend
-from minissl.conv_modes import MODES, prepare
-from minissl.conv_modes.winograd import why_not
+from minissl.conv_modes import offered_modes, prepare
 from minissl.kernels import reference
 from minissl.kernels.cpu import convolution
 from minissl.kernels.names import NAMES
@@ -456,10 +455,9 @@ def test_the_step_in_one_pass_notices_what_is_not_finite(size, value):
 def test_a_convolution_that_rectifies_equals_a_relu_behind_it(case, dtype):
     x, w, b, d_y = case.arrays(dtype)
     s = case.shape
-    offered = [mode for mode in MODES if mode != "WINOGRAD" or why_not(s, cpu) is None]
     lowered = np.empty_like(d_y)
     prepare("LOWERED_GEMM", s, w, b, cpu).forward(x, lowered, relu=True)
-    for mode in offered:
+    for mode in offered_modes(s, cpu):
         prepared = prepare(mode, s, w, b, cpu)
         plain, fused, expected = (np.full_like(d_y, np.nan) for _ in range(3))
         with backend.single_threaded_blas():
