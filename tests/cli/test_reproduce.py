@@ -199,6 +199,7 @@ def test_speed_ups_are_measured_and_checked(run, run_json, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MINISSL_MATRICES", raising=False)
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.delenv("OPENBLAS_L2_SIZE", raising=False)
     write_set(tmp_path / "published" / "lenet" / "a")
     paper = 'paper = "table4/AlexNet 1"\n'
     (tmp_path / "mine.toml").write_text(TEXT + SSL + paper + RANDOM)
