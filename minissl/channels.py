@@ -33,6 +33,7 @@ from minissl.layers import Layer
 from minissl.net import Net
 from minissl.sparsity.flops import Input, LayerShape
 
+#: layer types whose weights are a matrix with a row for each filter, and may be compacted
 WITH_WEIGHTS = ("Convolution", "InnerProduct")
 #: layer types whose output channel c depends on input channel c only, whatever their settings
 PER_CHANNEL = (
@@ -200,6 +201,12 @@ def parameter_axis(layer: Layer, axes: int) -> int:
         return 1
     param = layer.param.scale_param if layer.type_name == "Scale" else layer.param.bias_param
     return axes if param.num_axes == 0 else param.axis % axes
+
+
+def acts_by_channel(layer: Layer, axes: int) -> bool:
+    """Whether a Scale or Bias has one parameter for each channel."""
+    param = layer.param.scale_param if layer.type_name == "Scale" else layer.param.bias_param
+    return parameter_axis(layer, axes) == 1 and param.num_axes == 1
 
 
 def reads_channels(layer: Layer, read: list[Value]) -> bool:

@@ -12,7 +12,7 @@ from minissl.formats.upgrade import upgraded
 
 PHASES = ("TRAIN", "TEST")
 #: layers whose weights a file keeps by the layer's name
-WITH_WEIGHTS = (
+STORED = (
     "BatchNorm",
     "Bias",
     "Convolution",
@@ -59,10 +59,10 @@ def _tell_apart(layers: list[Any], phase: str) -> None:
     count = Counter(layer.name for layer in layers)
     taken = set(count)
     seen: set[str] = set()
-    kept = {layer.name for layer in layers if layer.type in WITH_WEIGHTS}
+    kept = {layer.name for layer in layers if layer.type in STORED}
     for layer in layers:
         name = layer.name
-        if count[name] == 1 or layer.type in WITH_WEIGHTS:
+        if count[name] == 1 or layer.type in STORED:
             continue
         if name not in seen and name not in kept:
             seen.add(name)

@@ -156,7 +156,10 @@ class Net:
             self._tops.append(top)
 
     def bytes_needed(self) -> int:
-        """Return the bytes of all blobs, parameters and scratch memory (and gradients in TRAIN)."""
+        """Return the bytes of all blobs, parameters and scratch memory.
+
+        In TRAIN also those of gradients, and of one momentum buffer.
+        """
         return self.needs().total
 
     def needs(self) -> memory_plan.Needs:

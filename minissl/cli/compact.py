@@ -20,8 +20,6 @@ Examples:
   minissl test --model small/net.prototxt --weights small/net.caffemodel --data mnist
 """
 
-WITH_WEIGHTS = ("Convolution", "InnerProduct")
-
 
 @click.command(epilog=EPILOG)
 @options.model_option
@@ -96,6 +94,8 @@ def command(
 
 
 def _show_layers(compacted: Compacted) -> None:
+    from minissl.channels import WITH_WEIGHTS
+
     headings = ["layer", "weights before", "after", "bytes before", "after"]
     report = compacted.report
     rows = [

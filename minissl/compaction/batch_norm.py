@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minissl.backend import to_host
-from minissl.channels import WITH_WEIGHTS, Flow, Value, follow, parameter_axis, reads_channels
+from minissl.channels import WITH_WEIGHTS, Flow, Value, acts_by_channel, follow, reads_channels
 from minissl.compaction.draft import Draft
 from minissl.compaction.reading import is_shared
 from minissl.layers import Layer
@@ -52,8 +52,7 @@ def _folds(net: Net, flow: Flow, layer: Layer, bottom: Value) -> bool:
     if layer.type_name == "BatchNorm":
         by_channel = not layer.uses_batch  # type: ignore[attr-defined]
     elif layer.type_name in ("Scale", "Bias"):
-        fields = layer.param.scale_param if layer.type_name == "Scale" else layer.param.bias_param
-        by_channel = parameter_axis(layer, len(bottom.shape)) == 1 and fields.num_axes == 1
+        by_channel = acts_by_channel(layer, len(bottom.shape))
     else:
         return False
     readers = sum(

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from minissl.channels import WITH_WEIGHTS, Flow, Value, follow, parameter_axis, reads_channels
+from minissl.channels import WITH_WEIGHTS, Flow, Value, acts_by_channel, follow, reads_channels
 from minissl.compaction.batch_norm import fold_batch_norm
 from minissl.compaction.constants import Constants, find_constants, is_even
 from minissl.compaction.draft import Draft
@@ -219,9 +219,7 @@ def _takes_bias(net: Net, flow: Flow, layer: Layer, value: Value, idle: list[str
     """Whether a layer can add a constant to each channel, and only one layer would see it."""
     bottoms = flow.bottoms[layer.name]
     if layer.type_name in ("Scale", "Bias"):
-        fields = layer.param.scale_param if layer.type_name == "Scale" else layer.param.bias_param
-        by_channel = parameter_axis(layer, len(value.shape)) == 1 and fields.num_axes == 1
-        can = len(bottoms) == 1 and by_channel
+        can = len(bottoms) == 1 and acts_by_channel(layer, len(value.shape))
     else:
         can = layer.type_name in WITH_WEIGHTS and reads_channels(layer, bottoms)
     readers = [

@@ -14,6 +14,7 @@ from minissl.net import Net
 
 #: rounding explains differences up to this part of the largest output, or of 1
 ROUNDING = 1e-4
+#: Layers that judge scores, and that nobody runs to use a network.
 # Their outputs jump or vanish where scores differ in the last digit: look at the scores instead.
 JUDGES = ("Accuracy", "SoftmaxWithLoss")
 
@@ -66,7 +67,7 @@ class Proof:
 def prove(before: Net, after: Net, images: np.ndarray | None = None, seed: int = 0) -> Proof:
     """Compare the outputs of two networks with the same layers and blobs.
 
-    Compared are the scores that losses and accuracies read, and all other outputs.
+    Compared are the scores that SoftmaxWithLoss and Accuracy read, and all other outputs.
 
     Parameters
     ----------

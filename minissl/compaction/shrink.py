@@ -13,6 +13,7 @@ import numpy as np
 
 from minissl.backend import to_host
 from minissl.channels import (
+    WITH_WEIGHTS,
     Flow,
     conv_groups,
     dense_weights,
@@ -63,7 +64,7 @@ def stored_bytes(layer: Layer) -> int:
     """Return what the parameters of a layer take in a file, with the index of kept columns."""
     blobs = [to_host(parameter.data) for parameter in layer.parameters]
     kept = None
-    if layer.type_name in ("Convolution", "InnerProduct"):
+    if layer.type_name in WITH_WEIGHTS:
         kept = kept_columns(layer)
     return sum(blob.nbytes for blob in blobs) + INDEX_BYTES * (0 if kept is None else kept.sum())
 

@@ -97,12 +97,8 @@ class BatchReader:
         """Return the batch at a position, and stay."""
         return self.dataset.batch(self._records(position))
 
-    def transform_rng(self) -> np.random.Generator:
-        """Return the random numbers for crop and mirror of the batch that ``next`` gives next."""
-        return self.rng_at(self._position)
-
     def rng_at(self, position: int) -> np.random.Generator:
-        """Return the random numbers for the batch at a position."""
+        """Return the random numbers for crop and mirror of the batch at a position."""
         return np.random.default_rng([self.seed, TRANSFORM_STREAM, position])
 
     def skip_up_to(self, limit: int) -> None:

@@ -31,8 +31,6 @@ from minissl.formats.reading import explain
 SUFFIXES = (".pt", ".pth")
 #: more than this is refused, whatever a file claims
 MAX_BYTES = 8 * 2**30
-#: layers whose blobs are a weight and a bias
-PLAIN = ("Convolution", "Deconvolution", "InnerProduct", "Scale", "PReLU", "Embed")
 
 Modules = dict[str, dict[str, np.ndarray]]
 

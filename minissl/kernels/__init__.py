@@ -2,6 +2,7 @@
 
 ``reference`` defines every kernel in plain NumPy; ``cpu`` holds their Numba twins, ``gpu`` those
 of CuPy. A backend is one of these modules (see :mod:`minissl.backend`). ``winograd`` is a formula
-for convolutions in plain NumPy, which ``cpu`` uses in training. All functions take arrays
-and write their result into the arrays given last, so a training iteration reuses its buffers.
+for convolutions in plain NumPy: the definition of what ``cpu`` does with it, in training and for
+``conv_mode: WINOGRAD``. Functions write into arrays that they are given, so a training iteration
+reuses its buffers.
 """

@@ -92,7 +92,11 @@ class BatchNorm(Layer):
         self.kernels.batch_norm_forward(x, self._mean, self._variance, self.eps, y)
 
     def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
-        """d_x; with the batch's own statistics every value depends on all of its channel."""
+        """d_x; with the batch's own statistics every value depends on all of its channel.
+
+        Then d_x = (d_y - mean(d_y) - y * mean(d_y * y)) / sqrt(variance + eps), means over the
+        m values of a channel. With global ones d_x = d_y / sqrt(variance + eps).
+        """
         if not propagate_down[0]:
             return
         d_y, d_x = (blob.diff.reshape(self.folded) for blob in (top[0], bottom[0]))  # views

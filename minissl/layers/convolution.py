@@ -40,9 +40,10 @@ class Convolution(Layer):
     there on (:mod:`minissl.conv_modes.auto`).
 
     In phase TRAIN there are AUTO, LOWERED_GEMM and no mode at all, which is AUTO. Then the model
-    chooses for each of the three passes between the products above and direct tiles, which compute
-    the same sums (:mod:`minissl.conv_modes.training`); LOWERED_GEMM, where the prototxt says so,
-    runs the products.
+    chooses for each of the three passes between the products above, direct tiles, which compute
+    the same sums, and Winograd's, which multiply less and round more
+    (:mod:`minissl.conv_modes.training`); LOWERED_GEMM, where the prototxt says so, runs the
+    products.
 
     While rows and columns are frozen at zero (``connectivity_mode``), they take part in no product,
     forward or backward, where that is faster than to multiply by their zeros: :meth:`unfrozen`.

@@ -44,7 +44,10 @@ class Data(Records):
     """
 
     def setup(self, bottom_shapes: list[Shape]) -> list[Shape]:
-        """Find the data set in the catalogue and work out the shapes; nothing is read yet."""
+        """Find the data set in the catalogue and work out the shapes.
+
+        Of the data only a mean file and a database's first record are read.
+        """
         param = self.param.data_param
         for name in ("scale", "mean_file", "crop_size", "mirror"):
             if param.HasField(name):

@@ -71,7 +71,7 @@ class MultinomialLogisticLoss(_LogLoss):
     n_bottoms = (2, 2)
 
     def weights(self, bottom: list[Blob]) -> Any:
-        """H is 1 at the label."""
+        """Return h: 1 at the label, 0 elsewhere, (N, K)."""
         classes = self.kernels.xp.arange(self.folded[1])[None]  # (1, K)
         return (self._labels.classes == classes).astype(self.dtype)  # (N, 1) == (1, K)
 
@@ -114,7 +114,7 @@ class InfogainLoss(_LogLoss):
         return tops
 
     def weights(self, bottom: list[Blob]) -> Any:
-        """H is the row of H that belongs to the label."""
+        """Return h: for each image the row of H at its label, (N, K)."""
         K = self.folded[1]
         matrix = self._matrix if self._matrix is not None else bottom[2].data.reshape(K, K)
         return matrix[self._labels.classes.reshape(-1)]  # (N, K)

@@ -64,7 +64,7 @@ def _duplicate_names(net: NetParameter) -> Iterator[Finding]:
     seen: dict[tuple[str, bool], set[int]] = {}  # by name, and whether it has weights
     for layer in net.layer:
         phases = _phases(layer)
-        learns = layer.type in graph.WITH_WEIGHTS
+        learns = layer.type in graph.STORED
         if seen.get((layer.name, True), set()) & phases and learns:
             yield Finding(
                 "error",

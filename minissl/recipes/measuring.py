@@ -15,6 +15,7 @@ import numpy as np
 
 from minissl import compaction
 from minissl.channels import layer_shapes
+from minissl.compaction.proof import JUDGES
 from minissl.errors import ConfigError
 from minissl.formats.prototxt import read_net
 from minissl.net import Net
@@ -22,8 +23,6 @@ from minissl.solvers.solver import mean_outputs
 from minissl.sparsity import flops
 from minissl.timing import automatic, own_modes, time_net, time_passes, without_modes
 
-#: layers that judge outputs; nobody runs them to use a network, so they are not timed
-JUDGES = ("Accuracy", "SoftmaxWithLoss")
 #: images of a batch that errors are measured with
 TEST_BATCH = 100
 #: files of a compacted network

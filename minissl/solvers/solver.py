@@ -49,7 +49,9 @@ class Solver:
         A snapshot to go on from, instead of ``weights``.
     backend, dtype, data : see :class:`minissl.net.Net`
     original : bool
-        Reproduce the published program's quirks that change numbers: zero-out of biases too.
+        Do as the published program where minissl differs on purpose: zero out every learnable
+        blob, count the statistics of BatchNorm in R, compute the gradients of frozen weights,
+        never stop for a collapse.
     zero_out : bool
         Whether small weights become exactly zero after each update.
     collapse_check : bool
@@ -164,9 +166,9 @@ class Solver:
             self.normalize(parameter)
             self.weight_decay(number, parameter)
             self.group_lasso(number, parameter)
-            self.update(number, parameter, rate)
+            self.compute_step(number, parameter, rate)
         for number, parameter in learning:
-            self.freeze(parameter)
+            self.apply_step(parameter)
             self.proximal_step(number, parameter, rate)
         for _, parameter in left:
             self.zero_out(parameter)
@@ -220,13 +222,13 @@ class Solver:
         """R_g(W) = lambda * sum of ||w_g||: add lambda * w / ||w_g|| (paper, equation 1)."""
         regularizer.add_group_lasso(parameter, self.terms[number], self.kernels)
 
-    def update(self, number: int, parameter: Parameter, rate: float) -> None:
-        """From gradient to step: momentum, Nesterov, Adam ... (:mod:`.update_rules`)."""
+    def compute_step(self, number: int, parameter: Parameter, rate: float) -> None:
+        """From gradient to step, in its place: momentum, Adam ... (:mod:`.update_rules`)."""
         local_rate = rate * parameter.spec.lr_mult
         self.rule.compute(parameter, self.history[number], local_rate, self.iteration)
 
-    def freeze(self, parameter: Parameter) -> None:
-        """Connectivity mask times the step, then w -= step."""
+    def apply_step(self, parameter: Parameter) -> None:
+        """w -= step; where connectivity is frozen, the mask makes the step 0."""
         self.kernels.apply_update(parameter.data, parameter.diff, parameter.mask)
 
     def proximal_step(self, number: int, parameter: Parameter, rate: float) -> None:

@@ -7,6 +7,7 @@ Every learnable blob of shape (s0, s1, ...) is seen as the matrix W of the paper
 groups         which weights form a group: tiles of the matrix
 group_lasso    lambda * sum_g ||w_g||, the term that makes groups vanish
 proximal       the same by its proximal step instead of its gradient: exact zeros
+strength       lambda: a decay of the solver times a multiplier of the net
 weight_decay   L1 and L2, per parameter
 zero_out       |w| < 1e-4 becomes exactly 0
 connectivity   masks that freeze zeros while fine-tuning

@@ -4,7 +4,8 @@
     dR/dw  = lambda * w / ||w_g||
 
 The gradient pulls every group towards zero with the same force whatever its norm, so weak groups
-reach zero and stay. Three conventions, all of them the published program's:
+are worn away first; the threshold of :mod:`.zero_out`, or :mod:`.proximal`, makes them exactly 0.
+Three conventions, all of them the published program's:
 
 * no factor sqrt(size of the group): lambda means the same for a row and for a column;
 * no epsilon under the root: a group whose norm is 0 has gradient 0;
@@ -18,7 +19,6 @@ Dimensions: W and its gradient are R x C matrices, tiles are ``ydimen`` rows by 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -61,32 +61,7 @@ def add_gradient(
     strength: float,
     kernels: ModuleType = reference,
 ) -> None:
-    """Add strength * w / ||w_g|| to ``d_matrix``; a group of norm 0 adds 0."""
-    _add_gradient(d_matrix, matrix, tile, strength, group_norms(matrix, tile, kernels), kernels)
-
-
-def _add_gradient(
-    d_matrix: np.ndarray,
-    matrix: np.ndarray,
-    tile: Tile,
-    strength: float,
-    norms: np.ndarray,
-    kernels: ModuleType,
-) -> None:
-    xp, some = kernels.xp, norms != 0
-    # dividing where the norm is not 0, and nothing else, is what keeps zeros at 0 and lets NaN show
-    factors = xp.where(some, strength / xp.where(some, norms, 1.0), 0.0)
-    kernels.tile_add_scaled(matrix, factors, tile.ydimen, tile.xdimen, d_matrix)
-
-
-def penalty_and_gradient(
-    d_matrix: np.ndarray,
-    matrix: np.ndarray,
-    tile: Tile,
-    strength: float,
-    kernels: ModuleType = reference,
-) -> float:
-    """Add the gradient to ``d_matrix`` and return the penalty, from one pass over the norms.
+    """Add strength * w / ||w_g|| to ``d_matrix``; a group of norm 0 adds 0.
 
     Parameters
     ----------
@@ -100,27 +75,12 @@ def penalty_and_gradient(
         lambda of this term.
     kernels : module
         The backend.
-
-    Returns
-    -------
-    float
-        strength * sum_g ||w_g||.
     """
     norms = group_norms(matrix, tile, kernels)  # (R/ydimen, C/xdimen)
-    _add_gradient(d_matrix, matrix, tile, strength, norms, kernels)
-    return strength * float(norms.sum())
-
-
-def regularize(
-    d_matrix: np.ndarray,
-    matrix: np.ndarray,
-    terms: Sequence[GroupTerm],
-    kernels: ModuleType = reference,
-) -> float:
-    """Add the gradients of all of a parameter's terms; return the sum of their penalties."""
-    return sum(
-        penalty_and_gradient(d_matrix, matrix, term.tile, term.strength, kernels) for term in terms
-    )
+    xp, some = kernels.xp, norms != 0
+    # dividing where the norm is not 0, and nothing else, is what keeps zeros at 0 and lets NaN show
+    factors = xp.where(some, strength / xp.where(some, norms, 1.0), 0.0)
+    kernels.tile_add_scaled(matrix, factors, tile.ydimen, tile.xdimen, d_matrix)
 
 
 def terms_of(

@@ -2,8 +2,8 @@
 
     prox(w_g) = w_g * max(0, 1 - amount / ||w_g||)
 
-It is the minimum over v of amount * ||v|| + ||v - w_g||^2 / 2: each group gives up ``amount`` of
-its norm, and a group that has no more than that becomes zero. The gradient of the published
+It is the v that makes amount * ||v|| + ||v - w_g||^2 / 2 smallest: each group gives up ``amount``
+of its norm, and a group that has no more than that becomes zero. The gradient of the published
 program, lambda * w_g / ||w_g||, takes the same off a long group, but carries a short one past zero
 and back, so that a threshold has to catch it.
 

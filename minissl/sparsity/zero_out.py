@@ -1,8 +1,10 @@
 """Zero-out: weights too small to matter become exactly 0 after every update.
 
-The gradient of group lasso drives a dying group around zero but never onto it; this threshold is
-what turns it off for good. It is strict: -1e-4 < w < 1e-4 becomes 0, a weight of 1e-4 stays. The
-comparison is made in the precision of the weights: in float32 the threshold is float32(1e-4).
+The gradient of group lasso drives a dying group around zero but never onto it; this threshold makes
+it exactly 0. A later gradient may bring it back (:mod:`minissl.solvers.revivals`): only a mask
+keeps zeros (:mod:`.connectivity`). The threshold is strict: -1e-4 < w < 1e-4 becomes 0,
+a weight of 1e-4 stays. The comparison is made in the precision of the weights: in float32 the
+threshold is float32(1e-4).
 """
 
 from __future__ import annotations

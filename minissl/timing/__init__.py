@@ -14,6 +14,7 @@ that does not lower has no stages.
 ============  =================================================================================
 network       time all layers of a network by turns
 steps         ... one layer in one mode, by stages and by conv groups
+update        ... the update of all parameters
 stopwatch     ... durations, their medians and quartiles
 peak          what the machine reaches in dense products
 measurements  what was measured of a layer, and of a network

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minissl.backend import to_host
+from minissl.channels import WITH_WEIGHTS
 from minissl.errors import WeightsError
 from minissl.formats.matrix_market import read_matrix, read_shape
 from minissl.net import Net
@@ -50,7 +51,7 @@ def read_matrices(net: Net, folder: str | Path) -> dict[str, list[np.ndarray]]:
     """
     weights = {}
     for layer in net.layers:
-        if layer.type_name not in ("Convolution", "InnerProduct"):
+        if layer.type_name not in WITH_WEIGHTS:
             continue
         path = file_of(layer.name, folder)
         if path is None:

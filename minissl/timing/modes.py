@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from minissl.conv_modes import offered_modes
+from minissl.conv_modes import executed_mode, offered_modes
 from minissl.conv_modes.auto import AUTO, Choice
 from minissl.conv_modes.inner_product import GEMM_MODES, PRODUCTS
 from minissl.layers import Convolution, Layer
 from minissl.net import Net
-from minissl.timing.measurements import ALL, BASELINE, PICKED
+from minissl.timing.measurements import ALL, PICKED
 
 
 def own_modes(param: Any) -> dict[str, str]:
     """Return the ``conv_mode`` that a net (NetParameter) asks for, by layer.
 
-    A compacted layer (``kept_columns``) without a mode runs as LOWERED_CCNMM.
+    A compacted layer (``kept_columns``) that asks for no mode, or for a dense one, runs as
+    LOWERED_CCNMM.
     """
     modes = {}
     for layer in param.layer:
@@ -29,7 +30,7 @@ def own_modes(param: Any) -> dict[str, str]:
             mode = GEMM_MODES.get(name, name)
         else:
             continue
-        modes[layer.name] = "LOWERED_CCNMM" if mode == BASELINE and fields.kept_columns else mode
+        modes[layer.name] = executed_mode(mode, bool(fields.kept_columns))
     return modes
 
 

@@ -14,8 +14,8 @@ FIELDS = {"type": "SGD", "base_lr": 0.0, "momentum": 0.9, "weight_decay": 0.0005
 class TimedUpdate(Solver):
     """A solver around a network that is there already, which only updates.
 
-    SGD with momentum and weight decay, with the group lasso that the network asks for at strength 0
-    and without zero-out, so that nothing changes.
+    SGD with momentum and weight decay, at rate 0 and without zero-out, so that no weight changes.
+    Group lasso is no part of it: how strong it is says a solver, and there is none.
     """
 
     def __init__(self, net: Net):

@@ -55,16 +55,16 @@ def _group_lasso() -> Iterator[Case]:
         w = values.sparse(f"group lasso {name}", SHAPE)
         matrix = w.reshape(SHAPE[0], -1)  # (R, C)
         d_w = np.zeros_like(w)
-        term = group_lasso.penalty_and_gradient(d_w.reshape(matrix.shape), matrix, tile, STRENGTH)
+        group_lasso.add_gradient(d_w.reshape(matrix.shape), matrix, tile, STRENGTH)
         yield Case(
             f"sparsity/group lasso/{name}",
             "R = strength * sum over groups of ||w_g||, dR/dw = strength * w / ||w_g||; a group of "
             "norm 0 has gradient 0; no factor for the size of a group",
-            name_of(group_lasso.penalty_and_gradient),
+            name_of(group_lasso.add_gradient),
             {"strength": STRENGTH, "tile": [tile.xdimen, tile.ydimen], "conv_groups": groups},
             {"w": w},
             {
-                "penalty": np.array(term),
+                "penalty": np.array(group_lasso.penalty(matrix, tile, STRENGTH)),
                 "norms": group_lasso.group_norms(matrix, tile),
                 "gradient": d_w,
             },

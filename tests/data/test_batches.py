@@ -64,14 +64,14 @@ def test_the_position_alone_restores_the_order(n, batch_size, shuffle, before, e
     reader = BatchReader(numbered(n), batch_size, shuffle, seed=3)
     read(reader, before)
     position = reader.position
-    random = reader.transform_rng().integers(2**60)
+    random = reader.rng_at(reader.position).integers(2**60)
     expected = read(reader, 4)
 
     resumed = BatchReader(numbered(n), batch_size, shuffle, seed=3)
     resumed.position = elsewhere
     read(resumed, 1)
     resumed.position = position
-    assert resumed.transform_rng().integers(2**60) == random
+    assert resumed.rng_at(resumed.position).integers(2**60) == random
     assert read(resumed, 4) == expected
 
 
@@ -79,9 +79,9 @@ def test_random_numbers_of_the_transform_differ_by_batch_and_seed():
     reader = BatchReader(numbered(5), 2, seed=1)
     draws = []
     for _ in range(10):
-        draws.append(int(reader.transform_rng().integers(2**60)))
+        draws.append(int(reader.rng_at(reader.position).integers(2**60)))
         reader.next()
-    draws.append(int(BatchReader(numbered(5), 2, seed=2).transform_rng().integers(2**60)))
+    draws.append(int(BatchReader(numbered(5), 2, seed=2).rng_at(0).integers(2**60)))
     assert len(set(draws)) == len(draws)
 
 

@@ -26,8 +26,8 @@ def test_the_reach_is_what_a_constant_gradient_moves_a_group():
         rate = solver.learning_rate()
         parameter.diff[...] = 0
         solver.group_lasso(number, parameter)
-        solver.update(number, parameter, rate)
-        solver.freeze(parameter)
+        solver.compute_step(number, parameter, rate)
+        solver.apply_step(parameter)
         solver.iteration += 1
     fallen = before - np.linalg.norm(parameter.matrix, axis=1)
     # the momentum needs some iterations to get going, and keeps some for afterwards

@@ -1,4 +1,4 @@
-r"""Cost of the three passes of a convolution that is trained, by lowering and by direct tiles.
+r"""Cost of the three passes of a convolution that is trained, by lowering and by register tiles.
 
 Lowering takes, forward, what LOWERED_GEMM takes; backward each chunk gathers d_y besides, and
 
@@ -63,7 +63,7 @@ def lowered_pass(name: str, work: Work) -> Amounts:
 
 
 def direct_pass(kernel: Any, work: Work) -> Amounts:
-    """Cost of a pass by direct tiles, which know their vector operations for an image."""
+    """Cost of a pass by direct or Winograd's tiles, which count their vector operations."""
     return {"call": 1, "region": 1, "tile": kernel.cost() * work.busiest(work.images)}
 
 

@@ -1,8 +1,9 @@
 """The definition of every kernel, in plain NumPy, to be read and stepped through.
 
 No speed tricks: whatever stands here is what the other backends are tested against. Functions
-write into the array(s) given last. Gradients of parameters are *added* to, since several passes
-may share one update; gradients of activations are overwritten.
+of layers write into the array(s) that stand last among their arguments; those of the update change
+weights, gradient and history, which stand first. Gradients of parameters are *added* to, since
+several passes may share one update; gradients of activations are overwritten.
 
 Dimensions, in every module of this folder: N images, C input channels, H x W input pixels, F
 filters, G conv groups, kh x kw kernel, P x Q output pixels, K = C/G * kh * kw columns of the weight

@@ -6,6 +6,7 @@
 :mod:`.tiles`              from written instructions to an address that compiled loops can call
 :mod:`.planes`             the input in planes with zero rows around, strides taken out
 :mod:`.sparse_tile`        register tile of the sparse convolution (DIRECT_SCONV)
+:mod:`.sparse_layout`      ... how its outputs lie in vectors, and what each way costs
 :mod:`.sparse`             its packing and its loops
 :mod:`.batch_product`      a batch times a sparse matrix, by the same tile
 :mod:`.dense_tile`         register tile of the dense convolution (LOWERED_CCNMM, DIRECT_DCONV)

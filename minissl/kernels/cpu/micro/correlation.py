@@ -32,7 +32,7 @@ import numpy as np
 
 from minissl.kernels.cpu.jit import config, get_thread_id, kernel, parallel_kernel, prange, scratch
 from minissl.kernels.cpu.micro import pixel_tile
-from minissl.kernels.cpu.micro.isa import Isa
+from minissl.kernels.cpu.micro.isa import CHAINS, Isa
 from minissl.kernels.cpu.micro.pixel_tile import JoinTile, PixelTile
 from minissl.kernels.cpu.micro.planes import make_plane
 from minissl.kernels.cpu.micro.tiles import address_of, call, ready
@@ -46,8 +46,6 @@ from minissl.kernels.cpu.micro.windows import (
 )
 
 FLOAT32 = np.dtype(np.float32)
-#: Fused multiply-adds that must be under way at once: latency times units, on common CPUs.
-CHAINS = 8
 #: In multiply-adds: what a load of a vector costs that may cross a cache line, beginning a tile,
 #: writing one of its vectors, and putting a vector of outputs together from their phases.
 CROSSING, BEGIN, WRITE, JOIN = 1.5, 40, 2, 8

@@ -32,13 +32,11 @@ from numba import get_num_threads
 from minissl.kernels.cpu.jit import aligned, kernel, parallel_kernel, prange
 from minissl.kernels.cpu.micro import dense_tile
 from minissl.kernels.cpu.micro.dense_tile import RELU, DenseTile
-from minissl.kernels.cpu.micro.isa import Isa
+from minissl.kernels.cpu.micro.isa import CHAINS, Isa
 from minissl.kernels.cpu.micro.tiles import address_of, call, one_row, ready
 
 #: Bytes of the images that all filter blocks pass over together: half a common second-level cache.
 IMAGE_BYTES = 512 * 1024
-#: Fused multiply-adds that must be under way at once: latency times units, on common CPUs.
-CHAINS = 8
 #: The last filters of a group, where they fit into half a long vector, in place of a number of
 #: vectors: a block of one vector of so many lanes.
 HALF, LEAST_LANES = 0, 8

@@ -23,6 +23,8 @@ from minissl.errors import ConfigError
 from minissl.kernels.cpu.jit import config
 
 VARIABLE = "MINISSL_ISA"
+#: Fused multiply-adds that must be under way at once: latency times units, on common CPUs.
+CHAINS = 8
 
 
 class Isa(NamedTuple):

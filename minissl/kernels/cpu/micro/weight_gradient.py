@@ -27,19 +27,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minissl.kernels.cpu.convolution import accumulate
 from minissl.kernels.cpu.jit import (
     PARTS,
     config,
     get_thread_id,
-    kernel,
     parallel_kernel,
     prange,
     scratch,
 )
 from minissl.kernels.cpu.micro import gradient_tile
-from minissl.kernels.cpu.micro.correlation import CHAINS, FLOAT32, lengths, make_planes, pieces
+from minissl.kernels.cpu.micro.correlation import FLOAT32, lengths, make_planes, pieces
 from minissl.kernels.cpu.micro.gradient_tile import UNROLLED, GradientTile, PanelTile
-from minissl.kernels.cpu.micro.isa import Isa
+from minissl.kernels.cpu.micro.isa import CHAINS, Isa
 from minissl.kernels.cpu.micro.tiles import address_of, call
 from minissl.kernels.cpu.micro.windows import Source, forward_axis
 
@@ -261,12 +261,6 @@ def _gradient(x, d_y, sizes, geometry, slots, copy, work, memory, panels, partia
                     )
 
 
-@kernel
-def _accumulate(source, target):
-    for i in range(source.size):
-        target[i] += source[i]
-
-
 #: numbers that are added together by one thread
 PIECE = 1024
 
@@ -279,7 +273,7 @@ def add_parts(partial):
         first = np.int64(piece) * PIECE
         last = min(first + PIECE, size)
         for part in range(1, parts):
-            _accumulate(partial[part, first:last], partial[0, first:last])
+            accumulate(partial[part, first:last], partial[0, first:last])
 
 
 @parallel_kernel
