@@ -155,13 +155,12 @@ def minissl_engine(options: Any, batch: int, part: str, sparse: bool, fuse: bool
 def give_modes(net: Any, modes: list[str] | None) -> None:
     """Let every convolution run in its mode, or in the fastest of all, which are timed."""
     from minissl import timing
-    from minissl.conv_modes import MODES
 
     convolutions = [layer for layer in net.layers if layer.type_name == "Convolution"]
     if modes:
         chosen = dict(zip((layer.name for layer in convolutions), modes, strict=True))
     else:
-        every = {layer.name: tuple(MODES) for layer in convolutions}
+        every = {layer.name: timing.modes_of(layer) for layer in convolutions}
         chosen = timing.fastest(timing.time_net(net, every, TRIALS))
         print(f"  modes: {' '.join(chosen.values())}", flush=True)
     for layer in convolutions:

@@ -120,9 +120,13 @@ class Parameter(Blob):
 
     @property
     def data(self) -> Any:
-        """The values; of a released parameter a fresh copy, rebuilt from its packed form."""
+        """The values; of a released parameter a copy, rebuilt from its packed form, to be read."""
         if self._restore is not None:
-            return self._restore()
+            copy = self._restore()
+            if isinstance(copy, np.ndarray):
+                copy = copy.view()
+                copy.flags.writeable = False  # what is written into a copy would be lost silently
+            return copy
         return super().data
 
     @data.setter

@@ -99,7 +99,7 @@ class Flow:
     makers : list of Maker
         By first number.
     outputs : list of Value
-        What no layer reads.
+        What no layer reads, and what counts in the loss by itself (``loss_weight``).
     """
 
     bottoms: dict[str, list[Value]] = field(default_factory=dict)
@@ -131,7 +131,8 @@ def follow(net: Net, outputs: Iterable[str] | None = None) -> Flow:
     """
     flow = Flow()
     current: dict[str, Value] = {}
-    for layer in net.layers:
+    losses = []
+    for layer, loss_weights in zip(net.layers, net.loss_weights, strict=True):
         bottoms, tops = net.bottoms_and_tops(layer)
         read = [current[blob.name] for blob in bottoms]
         if layer.type_name == "Split":
@@ -144,8 +145,11 @@ def follow(net: Net, outputs: Iterable[str] | None = None) -> Flow:
             ]
         flow.bottoms[layer.name], flow.tops[layer.name] = read, written
         current.update((blob.name, value) for blob, value in zip(tops, written, strict=True))
+        losses += [v for v, counts in zip(written, loss_weights, strict=True) if counts]
     wanted = set(net.outputs if outputs is None else outputs)
-    flow.outputs = [current[name] for name in net.outputs if name in wanted]
+    unread = [current[name] for name in net.outputs]
+    flow.outputs = [value for value in unread if value.name in wanted]
+    flow.outputs += [value for value in losses if value not in unread]
     return flow
 
 

@@ -136,3 +136,21 @@ def test_the_notebook_runs(monkeypatch):
     for cell in code:
         exec(compile(cell, "analysis.ipynb", "exec"), namespace)
     assert namespace["accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("mode", ["LOWERED_CSRMM", "LOWERED_CCNMM", "DIRECT_DCONV"])
+def test_packed_weights_are_assigned_and_not_written_into(mode):
+    """They are a copy then: what is written into it would be lost."""
+    param = read_net(models.path("lenet.prototxt"))
+    for layer in param.layer:
+        if layer.type == "Convolution":
+            layer.convolution_param.conv_mode = layer.convolution_param.ConvMode.Value(mode)
+    net = Net(param, data={"source": "mnist-small", "batch_size": 2})
+    net.load(net.weights())
+    conv1 = net.params["conv1"][0]
+    with pytest.raises(ValueError, match="read-only"):
+        conv1.data[...] = 0
+    assert conv1.data.any()
+    conv1.data = np.zeros(conv1.shape, net.dtype)
+    net.prepare()
+    assert not conv1.data.any()

@@ -240,9 +240,12 @@ def _time(
     from minissl import timing
 
     threads = options.use_threads(threads, nets.backend)
-    own = {layer.name: nets.own[layer.name] for layer in net.layers if layer.name in nets.own}
-    own.update(timing.trained_modes(net))
-    asking = [name for name, mode in own.items() if timing.wants_choice(conv_mode, mode)]
+    own = timing.modes_in(net, nets.own)
+    asking = [
+        name
+        for name, mode in own.items()
+        if timing.wants_choice(conv_mode, mode, timing.modes_of(net.layer(name)))
+    ]
     choices = timing.predict_layers(net, asking)
     modes = timing.modes_to_time(conv_mode, own, net, choices)
     _check_backward(backward, modes, own)

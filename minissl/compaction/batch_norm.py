@@ -33,6 +33,7 @@ def fold_batch_norm(net: Net) -> Net:
     """
     flow = follow(net)
     draft = Draft(net)
+    before = len(draft.layers)
     into: dict[Value, Layer] = {}  # what a layer with weights makes, also behind what it took in
     for layer in net.layers:
         bottoms, tops = flow.bottoms[layer.name], flow.tops[layer.name]
@@ -44,7 +45,7 @@ def fold_batch_norm(net: Net) -> Net:
             if _join(draft, weights, layer):
                 _multiply(draft, weights, *_affine(layer))
                 into[tops[0]] = weights
-    return net if len(draft.layers) == len(net.param.layer) else draft.build()
+    return net if len(draft.layers) == before else draft.build()
 
 
 def _folds(net: Net, flow: Flow, layer: Layer, bottom: Value) -> bool:

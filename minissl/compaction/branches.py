@@ -19,6 +19,7 @@ Dimensions: C channels, H x W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +86,13 @@ class Branches:
     stays: dict[str, list[str]] = field(default_factory=dict)
 
 
+def look_at_branches(net: Net, outputs: Sequence[str] | None = None) -> Branches:
+    """Return what is known of a network, with all of its branches; ``outputs`` are wanted."""
+    flow = follow(net, outputs)
+    constants = find_constants(net, flow)
+    return Branches(net, flow, constants, find_read(net, flow, constants))
+
+
 def drop_branches(net: Net, fold_norms: bool = False) -> Branches:
     """Drop all branches that add what is known, and the layers that only they need.
 
@@ -93,13 +101,11 @@ def drop_branches(net: Net, fold_norms: bool = False) -> Branches:
     """
     slim = net
     while True:
-        flow = follow(slim, net.outputs)
-        constants = find_constants(slim, flow)
-        done = Branches(slim, flow, constants, find_read(slim, flow, constants))
+        done = look_at_branches(slim, net.outputs)
         dropped = _find_dropped(done)
         if not dropped:
             return done
-        slim = _without(slim, flow, dropped)
+        slim = _without(slim, done.flow, dropped)
         if fold_norms:
             slim = fold_batch_norm(slim)
 
@@ -185,7 +191,7 @@ def _without(net: Net, flow: Flow, dropped: dict[str, Dropped]) -> Net:
         left = _left(net.layer(name), flow, dropped)
         added[name] = _add_to_bias(draft, flow, left, name, what, idle)
         for layer in draft.find(name):
-            for fields in (layer.bottom, layer.eltwise_param.coeff):
+            for fields in (layer.bottom, layer.eltwise_param.coeff, layer.propagate_down):
                 stay = [x for i, x in enumerate(fields) if i not in what.bottoms]
                 del fields[:]
                 fields.extend(stay)

@@ -19,7 +19,7 @@ import numpy as np
 
 from minissl.channels import Flow
 from minissl.compaction.batch_norm import fold_batch_norm
-from minissl.compaction.branches import drop_branches
+from minissl.compaction.branches import Branches, drop_branches, look_at_branches
 from minissl.compaction.draft import Draft
 from minissl.compaction.plan import Plan, keep_everything, make_plan
 from minissl.compaction.reasons import find_reasons
@@ -90,6 +90,14 @@ def compact(net: Net, fold_norms: bool = False) -> Compacted:
     """
     folded = fold_batch_norm(net) if fold_norms else net
     branches = drop_branches(folded, fold_norms)
+    compacted = _cut(net, branches)
+    if branches.net is not folded and compacted.report.bytes_after > _bytes(folded):
+        return _cut(net, look_at_branches(folded))  # constants took more than what left
+    return compacted
+
+
+def _cut(net: Net, branches: Branches) -> Compacted:
+    """Cut what is left when branches have been dropped."""
     slim, flow = branches.net, branches.flow
     constants, reading = branches.constants, branches.reading
     plan = make_plan(slim, flow, constants, reading)
@@ -99,7 +107,7 @@ def compact(net: Net, fold_norms: bool = False) -> Compacted:
         reasons.setdefault(name, []).extend(why)
     return Compacted(
         draft.param(),
-        draft.weights,
+        {name: [blob.copy() for blob in blobs] for name, blobs in draft.weights.items()},
         make_report(net, slim, flow, plan, done, reasons),
         {layer.name: layer.type_name for layer in done.layers if layer.parameters},
     )

@@ -162,10 +162,18 @@ def _single_image(net: Net) -> Net:
     try:
         single = Net(param, "TEST", "numpy", "float64", data={**data, "batch_size": 1}, fuse=False)
         single.load(net.weights())
+        if all(map(_reads_as_much, single.layers, net.layers)):
+            return single
     except (ConfigError, ShapeError, WeightsError):
-        single = Net(param, "TEST", "numpy", "float64", data=data, fuse=False)
-        single.load(net.weights())
-    return single
+        pass
+    whole = Net(param, "TEST", "numpy", "float64", data=data, fuse=False)
+    whole.load(net.weights())
+    return whole
+
+
+def _reads_as_much(one: Any, other: Any) -> bool:
+    """Whether two inner products have the same inputs; kept columns do not tell how many."""
+    return one.type_name != "InnerProduct" or one.inputs == other.inputs
 
 
 def _look(layer: Layer, bottom: Blob, value: Value, found: Constants) -> Seen:

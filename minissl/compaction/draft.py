@@ -112,7 +112,7 @@ class Draft:
             return False
         (layer,) = layers
         (bottom,), (top,) = layer.bottom, layer.top
-        if layer.include or layer.exclude:
+        if layer.include or layer.exclude or any(layer.loss_weight):
             return False
         if bottom != top:
             readers = self._readers(layer, bottom, top)
@@ -145,7 +145,9 @@ class Draft:
         The first writes under the name of the second then, which must be free until there.
         """
         (bottom,), (top,) = first.top, second.top
-        if second.include or second.exclude or first.top[0] != second.bottom[0]:
+        if second.include or second.exclude or any(second.loss_weight):
+            return False
+        if first.top[0] != second.bottom[0]:
             return False
         if bottom != top:
             between = self.layers[self._position(first) + 1 : self._position(second)]

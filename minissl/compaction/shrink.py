@@ -6,6 +6,7 @@ channel; F', K' are what is left of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,24 +183,26 @@ def _is_factor(layer: Layer, blob: int) -> bool:
     return layer.type_name == "BatchNorm" and blob == 2
 
 
+def _keep(fields: Any, stays: Sequence[int]) -> None:
+    """Leave out of a repeated field, if it is given, what does not stay."""
+    left = [field for field, stay in zip(fields, stays, strict=False) if stay]
+    del fields[:]
+    fields.extend(left)
+
+
 def _rejoin(layer: Layer, written: Any, flow: Flow, plan: Plan) -> None:
     """Leave out of a Concat or Slice what has no channels, and write where a Slice cuts now."""
     bottoms, tops = flow.bottoms[layer.name], flow.tops[layer.name]
     if joining_axis(layer, bottoms) != 1:
         return
     if layer.type_name == "Concat":
-        left = [
-            name
-            for name, value in zip(written.bottom, bottoms, strict=True)
-            if plan.stay[value].any()
-        ]
-        del written.bottom[:]
-        written.bottom.extend(left)
+        stays = [bool(plan.stay[value].any()) for value in bottoms]
+        _keep(written.bottom, stays)
+        _keep(written.propagate_down, stays)
         return
     counts = [int(plan.stay[value].sum()) for value in tops]
-    left = [name for name, count in zip(written.top, counts, strict=True) if count]
-    del written.top[:]
-    written.top.extend(left)
+    _keep(written.top, counts)
+    _keep(written.loss_weight, counts)
     if [value.channels for value in tops] != counts:
         ends = np.cumsum([count for count in counts if count])
         del written.slice_param.slice_point[:]

@@ -40,6 +40,11 @@ _FIELD = {
 _IN_PLACE = ("ReLU", "Dropout")
 
 
+def main_type(type_name: str) -> str:
+    """Return the type of the part that has a layer's weights: its own, unless it is fused."""
+    return PARTS.get(type_name, (type_name,))[0]
+
+
 def plain_layers(layer: LayerParameter) -> list[LayerParameter]:
     """Return the layers that a layer stands for: itself, unless it is of one of SkimCaffe's types.
 

@@ -18,6 +18,8 @@ from minissl.recipes.training import WEIGHTS
 #: images of 10,000 that may change sides on a machine that rounds otherwise
 ERROR_TOLERANCE = 3e-4
 PERCENT_TOLERANCE = 1e-6
+#: what each row of a result of trainings has
+FIGURES = {"key", "name", "error", "bytes", "flops_percent", "layers", "runs"}
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -32,13 +34,14 @@ def read_result(folder: Path) -> dict[str, Any]:
     try:
         result: dict[str, Any] = json.loads(path.read_text("utf-8"))
         first = result["rows"][0]["key"]
-        if result["experiment"] and (result.get("measure") == SPEED or first == BASELINE):
+        is_whole = first == BASELINE and all(row.keys() >= FIGURES for row in result["rows"])
+        if result["experiment"] and (result.get("measure") == SPEED or is_whole):
             return result
     except FileNotFoundError:
         raise ConfigError(
             f"{path} is missing; run the experiment first, or name its --out"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         pass
     raise ConfigError(f"{path} is damaged; run the experiment again")
 
@@ -134,6 +137,9 @@ def _structure(row: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
         return [*wrong, "its layers are others than recorded"]
     for now, then in zip(found["layers"], row["layers"], strict=True):
         for key, value in now.items():
+            if key not in then:
+                wrong.append(f"{now['name']}: {key} is {value}, nothing is recorded")
+                continue
             same = value == then[key]
             if key == "flops_percent":
                 same = abs(value - then[key]) <= PERCENT_TOLERANCE

@@ -25,8 +25,9 @@ def rescale(net: Net, like: Mapping[str, Sequence[np.ndarray]]) -> dict[str, flo
     """Give convolutions and inner products that BatchNorm follows the norms of another network.
 
     Zeros stay zeros. The statistics of BatchNorm follow, so that the outputs in phase TEST are the
-    same; a layer stays as it is where they cannot (it is to become shorter, and ``eps`` is most of
-    what BatchNorm divides by), where all of its weights are zero, or where they are shared.
+    same; a layer stays as it is where they cannot (there are none yet; or it is to become shorter,
+    and ``eps`` is most of what BatchNorm divides by), where all of its weights are zero, or where
+    they are shared.
 
     Parameters
     ----------
@@ -58,6 +59,8 @@ def rescale(net: Net, like: Mapping[str, Sequence[np.ndarray]]) -> dict[str, flo
             continue
         factor = float(wanted / length)
         mean, variance, (count,) = values[norm.name]  # (F,), (F,), sums of so many batches
+        if count == 0:
+            continue
         eps = count * norm.param.batch_norm_param.eps
         scaled = factor**2 * (variance + eps) - eps
         if (scaled < 0).any():

@@ -40,6 +40,7 @@ from minissl.timing.measurements import (
 from minissl.timing.modes import (
     automatic,
     lower,
+    modes_in,
     modes_of,
     modes_to_time,
     own_modes,
@@ -65,6 +66,7 @@ __all__ = [
     "feed_random",
     "load_matrices",
     "lower",
+    "modes_in",
     "modes_of",
     "modes_to_time",
     "own_modes",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from minissl.conv_modes import executed_mode, offered_modes
 from minissl.conv_modes.auto import AUTO, Choice
 from minissl.conv_modes.inner_product import GEMM_MODES, PRODUCTS
+from minissl.formats.fused_types import main_type
 from minissl.layers import Convolution, Layer
 from minissl.net import Net
-from minissl.timing.measurements import ALL, PICKED
+from minissl.timing.measurements import ALL, BASELINE, PICKED
 
 
 def own_modes(param: Any) -> dict[str, str]:
@@ -21,10 +22,10 @@ def own_modes(param: Any) -> dict[str, str]:
     """
     modes = {}
     for layer in param.layer:
-        if layer.type == "Convolution":
+        if main_type(layer.type) == "Convolution":
             fields = layer.convolution_param
             mode = fields.ConvMode.Name(fields.conv_mode)
-        elif layer.type == "InnerProduct":
+        elif main_type(layer.type) == "InnerProduct":
             fields = layer.inner_product_param
             name = fields.GemmMode.Name(fields.gemm_mode)
             mode = GEMM_MODES.get(name, name)
@@ -43,9 +44,9 @@ def without_modes(param: Any) -> Any:
     copy.CopyFrom(param)
     for layer in copy.layer:
         fields = layer.convolution_param
-        if layer.type == "Convolution" and fields.conv_mode != fields.LOWERED_GEMM:
+        if main_type(layer.type) == "Convolution" and fields.conv_mode != fields.LOWERED_GEMM:
             fields.ClearField("conv_mode")
-        if layer.type == "InnerProduct":
+        if main_type(layer.type) == "InnerProduct":
             layer.inner_product_param.ClearField("gemm_mode")
     return copy
 
@@ -53,7 +54,7 @@ def without_modes(param: Any) -> Any:
 def lower(param: Any) -> None:
     """Write LOWERED_GEMM out in every convolution of a net (NetParameter)."""
     for layer in param.layer:
-        if layer.type == "Convolution":
+        if main_type(layer.type) == "Convolution":
             layer.convolution_param.conv_mode = layer.convolution_param.LOWERED_GEMM
 
 
@@ -62,9 +63,9 @@ def automatic(param: Any) -> Any:
     copy = type(param)()
     copy.CopyFrom(param)
     for layer in copy.layer:
-        if layer.type == "Convolution":
+        if main_type(layer.type) == "Convolution":
             layer.convolution_param.conv_mode = layer.convolution_param.AUTO
-        elif layer.type == "InnerProduct":
+        elif main_type(layer.type) == "InnerProduct":
             layer.inner_product_param.gemm_mode = layer.inner_product_param.AUTO
     return copy
 
@@ -75,6 +76,14 @@ def trained_modes(net: Net) -> dict[str, str]:
         return {}
     convolutions = [layer for layer in net.layers if isinstance(layer, Convolution)]
     return {layer.name: layer.trained.mode for layer in convolutions}
+
+
+def modes_in(net: Net, own: Mapping[str, str]) -> dict[str, str]:
+    """Return the modes of :func:`own_modes` as the layers of a net have them in its phase."""
+    modes = {layer.name: own[layer.name] for layer in net.layers if layer.name in own}
+    if net.phase == "TRAIN":  # where AUTO is GEMM for an inner product
+        modes = {name: BASELINE if mode == AUTO else mode for name, mode in modes.items()}
+    return {**modes, **trained_modes(net)}
 
 
 def modes_of(layer: Layer) -> tuple[str, ...]:
@@ -98,13 +107,13 @@ def modes_to_time(
         offered = modes_of(net.layer(name))
         if asked == ALL:
             modes[name] = offered
-        elif wants_choice(asked, mode):
+        elif wants_choice(asked, mode, offered):
             modes[name] = (choices[name].mode,)
         else:
             modes[name] = (asked if asked in offered else mode,)
     return modes
 
 
-def wants_choice(asked: str | None, own: str) -> bool:
+def wants_choice(asked: str | None, own: str, offered: Sequence[str] = ()) -> bool:
     """Whether the performance model must choose for a layer, given what it asks for itself."""
-    return asked in (ALL, PICKED) or (asked is None and own == AUTO)
+    return asked in (ALL, PICKED) or (own == AUTO and asked not in offered)

@@ -141,3 +141,78 @@ def test_small_products_of_folded_norms_are_not_frozen_at_zero():
     net = build(data(), text, norm("a", "a"), ip("ip", "a", 3))
     net.layer("a_scale").parameters[0].data[...] = 1e-5
     assert names(check(net, fold_norms=True)) == ["data", "a", "ip"]
+
+
+ONE_EACH = "propagate_down: true propagate_down: true"
+
+
+@pytest.mark.parametrize("kind", ["Eltwise", "Concat"])
+def test_settings_of_each_bottom_leave_with_it(kind):
+    net = build(data(), conv("a", "data", 3, PAD), conv("b", "data", 3, PAD),
+                joined(kind, "both", ["a", "b", "a"], f"{ONE_EACH} propagate_down: true"),
+                ip("ip", "both", 2))  # fmt: skip
+    compacted = check(change(net, b=everything))
+    (both,) = (x for x in compacted.net_param.layer if x.name == "both")
+    assert list(both.bottom) == ["a", "a"] and list(both.propagate_down) == [True, True]
+
+
+def test_settings_of_each_bottom_of_a_sum_that_becomes_a_bias():
+    total = joined("Eltwise", "sum", ["data", "b"], ONE_EACH)
+    net = build(data(), conv("b", "data", 2, PAD), total, ip("ip", "sum", 2))
+    compacted = check(change(net, b=everything))
+    assert [x.type for x in compacted.net_param.layer] == ["Input", "Bias", "InnerProduct"]
+
+
+def test_settings_of_each_top_leave_with_it():
+    tops = 'top: "p" top: "q" loss_weight: 0 loss_weight: 0'
+    cut = f'layer {{ name: "cut" type: "Slice" bottom: "a" {tops} }}'
+    net = build(data(), conv("a", "data", 4), cut, ip("c", "p", 3), ip("d", "q", 3),
+                joined("Eltwise", "sum", ["c", "d"]), ip("ip", "sum", 2))  # fmt: skip
+    compacted = check(change(net, d=everything))
+    (cut,) = (x for x in compacted.net_param.layer if x.name == "cut")
+    assert list(cut.top) == ["p"] and list(cut.loss_weight) == [0]
+
+
+@pytest.mark.parametrize("counted", ["a", "s"])
+def test_what_counts_in_the_loss_stays(counted):
+    """Neither a norm that is folded nor a dead filter may change what is added to the loss."""
+    text = [data(), conv("a", "data", 4), layer("Scale", "s", "a", "s"), ip("ip", "s", 2)]
+    weighted = f'top: "{counted}" loss_weight: 0.5'
+    net = build(*(one.replace(f'top: "{counted}"', weighted) for one in text))
+    change(net, a=zeros_at(1))
+    smaller = rebuild(net, check(net, fold_norms=True))
+    images = np.random.default_rng(0).normal(size=net.blobs["data"].shape)
+    for one in (net, smaller):
+        one.forward({"data": images})
+    assert smaller.loss() == pytest.approx(net.loss(), rel=1e-12)
+
+
+def test_norms_are_folded_beside_fused_types():
+    """Their parts are counted as layers, too."""
+    fused = conv("b", "a", 3).replace('"Convolution"', '"ConvolutionReLU"')
+    net = build(data(), conv("a", "data", 4), layer("BatchNorm", "bn", "a", "a"), fused)
+    assert "bn" not in names(check(net, fold_norms=True))
+
+
+def test_constants_that_would_take_more_than_what_leaves():
+    """The branch has another reader, which sees borders: only the sum would become a Bias."""
+    branch, reader = conv("b", "data", 1, "kernel_size: 1"), conv("other", "b", 2, PAD)
+    total = joined("Eltwise", "sum", ["data", "b"])
+    net = build(data(channels=1), branch, reader, total, ip("ip", "sum", 2))
+    compacted = check(change(net, b=everything))
+    assert names(compacted) == ["data", "b", "other", "sum", "ip"]
+    assert compacted.report.bytes_after == compacted.report.bytes_before
+
+
+def test_kept_columns_that_count_the_images_as_well():
+    net = build(data(batch=3), ip("ip", "data", 3, "axis: 0"))
+    assert net.weights()["ip"][0].shape == (3, 180)  # 60 for each image
+    compacted = check(change(net, ip=lambda w: w.__setitem__((slice(None), slice(40, None)), 0)))
+    assert compacted.weights["ip"][0].shape == (3, 40)
+
+
+def test_a_network_that_stays_is_copied():
+    net = build(data(), conv("a", "data", 3), norm("a", "a"), ip("ip", "a", 4))
+    own = [blob for blobs in net.weights().values() for blob in blobs]
+    given = [blob for blobs in compact(net).weights.values() for blob in blobs]
+    assert not any(np.shares_memory(one, other) for one in own for other in given)

@@ -146,3 +146,14 @@ def test_all_convolutions_of_a_residual_network_are_found():
     convolutions = [one.name for one in net.layers if one.type_name == "Convolution"]
     assert [layer.name for layer, _ in found] == convolutions
     assert all(norm.name.startswith(layer.name) for layer, norm in found)
+
+
+def test_a_layer_stays_before_batch_norm_has_seen_a_batch():
+    """Without statistics nothing makes up for other weights."""
+    _, net = trained()
+    fresh = copies(net)
+    for blob in fresh["norm"]:
+        blob[...] = 0
+    net.load(fresh)
+    assert rescale(net, {"first": [10 * blob for blob in fresh["first"]]}) == {}
+    assert (net.weights()["first"][0] == fresh["first"][0]).all()

@@ -160,6 +160,31 @@ def test_modes_of_a_net_are_read_and_removed():
     assert timing.own_modes(param) == own
 
 
+def test_modes_of_fused_types():
+    text = net_text().replace("num_output: 4", "num_output: 4 conv_mode: DIRECT_SCONV")
+    param = parse_net(text.replace('"Convolution"', '"ConvolutionReLU"'))
+    assert timing.own_modes(param)["conv1"] == "DIRECT_SCONV"
+    assert timing.own_modes(timing.without_modes(param))["conv1"] == "LOWERED_GEMM"
+    assert timing.own_modes(timing.automatic(param))["conv1"] == "AUTO"
+
+
+@pytest.mark.parametrize("mode", ["WINOGRAD", "DIRECT_DCONV"])
+def test_a_compacted_layer_that_asks_for_a_dense_mode(mode):
+    kept = f"kept_columns {{ column: 0 column: 4 }} conv_mode: {mode}"
+    param = parse_net(net_text().replace("num_output: 4", f"num_output: 4 {kept}"))
+    assert timing.own_modes(param)["conv1"] == "LOWERED_CCNMM"
+
+
+def test_auto_is_the_dense_product_where_an_inner_product_learns():
+    text = net_text().replace("num_output: 6", "num_output: 6 gemm_mode: AUTO")
+    param = parse_net(text)
+    own = timing.own_modes(param)
+    assert own["ip1"] == "AUTO"
+    dense = timing.without_modes(param)
+    assert timing.modes_in(Net(dense, "TRAIN", backend="numpy"), own)["ip1"] == "LOWERED_GEMM"
+    assert timing.modes_in(Net(dense, "TEST", backend="numpy"), own)["ip1"] == "AUTO"
+
+
 def test_a_compacted_layer_is_timed_in_its_full_width(backend):
     kept = "kept_columns { column: 0 column: 4 } kept_columns { column: 2 column: 8 }"
     param = parse_net(net_text().replace("num_output: 4", f"num_output: 4 {kept}"))
@@ -259,9 +284,14 @@ def test_layers_that_the_model_must_choose_for():
         "conv1": picked["conv1"],
         "ip1": ("LOWERED_CSRMM",),
     }
-    asks = [timing.wants_choice(asked, "AUTO") for asked in (None, "auto", "all", "LOWERED_GEMM")]
-    assert asks == [True, True, True, False]
-    assert not timing.wants_choice(None, "LOWERED_CCNMM")
+    asks = [
+        timing.wants_choice(asked, "AUTO", LOWERED)
+        for asked in (None, "auto", "all", "LOWERED_GEMM", "WINOGRAD")
+    ]
+    assert asks == [True, True, True, False, True]
+    assert not timing.wants_choice(None, "LOWERED_CCNMM", LOWERED)
+    own = {"conv1": "LOWERED_CSRMM", "ip1": "AUTO"}
+    assert timing.modes_to_time("WINOGRAD", own, net, choices)["ip1"] == picked["ip1"]
 
 
 def test_the_sum_of_everything():
