@@ -95,10 +95,11 @@ def fitting(
     dtype: np.dtype,
     source: str,
     net_name: str,
+    otherwise: str = "initial values stay",
 ) -> dict[str, list[np.ndarray]]:
     """Return the weights of the layers that find some, in the shape and type of their parameters.
 
-    All are checked before any is returned.
+    All are checked before any is returned. ``otherwise`` says what is done about layers without.
 
     Raises
     ------
@@ -121,7 +122,7 @@ def fitting(
         )
     missing = [layer.name for layer in learning if layer.name not in found]
     if missing:
-        log.info("no weights for %s in %s: initial values stay", ", ".join(missing), source)
+        log.info("no weights for %s in %s: %s", ", ".join(missing), source, otherwise)
     return found
 
 

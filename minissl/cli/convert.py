@@ -125,17 +125,22 @@ def command(
         return
     from minissl.formats.weights import write_weights
 
+    if Path(target).exists() and Path(target).samefile(source):
+        raise click.UsageError(
+            f"{source} would be replaced by less than it holds; give another OUT."
+        )
     name = ""
     definitions: dict[str, Any] = {}
     if source.is_dir():
         weights, name, definitions = _read_matrices(source, model, data)
     elif model is not None:
         from minissl.net import Net
-        from minissl.net_weights import whole
+        from minissl.net_weights import fitting, whole
 
         weights = options.read_weights_only(source, lacking=True)
         net = Net(model, "TEST", data=options.data_options(data))
-        weights = {found: whole(net.layers, weights)[found] for found in net.load(weights)}
+        found = fitting(net.layers, weights, net.dtype, str(source), net.name, "left out")
+        weights = {layer: whole(net.layers, weights)[layer] for layer in found}
         name, definitions = net.name, net.definitions()
     elif data is not None:
         raise click.UsageError("--data needs --model: a weight file alone reads no data.")

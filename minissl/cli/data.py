@@ -195,16 +195,24 @@ def _describe(name: str) -> dict[str, Any]:
     from minissl.data.catalogue import find
     from minissl.data.datasets import load
     from minissl.doctor import missing_files
+    from minissl.errors import DataError
 
     entry = find(name)
-    there = not missing_files(name)
+    there, damage = not missing_files(name), None
+    counts: dict[str, int | None] = {"train": None, "test": None}
+    try:
+        if there:
+            counts = {split: len(load(name, split)) for split in counts}
+    except DataError as error:  # others may be whole
+        damage = str(error)
+        options.note(f"warning: {name}: {damage}")
     return {
         "name": name,
         "image_shape": list(entry.image_shape),
         "classes": list(entry.classes),
-        "train": len(load(name, "train")) if there else None,
-        "test": len(load(name, "test")) if there else None,
+        **counts,
         "there": there,
+        "damage": damage,
     }
 
 

@@ -112,7 +112,7 @@ class ModelFile(click.Path):
 FILE = click.Path(path_type=Path)
 MODEL = ModelFile()
 #: A whole number from 1 on.
-POSITIVE = click.IntRange(min=1)
+POSITIVE = click.IntRange(1, 2**31 - 1)
 
 
 def model_option(function: Callable) -> Callable:

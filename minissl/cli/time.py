@@ -136,24 +136,28 @@ def command(
             timed, result = _time(net, nets, conv_mode, iterations, backward, count, as_json)
             times.append(timed)
             results.append(result)
+    if as_json:
+        options.show_json(results[0] if len(results) == 1 else {"runs": results})
+    else:
+        from minissl.cli import time_display
+
+        time_display.show(results, times)
     if plot is not None:
         from minissl.report import pictures, time_pictures
 
         pictures.save(time_pictures.mode_times(results), plot)
-    if as_json:
-        options.show_json(results[0] if len(results) == 1 else {"runs": results})
-        return
-    from minissl.cli import time_display
-
-    time_display.show(results, times)
-    if plot is not None:
-        click.echo(f"picture: {plot}")
+        if not as_json:
+            click.echo(f"picture: {plot}")
 
 
 def _check_picture(plot: Path | None) -> None:
     """Refuse a picture that cannot be written, before anything is timed."""
-    if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
+    if plot is None:
+        return
+    if plot.suffix not in (".png", ".svg", ".pdf"):
         raise click.UsageError(f"--plot {plot}: end its name in .png, .svg or .pdf.")
+    if not plot.parent.is_dir():
+        raise click.UsageError(f"--plot {plot}: the folder {plot.parent} does not exist.")
 
 
 class _Nets:

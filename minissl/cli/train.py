@@ -21,9 +21,10 @@ EPILOG = """
 \b
 Examples:
   minissl train --solver lenet_solver.prototxt --data mnist-small
-  minissl train --solver lenet_solver.prototxt --data mnist --run runs/ssl \\
-      --weights baseline.caffemodel --set block_group_decay=0.003 --max-iter 3000
-  minissl train --solver lenet_solver.prototxt --data mnist --run runs/ssl --resume last
+  minissl train --solver lenet2_ssl_solver.prototxt --data mnist --run runs/ssl \\
+      --weights baseline.caffemodel --set block_group_decay=0.03 --max-iter 3000
+  minissl train --solver lenet2_ssl_solver.prototxt --data mnist --run runs/ssl \\
+      --set block_group_decay=0.03 --max-iter 3000 --resume last
 
 The run folder holds the effective solver.prototxt and net.prototxt, run.json, train.log
 (Caffe's lines), log.jsonl, the snapshots and the final weights as .caffemodel. Ctrl-C finishes
@@ -61,7 +62,9 @@ the iteration and saves; a second one leaves at once.
 @options.set_option("base_lr=0.001")
 @click.option("--max-iter", type=options.POSITIVE, help="Short for --set max_iter=N.")
 @click.option(
-    "--seed", type=click.IntRange(min=0), help="Of all random numbers, in place of random_seed."
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    help="Of all random numbers, in place of random_seed.",
 )
 @options.data_option
 @click.option("--shuffle", is_flag=True, help="Read the data in another order in each epoch.")
@@ -143,7 +146,14 @@ def command(
     resuming = snapshot is not None and snapshot.parent == run
     run_folder.prepare(run, resuming)
     if resuming:
+        for change in run_folder.changes(run, param):
+            options.note(f"{run} goes on with other settings: {change}.")
         run_folder.cut_log(run, solver.iteration)
+    if snapshot is not None and solver.iteration >= param.max_iter:
+        options.note(
+            f"warning: {snapshot} is of iteration {solver.iteration}, and max_iter is "
+            f"{param.max_iter}: nothing is left to train; raise it with --max-iter."
+        )
     run_folder.write_configuration(run, param)
     record = _record(solver, threads, weights, snapshot, shuffle)
     record["rescaled_like"] = str(like) if like else None
@@ -156,7 +166,8 @@ def command(
         click.echo(f"{result['iterations']} iterations in {result['seconds']:.1f} s; see {run}")
     if result["exit_code"]:
         options.note(
-            f"stopped after iteration {solver.iteration}; go on with --run {run} --resume last"
+            f"stopped after iteration {solver.iteration}; go on with the same options, "
+            f"--run {run} --resume last{' in place of --weights' if weights else ''}"
         )
         click.get_current_context().exit(result["exit_code"])
 
@@ -268,6 +279,7 @@ def _run(solver: Solver, run: Path, record: dict[str, Any], as_json: bool) -> di
         "seconds": time.perf_counter() - start,
         "outputs": solver.last_test[0] if solver.last_test else {},
         "test_nets": solver.last_test,
+        "tested_after": solver.tested_after,
         "snapshot": str(solver.last_snapshot) if solver.last_snapshot else None,
         "weights": str(weights),
         "run": str(run),

@@ -153,7 +153,9 @@ def make_report(
         [
             layer.name
             for layer in net.layers
-            if layer.type_name != "Split" and (layer.name, layer.type_name) not in left
+            if layer.type_name != "Split"
+            and (layer.name, layer.type_name) not in left
+            and not (layer.type_name == "Eltwise" and (layer.name, "Bias") in left)
         ],
         {name: why for name, why in reasons.items() if why},
     )

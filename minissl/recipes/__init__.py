@@ -18,6 +18,7 @@ pruning          prune a network at random to the structure of another
 parallel         jobs side by side, by dask.distributed
 reproduce        an experiment with several seeds; the median run is kept
 retiming         the times of a kept result, taken again
+result_folder    ... whether its result may be written where it is to be
 checking         whether a kept result still says what its weights do
 paper            the published rows to compare with
 speed            an experiment of speed-ups: nothing is trained, sparse weights are timed

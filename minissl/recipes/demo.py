@@ -23,6 +23,7 @@ from typing import Any
 
 from minissl import backend as backends
 from minissl import doctor, models
+from minissl.errors import ConfigError
 from minissl.formats.atomic import atomic_write
 from minissl.recipes import stages
 from minissl.recipes.measuring import (
@@ -36,7 +37,7 @@ from minissl.recipes.measuring import (
 )
 from minissl.recipes.paper import LENET_TABLE_1
 from minissl.recipes.stages import Done, Stage, Watcher, Work
-from minissl.recipes.training import WEIGHTS, Training
+from minissl.recipes.training import LOG, WEIGHTS, Training
 
 DATA = "mnist-small"
 RESULT = "result.json"
@@ -83,6 +84,8 @@ class Demo:
         MinisslError
             Whatever a stage raises.
         """
+        if (self.folder / LOG).exists():
+            raise ConfigError(f"{self.folder} holds a training run; choose another with --out")
         done = stages.run(self.stages(), self.folder, watcher)
         result = {
             "recipe": "demo",

@@ -34,14 +34,14 @@ from minissl.errors import ConfigError, MinisslError
 from minissl.formats.atomic import atomic_write
 from minissl.formats.prototxt import read_solver, write_prototxt
 from minissl.net import Net
-from minissl.recipes import parallel, stages
+from minissl.recipes import parallel, result_folder, stages
 from minissl.recipes.experiments import BASELINE, Experiment
 from minissl.recipes.measuring import COMPACT_WEIGHTS, NET, dense_flop, sizes_of
+from minissl.recipes.result_folder import RESULT
 from minissl.recipes.row_stages import RowStages, stage_name
 from minissl.recipes.stages import Done, Finished, Only, Stage, Watcher
 from minissl.recipes.training import LOG, WEIGHTS
 
-RESULT = "result.json"
 #: the experiment's file, as it was when it ran
 FILE = "experiment.toml"
 #: bytes of dense weights that are kept too: they can be tested, and others may start from them
@@ -112,6 +112,7 @@ class Reproduction:
                 f"{self.out} holds folders that are no results of an experiment; choose another "
                 "with --out"
             )
+        result_folder.check(self.out, self.experiment.key, self.fast)
         watcher = watcher or Watcher()
         told = watcher
         if workers:

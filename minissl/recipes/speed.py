@@ -24,6 +24,7 @@ from minissl.errors import ConfigError
 from minissl.formats.atomic import atomic_write
 from minissl.formats.folders import make_folder
 from minissl.net import Net
+from minissl.recipes import result_folder
 from minissl.recipes.published_matrices import as_published, folder_of, random_matrix, read_set
 from minissl.recipes.reproduce import FILE, RESULT
 from minissl.recipes.speed_experiments import SPEED, SpeedExperiment, SpeedRow
@@ -84,6 +85,7 @@ class SpeedMeasurement:
         """
         if backends.name_of(backends.get(self.backend)) != "numba":
             raise ConfigError("speed-ups are those of compiled kernels; use --backend numba")
+        result_folder.check(self.out, self.experiment.key, self.fast)
         clock = time.perf_counter()
         self.left_out.clear()
         counts = self._threads()

@@ -213,9 +213,11 @@ def _about(run: Run) -> str:
     if run.displays:
         first, last = run.displays[0], run.displays[-1]
         text += f" The loss went from {first['loss']:.3g} to {last['loss']:.3g}."
-    accuracies = [line["test"]["accuracy"] for line in run.tests if "accuracy" in line["test"]]
-    if accuracies:
-        text += f" The last test error is {100 * (1 - accuracies[-1]):.2f} %."
+    tests = [line for line in run.tests if "accuracy" in line["test"]]
+    if tests:
+        error = 100 * (1 - tests[-1]["test"]["accuracy"])
+        after = tests[-1]["iteration"]
+        text += f" The last test, after iteration {after}, has an error of {error:.2f} %."
     return text
 
 

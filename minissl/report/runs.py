@@ -12,7 +12,7 @@ import numpy as np
 from minissl.errors import ConfigError
 from minissl.formats.weights import read_weights
 from minissl.recipes.training import LOG, WEIGHTS
-from minissl.solvers.run_folder import newest_snapshot
+from minissl.solvers.run_folder import newest_weights
 from minissl.solvers.snapshot import PREFIX
 
 
@@ -45,7 +45,7 @@ class Run:
         return max((line["iteration"] for line in [*self.displays, *self.tests]), default=0)
 
     def weights(self) -> dict[str, list[np.ndarray]]:
-        """Return the final weights by layer, or the newest snapshot's; empty where there are none.
+        """Return the final weights by layer, or the newest that are there; empty without any.
 
         Raises
         ------
@@ -53,7 +53,7 @@ class Run:
             When the file is damaged.
         """
         final = self.folder / WEIGHTS
-        path = final if final.is_file() else newest_snapshot(self.folder)
+        path = final if final.is_file() else newest_weights(self.folder)
         if path is None:
             return {}
         found = read_weights(path)

@@ -43,6 +43,8 @@ def check(solver: Any) -> None:
         raise ConfigError(f"lr_policy '{policy}' needs a stepsize of at least 1")
     if policy == "poly" and solver.max_iter < 1:
         raise ConfigError("lr_policy 'poly' needs max_iter")
+    if policy in ("step", "exp", "inv", "multistep") and not solver.gamma >= 0:
+        raise ConfigError(f"gamma is {solver.gamma:g}; lr_policy '{policy}' needs 0 or more")
     if policy == "multistep" and not solver.stepvalue:
         raise ConfigError("lr_policy 'multistep' needs at least one stepvalue")
 
@@ -96,7 +98,22 @@ def rate(solver: Any, iteration: int, passed: int = 0) -> float:
         i, counted from 0.
     passed : int
         For ``multistep``: stepvalues passed, see :func:`steps_passed`.
+
+    Raises
+    ------
+    ConfigError
+        When it is larger than numbers can be.
     """
+    try:
+        return _rate(solver, iteration, passed)
+    except (OverflowError, ZeroDivisionError):
+        raise ConfigError(
+            f"the learning rate of iteration {iteration} is beyond all numbers; lower gamma or "
+            "power"
+        ) from None
+
+
+def _rate(solver: Any, iteration: int, passed: int) -> float:
     base, gamma, power = solver.base_lr, solver.gamma, solver.power
     policy = solver.lr_policy
     if policy == "step":

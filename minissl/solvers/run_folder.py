@@ -21,15 +21,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from minissl.errors import ConfigError
+from minissl.errors import ConfigError, MinisslError
 from minissl.formats import proto
 from minissl.formats.atomic import atomic_write
-from minissl.formats.prototxt import read_net, read_solver_net, resolve_net_path, write_prototxt
+from minissl.formats.prototxt import (
+    read_net,
+    read_solver,
+    read_solver_net,
+    resolve_net_path,
+    write_prototxt,
+)
 
 RECORD = "run.json"
 #: one line of JSON for each display and each test
 LOG = "log.jsonl"
-_ITERATION = re.compile(r"_iter_(\d+)\.(?:safetensors|solverstate|solverstate\.h5)$")
+_SNAPSHOT = re.compile(r"_iter_(\d+)\.(?:safetensors|solverstate|solverstate\.h5)$")
+_WEIGHTS = re.compile(r"_iter_(\d+)\.(?:safetensors|caffemodel|caffemodel\.h5)$")
 
 
 def default_path(solver_path: str | Path) -> Path:
@@ -55,11 +62,13 @@ def prepare(path: Path, resuming: bool) -> None:
             f"the run folder {path} cannot be written ({error.strerror or error}); "
             "name another with --run"
         ) from None
-    if not resuming and ((path / RECORD).exists() or newest_snapshot(path)):
-        raise ConfigError(
-            f"{path} already holds a run; name another folder with --run, or go on with "
-            "--resume last"
-        )
+    if resuming or not ((path / RECORD).exists() or newest_snapshot(path)):
+        return
+    if newest_snapshot(path):
+        other = "or go on with --resume last"
+    else:
+        other = "or remove it: it stopped before its first snapshot"
+    raise ConfigError(f"{path} already holds a run; name another folder with --run, {other}")
 
 
 def cut_log(path: Path, iteration: int) -> None:
@@ -87,7 +96,16 @@ def cut_log(path: Path, iteration: int) -> None:
 
 def newest_snapshot(path: Path) -> Path | None:
     """Return the snapshot of a run with the highest iteration, or None."""
-    found = [(int(match[1]), file) for file in _files(path) if (match := _iteration_of(file))]
+    return _newest(path, _SNAPSHOT)
+
+
+def newest_weights(path: Path) -> Path | None:
+    """Return the weights of a run's highest iteration, or None; many snapshots hold theirs."""
+    return _newest(path, _WEIGHTS)
+
+
+def _newest(path: Path, names: re.Pattern[str]) -> Path | None:
+    found = [(int(match[1]), file) for file in _files(path) if (match := names.search(file.name))]
     return max(found)[1] if found else None
 
 
@@ -96,10 +114,6 @@ def _files(path: Path) -> list[Path]:
         return list(path.iterdir())
     except OSError:
         return []
-
-
-def _iteration_of(file: Path) -> re.Match[str] | None:
-    return _ITERATION.search(file.name)
 
 
 def inline_nets(solver: Any, solver_path: str | Path, data: str | None = None) -> Any:
@@ -155,6 +169,50 @@ def write_configuration(path: Path, solver: Any) -> None:
         named.test_net.append(str(file))
     named.ClearField("test_net_param")
     write_prototxt(named, path / "solver.prototxt")
+
+
+def changes(path: Path, solver: Any) -> list[str]:
+    """Say what a run that goes on does otherwise than before.
+
+    Parameters
+    ----------
+    path : Path
+        The folder, with the configuration that :func:`write_configuration` wrote.
+    solver : SolverParameter
+        With its nets in it (:func:`inline_nets`).
+
+    Returns
+    -------
+    list of str
+        One for each field of the solver, and one if the net is another.
+    """
+    try:
+        before = read_solver(path / "solver.prototxt")
+        net = read_net(path / "net.prototxt")
+    except MinisslError:
+        return []
+    nets = {"net", "train_net", "net_param", "train_net_param", "test_net", "test_net_param"}
+    told = []
+    for field in solver.DESCRIPTOR.fields:
+        old, new = (_shown(one, field.name) for one in (before, solver))
+        if field.name not in nets and old != new:
+            told.append(f"{field.name} was {old} and is {new} now")
+    given = "train_net_param" if _has_train_net(solver) else "net_param"
+    if getattr(solver, given) != net:
+        old, new = (_sources(one) for one in (net, getattr(solver, given)))
+        told.append(
+            f"the data was {old} and is {new} now" if old != new else "the net is another now"
+        )
+    return told
+
+
+def _shown(solver: Any, field: str) -> str:
+    value = getattr(solver, field)
+    return str(list(value) if hasattr(value, "append") else value)
+
+
+def _sources(net: Any) -> str:
+    return ", ".join(dict.fromkeys(x.data_param.source for x in net.layer if x.type == "Data"))
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

@@ -129,6 +129,7 @@ class Solver:
         self.loss_value: Any = math.nan
         self.losses: deque[float] = deque(maxlen=max(1, param.average_loss))
         self.last_test: list[dict[str, float]] = []
+        self.tested_after: int | None = None  # iterations
         self.last_snapshot: Path | None = None
         self.stop_requested = False
         self.snapshot_requested = False
@@ -349,7 +350,7 @@ class Solver:
 
     def test(self) -> list[dict[str, float]]:
         """Return the mean of every output of each test net over its ``test_iter`` batches."""
-        self.last_test = []
+        self.last_test, self.tested_after = [], self.iteration
         for number, net in enumerate(self.test_nets):
             net.prepare()
             self.reporter.testing(self, number)
@@ -411,12 +412,20 @@ def mean_outputs(net: Net, batches: int, tick: Any = None) -> dict[str, float]:
     return means
 
 
+#: whole numbers of a solver, and the least that makes sense
+LEAST = {
+    "iter_size": 1, "average_loss": 1, "max_iter": 0, "display": 0, "snapshot": 0,
+    "test_interval": 0, "test_iter": 1,
+}  # fmt: skip
+
+
 def _check_fields(solver: Any) -> None:
     """Refuse numbers that no run can follow."""
-    for name, least in (("iter_size", 1), ("average_loss", 1), ("max_iter", 0), ("display", 0)):
-        value = getattr(solver, name)
-        if value < least:
-            raise ConfigError(f"{name} is {value}; use {least} or more")
+    for name, least in LEAST.items():
+        given = getattr(solver, name)
+        for value in given if name == "test_iter" else (given,):
+            if value < least:
+                raise ConfigError(f"{name} is {value}; use {least} or more")
     for name in (
         "base_lr",
         "weight_decay",

@@ -106,3 +106,10 @@ def test_bad_input_is_told_in_one_sentence(tmp_path, run):
 
 def test_help_has_an_example(run):
     assert "minissl demo --out runs/seed2 --seed 2" in run("demo", "--help").stdout
+
+
+def test_the_folder_of_a_training_run_is_refused(run, tmp_path):
+    (tmp_path / "log.jsonl").write_text("")
+    told = run("demo", "--fast", "--out", tmp_path, code=1).stderr
+    assert "holds a training run; choose another with --out" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["log.jsonl"]

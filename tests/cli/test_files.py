@@ -13,7 +13,7 @@ from minissl.doctor import Check
 from minissl.formats.caffemodel import read_caffemodel
 from minissl.formats.matrix_market import read_matrix
 from minissl.formats.prototxt import read_net
-from minissl.formats.weights import read_weights
+from minissl.formats.weights import read_weights, write_weights
 
 # --- compact ---
 
@@ -211,6 +211,22 @@ def test_convert_with_a_net_checks_and_names(run, net_file, weights_file, tmp_pa
     assert not (tmp_path / "y.npz").exists()
 
 
+def test_convert_onto_its_own_input(run, weights_file):
+    """A snapshot would lose the solver's state."""
+    before = weights_file.read_bytes()
+    told = run("convert", weights_file, weights_file, code=2).stderr
+    assert "would be replaced by less than it holds" in told
+    assert weights_file.read_bytes() == before
+
+
+def test_convert_leaves_out_what_a_net_has_and_the_weights_lack(run, net_file, weights, tmp_path):
+    source, target = tmp_path / "some.npz", tmp_path / "some.caffemodel"
+    write_weights(source, {"conv1": weights["conv1"]})
+    told = run("convert", source, target, "--model", net_file).stderr
+    assert f"in {source}: left out" in told
+    assert list(read_weights(target)) == ["conv1"]
+
+
 def test_convert_to_an_unknown_format(run, weights_file, tmp_path):
     result = run("convert", weights_file, tmp_path / "x.h5", code=1)
     assert ".safetensors" in result.stderr
@@ -233,6 +249,20 @@ def test_data_info(run, run_json):
     assert small["image_shape"] == [1, 28, 28] and len(small["classes"]) == 10
     assert len(run_json("data", "info")["data"]) > 1
     assert "cifar10" in run("data", "info").stdout
+
+
+def test_one_damaged_data_set_does_not_hide_the_others(run, run_json, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINISSL_DATA", str(tmp_path))
+    from minissl.data.catalogue import find
+
+    for archive in find("mnist").archives:
+        for file in archive.files:
+            (tmp_path / file.path).parent.mkdir(exist_ok=True)
+            (tmp_path / file.path).write_bytes(b"cut")
+    told = run("data", "info")
+    assert "warning: mnist: " in told.stderr and "mnist-small" in told.stdout
+    (mnist,) = run_json("data", "info", "mnist")["data"]
+    assert mnist["train"] is None and mnist["damage"]
 
 
 def test_data_verify(run, run_json, tmp_path, monkeypatch):

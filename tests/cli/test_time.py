@@ -186,6 +186,9 @@ def test_a_picture(run, run_json, net_file, tmp_path, kind):
     assert f"picture: {path}" in told and path.stat().st_size > 1000
     run_json("time", "--model", net_file, *FEW, "--batch-size", "2,3", "--plot", path)
     run("time", "--model", net_file, "--plot", tmp_path / "times.gif", code=2)
+    nowhere = tmp_path / "absent" / f"times.{kind}"
+    told = run("time", "--model", net_file, "--plot", nowhere, code=2)
+    assert f"the folder {nowhere.parent} does not exist" in told.stderr and not told.stdout
 
 
 def test_matrices_without_a_model(run, run_json, weights, tmp_path):

@@ -246,6 +246,8 @@ def test_the_original_never_stopped(train):
         (["--original", "--no-zero-out"], "--original"),
         (["--max-iter", "0"], "max-iter"),
         (["--seed", "-1"], "seed"),
+        (["--seed", "99999999999999999999"], "seed"),
+        (["--max-iter", "2147483648"], "max-iter"),
     ],
 )
 def test_wrong_usage(train, arguments, said):
@@ -258,6 +260,9 @@ def test_wrong_usage(train, arguments, said):
         (["--set", "base_rl=1"], "did you mean 'base_lr'"),
         (["--set", "base_lr=fast"], "expected a number"),
         (["--set", "type=Magic"], "unknown solver type 'Magic'"),
+        (["--set", "snapshot=-1"], "snapshot is -1; use 0 or more"),
+        (["--set", "test_iter=0"], "test_iter is 0; use 1 or more"),
+        (["--set", "lr_policy=inv", "--set", "gamma=-1"], "gamma is -1; lr_policy 'inv' needs"),
         (["--weights", "absent.npz"], "absent.npz"),
         (["--resume", "absent.safetensors"], "absent.safetensors"),
         (["--resume", "last", "--run", "empty"], "no snapshot"),
@@ -370,3 +375,27 @@ def test_no_color(solver_file, tmp_path):
     colours = re.compile(r"\x1b\[[0-9;]*\b(3[0-7]|9[0-7]|38;[0-9;]*)m")
     assert colours.search(on_terminal(80, [*command, tmp_path / "a"])[1])
     assert not colours.search(on_terminal(80, [*command, tmp_path / "b"], NO_COLOR="1")[1])
+
+
+def test_a_run_that_goes_on_otherwise_says_so(train):
+    train("--run", "r")
+    told = train("--run", "r", "--resume", "last", "--max-iter", "6").stderr
+    assert "r goes on with other settings: max_iter was 4 and is 6 now" in told
+    assert told.count("other settings") == 1
+    more = ["--set", "block_group_decay=0.5", "--seed", "7", "--max-iter", "8"]
+    told = train("--run", "r", "--resume", "last", *more).stderr
+    assert "block_group_decay was 0.001" in told and "random_seed was 1 and is 7 now" in told
+    told = train("--run", "r", "--resume", "last", *more, "--data", "mnist-small/validation").stderr
+    assert "mnist-small/validation now" in told and "max_iter was" not in told
+
+
+def test_nothing_is_left_to_train(train):
+    train("--run", "r")
+    told = train("--run", "r", "--resume", "last", "--max-iter", "2").stderr
+    assert "is of iteration 4, and max_iter is 2: nothing is left to train" in told
+
+
+def test_the_result_says_when_it_was_tested(train):
+    train("--run", "r")
+    result = json.loads(Path("r/run.json").read_text())["result"]
+    assert result["tested_after"] == result["iterations"] == 4

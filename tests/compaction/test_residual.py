@@ -56,7 +56,7 @@ def test_a_branch_whose_last_convolution_died_leaves_a_bias():
     compacted = check(net)
     assert [x for x in compacted.report.removed_layers if "relu" not in x] == [
         "res1a_conv1", "res1a_conv1_bn", "res1a_conv1_scale",
-        "res1a_conv2", "res1a_conv2_bn", "res1a_conv2_scale", "res1a",
+        "res1a_conv2", "res1a_conv2_bn", "res1a_conv2_scale",
     ]  # fmt: skip
     (bias,) = compacted.weights["res1a"]
     assert compacted.layer_types["res1a"] == "Bias"

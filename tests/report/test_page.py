@@ -26,7 +26,7 @@ def test_the_page_of_a_run_needs_nothing_beside_it(tmp_path):
     assert [tag for tag, _ in reader.tags].count("img") == 5
     assert [tag for tag, _ in reader.tags].count("h1") == 1
     assert "Training run ssl" in reader.text
-    assert "The last test error is 10.00 %." in reader.text
+    assert "The last test, after iteration 10, has an error of 10.00 %." in reader.text
     assert "base_lr: 0.01 # <b>&" in reader.text
     assert "prefers-color-scheme: dark" in path.read_text() and "@media print" in path.read_text()
 

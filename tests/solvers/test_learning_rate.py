@@ -88,11 +88,19 @@ def test_solver_counts_the_steps():
         ('lr_policy: "sigmoid" gamma: 0.1', "stepsize"),
         ('lr_policy: "poly" power: 1', "max_iter"),
         ('lr_policy: "multistep" gamma: 0.1', "stepvalue"),
+        ('lr_policy: "exp" gamma: -0.1', "gamma is -0.1; lr_policy 'exp' needs 0 or more"),
     ],
 )
 def test_missing_fields(text, words):
     with pytest.raises(ConfigError, match=words):
         learning_rate.check(solver(text))
+
+
+def test_a_rate_beyond_all_numbers():
+    growing = solver('lr_policy: "exp" gamma: 1e38 base_lr: 1')
+    learning_rate.check(growing)
+    with pytest.raises(ConfigError, match="rate of iteration 12 is beyond all numbers"):
+        learning_rate.rate(growing, 12)
 
 
 # --- the same course in other many iterations ---

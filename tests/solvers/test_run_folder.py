@@ -84,3 +84,18 @@ def test_a_log_is_cut_where_training_goes_on(tmp_path):
     log.write_text("\n".join([*lines, '{"iterati']))
     run_folder.cut_log(tmp_path, 5)
     assert log.read_text().splitlines() == lines[:2]
+
+
+def test_a_run_without_a_snapshot_cannot_be_gone_on_with(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ConfigError, match="or remove it: it stopped before its first snapshot"):
+        run_folder.prepare(tmp_path, resuming=False)
+
+
+def test_weights_of_every_kind_of_snapshot_are_found(tmp_path):
+    for name in ("a_iter_2.safetensors", "a_iter_4.solverstate", "a_iter_4.caffemodel",
+                 "a_iter_6.solverstate.h5", "a_iter_6.caffemodel.h5"):  # fmt: skip
+        (tmp_path / name).touch()
+        if "solverstate" not in name:
+            assert run_folder.newest_weights(tmp_path).name == name
+    assert run_folder.newest_snapshot(tmp_path).name == "a_iter_6.solverstate.h5"
