@@ -188,7 +188,7 @@ class Convolution(Layer):
         choice = predict(self.shape, w, self.images, threads, kernels=self.kernels)
         mode = executed_mode(choice.mode, bool(self.kept_columns))
         if self.choice is None or mode != self.conv_mode:
-            log.info("layer %s: conv_mode AUTO is %s", self.name, choice.in_words())
+            log.debug("layer %s: conv_mode AUTO is %s", self.name, choice.in_words())
         self.choice, self.conv_mode = choice, mode
 
     def unfrozen(self) -> Any:

@@ -140,7 +140,7 @@ class InnerProduct(Layer):
         choice = predict_inner_product(self.full_matrix(), self.outer, threads)
         mode = executed_mode(choice.mode, self.kept_columns is not None)
         if self.choice is None or mode != self.conv_mode:
-            log.info("layer %s: gemm_mode AUTO is %s", self.name, choice.in_words())
+            log.debug("layer %s: gemm_mode AUTO is %s", self.name, choice.in_words())
         self.choice, self.conv_mode = choice, mode
 
     def forward(self, bottom: list[Blob], top: list[Blob], relu: bool = False) -> None:

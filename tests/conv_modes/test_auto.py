@@ -108,7 +108,7 @@ def test_a_net_that_asks_for_auto_runs_the_pick(monkeypatch, backend, cheap, mod
 
 def test_the_pick_follows_the_weights_and_is_logged(monkeypatch, caplog):
     monkeypatch.setenv("MINISSL_ISA", "generic")
-    caplog.set_level(logging.INFO, "minissl")
+    caplog.set_level(logging.DEBUG, "minissl")
     picking(monkeypatch, **SPARSE)
     net = auto_net()
     net.prepare()
