@@ -119,7 +119,7 @@ def test_options_that_contradict_each_other(run, solver_file, arguments, said):
     [
         (["--iterations", 31], "a trial is to take 31"),
         (["--weights", "none.caffemodel"], "none.caffemodel"),
-        (["--set", "test_iter=0"], "no output 'accuracy' to take an error from"),
+        (["--set", "test_iter=0"], "test_iter is 0; use 1 or more"),
     ],
 )
 def test_a_search_that_cannot_begin(run, search, arguments, said):
