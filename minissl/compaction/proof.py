@@ -15,7 +15,7 @@ from minissl.net import Net
 #: rounding explains differences up to this part of the largest output, or of 1
 ROUNDING = 1e-4
 #: Layers that judge scores, and that nobody runs to use a network.
-# Their outputs jump or vanish where scores differ in the last digit: look at the scores instead.
+#: Their outputs jump or vanish where scores differ in the last digit: look at the scores instead.
 JUDGES = ("Accuracy", "SoftmaxWithLoss")
 
 

@@ -108,8 +108,8 @@ def rate(solver: Any, iteration: int, passed: int = 0) -> float:
         return _rate(solver, iteration, passed)
     except (OverflowError, ZeroDivisionError):
         raise ConfigError(
-            f"the learning rate of iteration {iteration} is beyond all numbers; lower gamma or "
-            "power"
+            f"the learning rate of iteration {iteration} is beyond all numbers; change "
+            "gamma or power"
         ) from None
 
 

@@ -114,6 +114,6 @@ def modes_to_time(
     return modes
 
 
-def wants_choice(asked: str | None, own: str, offered: Sequence[str] = ()) -> bool:
-    """Whether the performance model must choose for a layer, given what it asks for itself."""
+def wants_choice(asked: str | None, own: str, offered: Sequence[str]) -> bool:
+    """Whether the performance model must choose for a layer: of its own mode, and those offered."""
     return asked in (ALL, PICKED) or (own == AUTO and asked not in offered)
