@@ -93,11 +93,21 @@ class Numbers(click.ParamType):
         return numbers
 
 
-class ModelFile(click.Path):
-    """A prototxt: a file, or the bare name of one that comes with minissl."""
+class NamedPath(click.Path):
+    """A file or folder that has a name: ``""`` would otherwise mean the current folder."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse the empty name."""
+        if value == "":
+            self.fail("the name is empty; for the current folder write '.'.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class ModelFile(NamedPath):
+    """A prototxt: a file, or the bare name of one that comes with minissl."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the file that is there, else minissl's own of that name."""
@@ -109,7 +119,7 @@ class ModelFile(click.Path):
         return packaged if is_name and not path.exists() and packaged.is_file() else path
 
 
-FILE = click.Path(path_type=Path)
+FILE = NamedPath()
 MODEL = ModelFile()
 #: A whole number from 1 on.
 POSITIVE = click.IntRange(1, 2**31 - 1)

@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from rich.console import Console
@@ -76,6 +77,13 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     np.savez(path, **{"conv1.0": np.array([1, np.nan])})
     with pytest.raises(NonFiniteError, match="layer 'conv1' holds NaN"):
         options.read_weights_only(path)
+
+
+@pytest.mark.parametrize("kind", [options.FILE, options.MODEL])
+def test_an_empty_name_is_not_the_current_folder(kind):
+    with pytest.raises(click.BadParameter, match="the name is empty"):
+        kind.convert("", None, None)
+    assert kind.convert(".", None, None) == Path()
 
 
 def test_the_bare_name_of_a_packaged_model_is_found(tmp_path, monkeypatch):
