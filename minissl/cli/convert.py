@@ -43,7 +43,13 @@ TAKES = {
 
 @click.command(epilog=EPILOG)
 @click.argument("source", type=options.FILE, metavar="IN")
-@click.argument("more", type=click.Path(), metavar="[WEIGHTS] OUT", nargs=-1, required=True)
+@click.argument(
+    "more",
+    type=options.NamedPath(str),  # a slash at the end counts
+    metavar="[WEIGHTS] OUT",
+    nargs=-1,
+    required=True,
+)
 @click.option(
     "--model",
     type=options.MODEL,

@@ -96,8 +96,8 @@ class Numbers(click.ParamType):
 class NamedPath(click.Path):
     """A file or folder that has a name: ``""`` would otherwise mean the current folder."""
 
-    def __init__(self) -> None:
-        super().__init__(path_type=Path)
+    def __init__(self, path_type: type = Path) -> None:
+        super().__init__(path_type=path_type)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse the empty name."""

@@ -79,11 +79,15 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
         options.read_weights_only(path)
 
 
-@pytest.mark.parametrize("kind", [options.FILE, options.MODEL])
+@pytest.mark.parametrize("kind", [options.FILE, options.MODEL, options.NamedPath(str)])
 def test_an_empty_name_is_not_the_current_folder(kind):
     with pytest.raises(click.BadParameter, match="the name is empty"):
         kind.convert("", None, None)
-    assert kind.convert(".", None, None) == Path()
+    assert Path(kind.convert(".", None, None)) == Path()
+
+
+def test_a_slash_at_the_end_of_a_name_is_kept_on_demand():
+    assert options.NamedPath(str).convert("folder/", None, None) == "folder/"
 
 
 def test_the_bare_name_of_a_packaged_model_is_found(tmp_path, monkeypatch):
