@@ -232,7 +232,7 @@ def _run_one(stage: Stage, folder: Path, done: Done, watcher: Watcher) -> Finish
         return Finished(stage.name, folder, marker["figures"], marker["seconds"], skipped=True)
     if marker is None:
         make_folder(folder)
-    before = marker["seconds"] if marker else 0.0
+    before = _seconds_before(folder, marker) if marker else 0.0
     state: dict[str, Any] = {"settings": settings, "complete": False, "seconds": before}
     _write_marker(folder, state)
     watcher.started(stage)
@@ -246,6 +246,16 @@ def _run_one(stage: Stage, folder: Path, done: Done, watcher: Watcher) -> Finish
     result = Finished(stage.name, folder, state["figures"], state["seconds"])
     watcher.finished(stage, result)
     return result
+
+
+def _seconds_before(folder: Path, marker: Mapping[str, Any]) -> float:
+    """Return how long earlier starts took; one that was killed could not write it down.
+
+    Its last file tells: the marker is from its start, all else is newer. After a start that ended
+    in order the marker is the newest.
+    """
+    last = max(path.stat().st_mtime for path in folder.iterdir())
+    return marker["seconds"] + max(0.0, last - (folder / MARKER).stat().st_mtime)
 
 
 def read_marker(folder: Path) -> dict[str, Any] | None:

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -127,6 +128,22 @@ def test_seconds_add_up_over_interruptions(tmp_path, monkeypatch):
         stages.run([Work("one", "", stopped)], tmp_path)
     assert caught.value.exit_code == 143
     assert stages.run([Work("one", "", Writer("x"))], tmp_path)["one"].seconds == 12.0
+
+
+def test_seconds_of_a_process_that_was_killed_are_those_until_its_last_file(tmp_path):
+    def killed(folder, done):
+        raise Stopped(143)
+
+    with pytest.raises(Stopped):
+        stages.run([Work("one", "", killed)], tmp_path)
+    # as the start wrote it, and nothing after it
+    marker = tmp_path / "one" / stages.MARKER
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), "seconds": 50.0}))
+    os.utime(marker, (1000.0, 1000.0))
+    log = tmp_path / "one" / "log.jsonl"
+    log.write_text("{}")
+    os.utime(log, (1300.0, 1300.0))
+    assert 350 <= stages.run([Work("one", "", Writer("x"))], tmp_path)["one"].seconds < 360
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
