@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minissl.channels import WITH_WEIGHTS, Flow, kept_columns, reads_channels
+from minissl.channels import WITH_WEIGHTS, Flow, kept_columns
 from minissl.compaction.plan import Plan
 from minissl.compaction.shrink import stored_bytes
 from minissl.layers import Layer
@@ -244,7 +244,6 @@ def _group(
         for layer in net.layers
         if layer.type_name in WITH_WEIGHTS
         and layer.name in plan.runs
-        and reads_channels(layer, flow.bottoms[layer.name])
         and np.isin(flow.bottoms[layer.name][0].terms, numbers).any()
     ]
     channels = len(np.unique(plan.ties[numbers]))

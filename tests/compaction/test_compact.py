@@ -317,6 +317,8 @@ def test_an_inner_product_over_another_axis_keeps_its_filters():
     change(net, conv1=zeros_at(0), rows=columns)
     compacted = check(net, backends=BACKENDS)
     assert shapes(compacted) == {"conv1": (3, 2, 1, 1), "rows": (4, 3), "ip": (2, 72)}
+    readers = {group.layers[0]: group.readers for group in compacted.report.groups}
+    assert readers["conv1"] == ["rows"] and readers["ip"] == []
 
 
 def test_shared_weights_stay():
