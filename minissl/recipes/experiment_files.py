@@ -9,10 +9,10 @@ shown        what the table tells about its layers: ``structure``, the filters, 
              columns that are left, where it is left out; ``sparsity``, rows and columns that are
              zero in per cent; ``depth``, how many of the layers are left; or ``width``, how many
              channels inside the blocks, if the layers are the blocks' second convolutions
-[baseline]   the dense network: ``solver``, ``name``, ``paper``
+[baseline]   the dense network: ``solver``, ``name``, ``shuffle``, ``paper``
 [[rows]]     the other rows in order: ``key``, ``name``, ``ssl``, ``finetune``, ``rescale``,
-             ``start``, ``prune_like``, ``paper``, as :class:`minissl.recipes.experiments.Row`
-             has them
+             ``shuffle``, ``start``, ``prune_like``, ``paper``, as
+             :class:`minissl.recipes.experiments.Row` has them
 ===========  ======================================================================================
 
 ``paper`` names a published row (``"table1/LeNet 2"``, :mod:`minissl.recipes.paper`) or gives its
@@ -125,6 +125,7 @@ def _row(table: Table, key: str = "") -> Row:
         key,
         name=table.take("name", str),
         about=table.take("about", str, ""),
+        shuffle=table.flag("shuffle"),
         paper=_paper(table),
         **options,
     )
@@ -199,6 +200,8 @@ def _check_stages(row: Row, earlier: Mapping[str, Row], where: str) -> None:
             f"{where}: 'start' is '{row.start}'; make it {', '.join(STARTS)} or the key of a "
             "trained row above it"
         )
+    if row.shuffle and not row.trainings:
+        raise ConfigError(f"{where}: 'shuffle' is for rows that are trained; leave it out")
     if row.rescale and not (row.ssl and row.finetune):
         raise ConfigError(f"{where}: 'rescale' comes between 'ssl' and 'finetune'; leave it out")
     if row.prune_like is None:

@@ -48,6 +48,8 @@ class Row:
     rescale : bool
         Between SSL and fine-tuning, each layer that BatchNorm follows gets the norm that it has in
         the dense network (:mod:`minissl.solvers.rescaling`).
+    shuffle : bool
+        Its trainings read the data in another order in each epoch.
     start : str
         What the first of them starts from: ``baseline``, ``fillers``, or the key of an earlier row,
         whose last training it goes on from.
@@ -65,6 +67,7 @@ class Row:
     ssl: tuple[str, ...] = ()
     finetune: tuple[str, ...] = ()
     rescale: bool = False
+    shuffle: bool = False
     start: str = BASELINE
     prune_like: str | None = None
     paper: Mapping[str, Any] | None = None

@@ -232,6 +232,7 @@ class Reproduction:
             "start": row.start,
             "trainings": list(self.experiment.trainings(key)),
             "rescaled": row.rescale,
+            "shuffled": row.shuffle,
             "paper": row.paper and dict(row.paper),
             "runs": runs,
             "spread": {

@@ -149,6 +149,7 @@ class RowStages:
             data=self.data,
             backend=self.backend,
             collapse_check=self.collapse_check,
+            shuffle=row.shuffle,
         )
 
     def _pruning(self, row: Row, like: str) -> Work:

@@ -54,6 +54,8 @@ class Training:
         File to start from, where no stage is.
     collapse_check : bool
         Stop when a layer loses all of its groups within the first epoch.
+    shuffle : bool
+        Read the data in another order in each epoch, in place of that of the files.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Training:
     dtype: str = "float32"
     weights: Path | None = None
     collapse_check: bool = True
+    shuffle: bool = False
 
     def read(self) -> Any:
         """Return the message of the solver, as changed, with its net inside."""
@@ -74,17 +77,18 @@ class Training:
         return run_folder.inline_nets(param, self.solver, self.data)
 
     def settings(self, done: Done) -> dict[str, str]:
-        """Solver with its net, arithmetic and initial weights.
+        """Solver with its net, arithmetic, initial weights, and the order of the data.
 
         Not the backend: what one computer has trained, another takes as it is. Backends differ
         by rounding alone, as processors do.
         """
         start = self._start_weights(done)
-        return {
+        settings = {
             "solver and net": digest(to_text(self.read())),
             "dtype": self.dtype,
             "initial weights": digest(start) if start else "",
         }
+        return {**settings, "order": "shuffled"} if self.shuffle else settings
 
     def run(self, folder: Path, done: Done, watcher: Watcher) -> dict[str, Any]:
         """Train to the end, from the newest snapshot where there is one."""
@@ -135,6 +139,7 @@ class Training:
             snapshot,
             self.backend,
             self.dtype,
+            data={"shuffle": self.shuffle},
             run=folder,
             collapse_check=self.collapse_check,
         )

@@ -274,6 +274,7 @@ def readme(result: Mapping[str, Any], drawn: Sequence[str] = ()) -> str:
         table(headings(result), rows(result)),
         *about_rows(result),
         *_about_rescaling(result),
+        *_about_order(result),
         "## All seeds",
         table(seed_headings(result), seed_rows(result)),
         *([REVIVED] if _counts_revived(result) else []),
@@ -304,6 +305,13 @@ def _trained_by(result: Mapping[str, Any]) -> list[str]:
         return []
     told = (f"{one} (seed {', '.join(map(str, sorted(of)))})" for one, of in seeds.items())
     return [f"Trained by: {'. '.join(told)}."]
+
+
+def _about_order(result: Mapping[str, Any]) -> list[str]:
+    names = [row["name"] for row in result["rows"] if row.get("shuffled")]
+    if not names:
+        return []
+    return [f"The trainings of {', '.join(names)} read the images in another order in each epoch."]
 
 
 def _about_rescaling(result: Mapping[str, Any]) -> list[str]:

@@ -56,6 +56,14 @@ def test_a_file_is_read(tmp_path):
     assert mine.data == "mnist-small" and read(written(tmp_path, BASE + ROW)).data == "mnist"
 
 
+def test_each_row_has_an_order_of_its_own(tmp_path):
+    rows = ROW + "shuffle = true\n" + ROW.replace("small", "other")
+    mine = read(written(tmp_path, BASE + rows))
+    assert [row.shuffle for row in (mine.baseline, *mine.rows)] == [False, True, False]
+    mine = read(written(tmp_path, BASE + "shuffle = true\n" + ROW))
+    assert [row.shuffle for row in (mine.baseline, *mine.rows)] == [True, False]
+
+
 def test_what_a_table_shows(tmp_path):
     assert read(written(tmp_path, BASE + ROW)).shown == "structure"
     assert read(written(tmp_path, 'shown = "sparsity"' + BASE + ROW)).shown == "sparsity"
@@ -192,6 +200,7 @@ CHANGES = [
     ("ssl = [", "paper = { error = 0, layers = [1] }\nssl = [", "layer 1 is no table of keys"),
     ("finetune =", "rescale = true #", "'rescale' comes between 'ssl' and 'finetune'; leave it"),
     ("ssl = [", "rescale = 1\nssl = [", "'rescale' is 1; make it true or false"),
+    ("ssl = [", "shuffle = 1\nssl = [", "'shuffle' is 1; make it true or false"),
     ("ssl = [", 'prune_like = "small"\nssl = [', "leave out 'ssl' and 'start'"),
     (
         ROW,
@@ -205,6 +214,11 @@ CHANGES = [
     ),
     ("title = ", 'shown = "width"\ntitle = ', "names 'ip1', but shown = \"width\" tells of convol"),
     ("title = ", 'data = "mnits"\ntitle = ', "'data' is 'mnits'; make it one of mnist"),
+    (
+        ROW,
+        ROW + "[[rows]]\nkey = 'a'\nname = 'A'\nprune_like = 'small'\nshuffle = true",
+        "row 'a': 'shuffle' is for rows that are trained; leave it out",
+    ),
     (ROW, ROW + ROW, "two rows have the key 'small'; give each its own"),
     ("[baseline]", "[baseline", "is not TOML: "),
 ]

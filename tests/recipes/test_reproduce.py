@@ -63,6 +63,7 @@ prune_like = "scratch"
 [[rows]]
 key = "dense"
 name = "dense"
+shuffle = true
 finetune = "ft.prototxt"
 [[rows]]
 key = "further"

@@ -78,6 +78,14 @@ def test_what_the_first_training_starts_from(finished):
     assert settings(folder, "further-ssl")["initial weights"] == scratch
 
 
+def test_only_the_row_that_says_so_reads_in_another_order(finished):
+    folder, result = finished
+    assert settings(folder, "dense-finetune")["order"] == "shuffled"
+    for stage in ("baseline", "digits2-ssl", "digits2-finetune", "random-finetune"):
+        assert "order" not in settings(folder, stage)
+    assert [row["key"] for row in result["rows"] if row["shuffled"]] == ["dense"]
+
+
 def test_weights_are_taken_whichever_backend_made_them_and_figures_are_not(finished):
     for stage in ("baseline", "further-ssl", "further-finetune", "cut-prune"):
         assert "backend" not in settings(finished[0], stage)

@@ -210,6 +210,23 @@ def test_changed_settings_are_seen(tmp_path, solver):
     assert shape_of_log(tmp_path / "out" / "dense")[0] == (0, True)
 
 
+def test_a_stage_reads_in_another_order_when_told(tmp_path, solver):
+    class Listener(Watcher):
+        def anew(self, stage, changed):
+            told.append(changed)
+
+    told: list = []
+    in_order = weights_in(stages.run([training(solver)], tmp_path / "out")["dense"].folder)
+    stage = training(solver, shuffle=True)
+    shuffled = weights_in(stages.run([stage], tmp_path / "out", Listener())["dense"].folder)
+    assert told == [["order"]]
+    assert not np.array_equal(in_order["ip1"][0], shuffled["ip1"][0])
+    with pytest.raises(Stopped):
+        stages.run([stage], tmp_path / "parts", Stopper(5))
+    parts = stages.run([stage], tmp_path / "parts")["dense"].folder
+    assert_same(shuffled, weights_in(parts))
+
+
 @pytest.mark.parametrize("iterations", [4, 8])
 def test_what_one_backend_has_trained_another_takes(tmp_path, solver, iterations, monkeypatch):
     """Whole, or as far as it came."""

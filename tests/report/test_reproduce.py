@@ -265,6 +265,7 @@ def test_the_page_says_what_is_special_and_what_came_back(others):
     run["revived"] = {"conv1 25x1": 2, "ip1 1x10": 3, "ip1 3x1": 4}
     text = reproduce.readme(result)
     assert "\n\nMine alone.\n\n" in text and "- **cut**: pruned, and nothing else." in text
+    assert "The trainings of dense read the images in another order in each epoch." in text
     headings = reproduce.seed_headings(result)
     found = {row[0]: dict(zip(headings, row, strict=True)) for row in reproduce.seed_rows(result)}
     assert found["Digits 2"]["came back conv1 - ip1"] == "2 - 7"
