@@ -273,8 +273,7 @@ def readme(result: Mapping[str, Any], drawn: Sequence[str] = ()) -> str:
         "columns; compaction removes filters that nothing reads as well, and what reads dead ones.",
         table(headings(result), rows(result)),
         *about_rows(result),
-        *_about_rescaling(result),
-        *_about_order(result),
+        *_about_trainings(result),
         "## All seeds",
         table(seed_headings(result), seed_rows(result)),
         *([REVIVED] if _counts_revived(result) else []),
@@ -307,21 +306,15 @@ def _trained_by(result: Mapping[str, Any]) -> list[str]:
     return [f"Trained by: {'. '.join(told)}."]
 
 
-def _about_order(result: Mapping[str, Any]) -> list[str]:
-    names = [row["name"] for row in result["rows"] if row.get("shuffled")]
-    if not names:
-        return []
-    return [f"The trainings of {', '.join(names)} read the images in another order in each epoch."]
-
-
-def _about_rescaling(result: Mapping[str, Any]) -> list[str]:
-    names = [row["name"] for row in result["rows"] if row.get("rescaled")]
-    if not names:
-        return []
-    return [
-        f"Between SSL and fine-tuning of {', '.join(names)}, each layer that BatchNorm follows got "
-        "the norm that it has in the dense network (`minissl train --rescale-like`)."
-    ]
+def _about_trainings(result: Mapping[str, Any]) -> list[str]:
+    """Say which rows were rescaled or shuffled; older results lack either."""
+    told = {
+        "rescaled": "Between SSL and fine-tuning of {}, each layer that BatchNorm follows got the "
+        "norm that it has in the dense network (`minissl train --rescale-like`).",
+        "shuffled": "The trainings of {} read the images in another order in each epoch.",
+    }
+    names = {key: ", ".join(row["name"] for row in result["rows"] if row.get(key)) for key in told}
+    return [sentence.format(names[key]) for key, sentence in told.items() if names[key]]
 
 
 def write(result: Mapping[str, Any], work: Path, out: Path) -> list[Path]:
