@@ -70,10 +70,11 @@ def test_convnets_differ_only_in_what_is_said():
     """Multipliers of group lasso, frozen zeros, fillers, decay of ip1, place of Dropout."""
     plain, dense, frozen, *lassos = (
         read_net(models.path(f"convnet{kind}.prototxt"))
-        for kind in ("", "_dense", "_ft", "2_ssl", "3_ssl")
+        for kind in ("", "_dense", "_ft", "2_ssl", "2_ssl2", "3_ssl")
     )
     rows = [
-        {"conv1": (0.2, 1.2), "conv2": (1.08, 0.6), "conv3": (0.77, 0.02), "ip1": (1, 1)},
+        {"conv1": (0.2, 1.75), "conv2": (1.12, 0.97), "conv3": (0.82, 0.35), "ip1": (0.7, 0.7)},
+        {"conv1": (0.2, 1), "conv2": (1.12, 0.9), "conv3": (0.79, 0.5), "ip1": (0.7, 0.7)},
         {"conv1": (0.2, 1.2), "conv2": (1.1, 0.2), "conv3": (0.8, 0.08), "ip1": (1, 1)},
     ]
     for lasso, expected in zip(lassos, rows, strict=True):
@@ -98,7 +99,7 @@ def test_convnets_differ_only_in_what_is_said():
         weights = layers_of(net)["ip1"].param[0]
         decays.append(weights.decay_mult)
         weights.ClearField("decay_mult")
-    assert decays == [250, 2, 1, 1, 2]
+    assert decays == [250, 2, 1, 1, 1, 2]
     for lasso in lassos:
         put_dropout_in_front(lasso)
     assert all(net == plain for net in (dense, *lassos, frozen))

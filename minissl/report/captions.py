@@ -32,7 +32,7 @@ _OF_ROWS = {
     "sparsity": "Groups of weights that were zero while the row was trained.",
     "log": (
         "Our SSL beside the authors' own log, each over its own number of iterations; squares are "
-        "where theirs began and ended."
+        "where theirs began and ended, vertical lines divide stages of ours."
     ),
 }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minissl.report.pictures import figure_of, legend_below, styled
+from minissl.report.pictures import figure_of, in_sequence, legend_below, styled
 from minissl.report.runs import Run
 
 if TYPE_CHECKING:
@@ -19,15 +19,15 @@ PANELS = {"column": "zero columns, %", "row": "zero rows, %"}
 
 
 @styled
-def beside_log(run: Run, log: Mapping[str, Any], layers: Sequence[str]) -> Figure:
-    """Draw test error, zero columns and zero rows of a run of SSL, and those of a published log.
+def beside_log(stages: Sequence[Run], log: Mapping[str, Any], layers: Sequence[str]) -> Figure:
+    """Draw error, zero columns and zero rows in the course of SSL, and those of a published log.
 
     Runs differ in length, so that the x axis is the part of each that has passed.
 
     Parameters
     ----------
-    run : Run
-        Ours.
+    stages : sequence of Run
+        Ours: runs of SSL that follow each other.
     log : dict
         Of :data:`minissl.recipes.paper.LOGS`.
     layers : sequence of str
@@ -35,29 +35,38 @@ def beside_log(run: Run, log: Mapping[str, Any], layers: Sequence[str]) -> Figur
     """
     figure, all_axes = figure_of(1 + len(PANELS), height=6.4, share_x=True)
     errors, *others = all_axes
-    tests = [line for line in run.tests if "accuracy" in line["test"]]
-    ours = [(line["iteration"], 1.0 - line["test"]["accuracy"]) for line in tests]
+    length = sum(run.last_iteration for run in stages)
+    ours = [
+        (start + line["iteration"], 1.0 - line["test"]["accuracy"])
+        for run, start in in_sequence(stages)
+        for line in run.tests
+        if "accuracy" in line["test"]
+    ]
     theirs = [(point["iteration"], point["error"]) for point in log["points"]]
-    _draw(errors, ours, run.last_iteration, "-", "#555555", "error")
+    _draw(errors, ours, length, "-", "#555555", "error")
     _draw(errors, theirs, log["iterations"], "s--", "#555555", "error, published")
     errors.set_ylabel("test error, %")
     for axes, (key, label) in zip(others, PANELS.items(), strict=True):
         for number, layer in enumerate(layers):
-            lines = [line for line in run.displays if layer in line.get("sparsity", {})]
             ours = [
-                (line["iteration"], line["sparsity"][layer].get(key, np.nan) / 100)
-                for line in lines
+                (start + line["iteration"], line["sparsity"][layer].get(key, np.nan) / 100)
+                for run, start in in_sequence(stages)
+                for line in run.displays
+                if layer in line.get("sparsity", {})
             ]
             theirs = [
                 (point["iteration"], point[key][number] / 100)
                 for point in log["points"]
                 if point[key] is not None
             ]
-            _draw(axes, ours, run.last_iteration, "-", f"C{number}", layer)
+            _draw(axes, ours, length, "-", f"C{number}", layer)
             _draw(axes, theirs, log["iterations"], "s--", f"C{number}", f"{layer}, published")
         axes.set_ylabel(label)
+    for axes in all_axes:
+        for _, start in in_sequence(stages)[1:]:
+            axes.axvline(100 * start / max(length, 1), color="#777777", linewidth=0.9)
     errors.set_title(
-        f"SSL, {run.last_iteration:,} iterations, beside the published log, "
+        f"SSL, {length:,} iterations, beside the published log, "
         f"{log['iterations']:,}\n(theirs: {log['about']})"
     )
     all_axes[-1].set_xlabel("part of the iterations, %")

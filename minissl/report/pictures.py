@@ -53,7 +53,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 def losses(stages: Sequence[Run], title: str = "Loss while training") -> Figure:
     """Draw data loss and regularization over the iterations of stages that follow each other."""
     figure, (axes,) = figure_of(1, height=3.4)
-    for run, start in _in_sequence(stages):
+    for run, start in in_sequence(stages):
         x = [start + line["iteration"] for line in run.displays]
         axes.plot(x, [line["loss"] for line in run.displays], color="C0", label="loss of the data")
         penalty = [line.get("regularization") or np.nan for line in run.displays]
@@ -86,7 +86,7 @@ def sparsity(
     names = [name for name in layers if name in logged] or logged or ["no layer"]
     figure, all_axes = figure_of(len(names), height=2.2 * len(names) + 0.8, share_x=True)
     for axes, name in zip(all_axes, names, strict=True):
-        for run, start in _in_sequence(stages):
+        for run, start in in_sequence(stages):
             lines = [line for line in run.displays if name in line.get("sparsity", {})]
             x = [start + line["iteration"] for line in lines]
             for number, (key, label) in enumerate(GROUPS.items()):
@@ -106,7 +106,7 @@ def test_error(stages: Sequence[Run], title: str = "Error on the test images") -
     """Draw the test error, 100 * (1 - accuracy), over the iterations of consecutive stages."""
     figure, (axes,) = figure_of(1, height=3.0)
     highest = 1.0
-    for run, start in _in_sequence(stages):
+    for run, start in in_sequence(stages):
         lines = [line for line in run.tests if "accuracy" in line["test"]]
         x = [start + line["iteration"] for line in lines]
         y = [100 * (1 - line["test"]["accuracy"]) for line in lines]
@@ -310,7 +310,7 @@ def figure_of(panels: int, height: float, share_x: bool = False) -> tuple[Figure
     return figure, list(axes.ravel())
 
 
-def _in_sequence(stages: Sequence[Run]) -> list[tuple[Run, int]]:
+def in_sequence(stages: Sequence[Run]) -> list[tuple[Run, int]]:
     """Return each stage with the number of iterations before it."""
     starts, passed = [], 0
     for run in stages:
@@ -328,7 +328,7 @@ def _mark_stages(axes: Axes, stages: Sequence[Run], names: bool = True) -> None:
     """Draw a line where a stage begins, and its name above the frame."""
     if len(stages) < 2:
         return
-    for _, start in _in_sequence(stages):
+    for _, start in in_sequence(stages):
         if start:
             axes.axvline(start, color="#777777", linewidth=0.9)
     for text, middle in _names_with_room(stages) if names else ():
@@ -354,7 +354,7 @@ def _names_with_room(stages: Sequence[Run]) -> list[tuple[str, float]]:
     """Return names and where their middle is; a stage too short for its name shares a place."""
     whole = sum(run.last_iteration for run in stages)
     places: list[tuple[str, int, int]] = []
-    for run, start in _in_sequence(stages):
+    for run, start in in_sequence(stages):
         place = run.name, start, start + run.last_iteration
         while places and (_lacks_room(places[-1], whole) or _lacks_room(place, whole)):
             name, begin, _ = places.pop()

@@ -367,8 +367,8 @@ def draw(result: Mapping[str, Any], work: Path) -> dict[str, Figure]:
             )
         log = LOGS.get(row["paper"]["name"]) if row["paper"] else None
         ssl = [run for run in runs if run.name.startswith(TRAININGS["ssl"])]
-        if log and len(ssl) == 1:
-            figures[f"{row['key']}-log"] = log_pictures.beside_log(ssl[0], log, result["layers"])
+        if log and ssl:
+            figures[f"{row['key']}-log"] = log_pictures.beside_log(ssl, log, result["layers"])
     return figures
 
 

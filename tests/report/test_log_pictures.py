@@ -27,7 +27,7 @@ def test_both_are_drawn_over_the_part_that_has_passed():
     run = Run(
         "SSL", None, [display(0), display(5, percent=40.0)], [a_test(0, 0.1), a_test(10, 0.9)]
     )
-    figure = beside_log(run, LOG, ["conv1", "conv2"])
+    figure = beside_log([run], LOG, ["conv1", "conv2"])
     errors, columns, rows = figure.axes
     assert lines(errors) == {
         "error": [[0, 90], [100, pytest.approx(10)]],
@@ -39,6 +39,17 @@ def test_both_are_drawn_over_the_part_that_has_passed():
     assert lines(rows)["conv2, published"] == [[0, 10]]
     title = errors.get_title(loc="left")
     assert "10 iterations" in title and "decay 1" in title
+
+
+def test_stages_follow_each_other():
+    first = Run("SSL", None, [display(0), display(5)], [a_test(0, 0.1), a_test(10, 0.9)])
+    second = Run("SSL 2", None, [display(3, percent=40.0)], [a_test(0, 0.9), a_test(30, 0.8)])
+    errors, columns, _ = beside_log([first, second], LOG, ["conv1"]).axes
+    ours = [[0, 90], [25, 10], [25, 10], [100, 20]]
+    assert lines(errors)["error"] == [[x, pytest.approx(y)] for x, y in ours]
+    assert lines(columns)["conv1"] == [[0, 0], [12.5, 0], [32.5, 40]]
+    assert [[25, 0], [25, 1]] in [line.get_xydata().tolist() for line in errors.lines]
+    assert "40 iterations" in errors.get_title(loc="left")
 
 
 @pytest.mark.parametrize("name", LOGS)
