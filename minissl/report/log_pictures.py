@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minissl.report.pictures import figure_of, in_sequence, legend_below, styled
+from minissl.report.pictures import figure_of, in_sequence, legend_below, mark_boundaries, styled
 from minissl.report.runs import Run
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def beside_log(stages: Sequence[Run], log: Mapping[str, Any], layers: Sequence[s
             _draw(axes, theirs, log["iterations"], "s--", f"C{number}", f"{layer}, published")
         axes.set_ylabel(label)
     for axes in all_axes:
-        for _, start in in_sequence(stages)[1:]:
-            axes.axvline(100 * start / max(length, 1), color="#777777", linewidth=0.9)
+        mark_boundaries(axes, stages, scale=100 / max(length, 1))
     errors.set_title(
         f"SSL, {length:,} iterations, beside the published log, "
         f"{log['iterations']:,}\n(theirs: {log['about']})"

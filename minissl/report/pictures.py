@@ -319,6 +319,13 @@ def in_sequence(stages: Sequence[Run]) -> list[tuple[Run, int]]:
     return starts
 
 
+def mark_boundaries(axes: Axes, stages: Sequence[Run], scale: float = 1.0) -> None:
+    """Draw a line where each stage but the first begins, at ``scale`` times its iteration."""
+    for _, start in in_sequence(stages):
+        if start:
+            axes.axvline(scale * start, color="#777777", linewidth=0.9)
+
+
 def _title(axes: Axes, title: str, stages: Sequence[Run]) -> None:
     """Set the title, with room for the names of stages between it and the frame."""
     axes.set_title(title, pad=20 if len(stages) > 1 else 6)
@@ -328,9 +335,7 @@ def _mark_stages(axes: Axes, stages: Sequence[Run], names: bool = True) -> None:
     """Draw a line where a stage begins, and its name above the frame."""
     if len(stages) < 2:
         return
-    for _, start in in_sequence(stages):
-        if start:
-            axes.axvline(start, color="#777777", linewidth=0.9)
+    mark_boundaries(axes, stages)
     for text, middle in _names_with_room(stages) if names else ():
         axes.annotate(
             text,
