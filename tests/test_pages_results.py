@@ -1,4 +1,4 @@
-"""Figures that the front page and docs/experiments.md tell of kept results are those of the results."""
+"""Figures of kept results on the front page and in docs/experiments.md are those of the results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 README = "README.md"
 EXPERIMENTS = "docs/experiments.md"
-#: the tables of the front page with a row for each network, and what their columns tell after the error
+#: tables of the front page with a row for each network: what the columns tell after the error
 TABLES = {
     "table1": ("filters", "channels", "flops_percent", "times"),
     "table2": ("columns", "channels", "flops_percent", "times"),
@@ -41,7 +41,7 @@ def row_of(name: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
 
 
 def agree(shown: list[str], values: list[float]) -> bool:
-    """Whether each shown number is the value, rounded to the places that are shown (a half either way)."""
+    """Whether each shown number is the value, rounded to its places (a half either way)."""
     return len(shown) == len(values) and all(
         abs(float(text) - value) <= 0.5 * 10 ** -len(text.partition(".")[2]) + 1e-5
         for text, value in zip(shown, values, strict=True)
@@ -52,7 +52,7 @@ def told(what: str, key: str, kept: dict[str, Any], row: dict[str, Any]) -> list
     """Return the figures of one column: of each layer, or of both batch sizes."""
     before = row.get("layers_before_compaction") if what.startswith("zero") else None
     layers = [one for one in before or row["layers"] if one["name"] in kept["layers"]]
-    dense = kept.get("dense_sizes")
+    dense = kept.get("dense_sizes", {})
     if what == "times":
         return [row["speed_ups"][batch]["fastest"] for batch in ("1", "64")]
     if what == "neurons":
@@ -69,7 +69,7 @@ def cells(line: str) -> list[list[str]]:
 
 
 def lines(kind: str) -> list[tuple[str, str]]:
-    """Return the networks of the front page with their lines: ours, ours beside the paper's, or the paper's."""
+    """Return networks of the front page with their lines: ours, the dense ones, or the paper's."""
     patterns = {
         "ours": r"\| \*\*our (.+?)\*\* \|.*",
         "dense": r"\| paper's (.+?) \(ours\) \|.*",
@@ -159,19 +159,20 @@ SENTENCES = {
     ),
     "variants": (
         README,
-        r"the dense LeNet gets (\S+) % that way.*?: (\S+) % by proximal group Lasso, (\S+) % with SSL "
-        r"from random weights; removing as much at random and fine-tuning gives (\S+) %",
+        r"the dense LeNet gets (\S+) % that way.*?: (\S+) % by proximal group Lasso, (\S+) % with "
+        r"SSL from random weights; removing as much at random and fine-tuning gives (\S+) %",
         lambda: errors("variants", "dense", "proximal", "scratch", "random"),
     ),
     "table3": (
         EXPERIMENTS,
-        r"By the median, ConvNet 1 has (\S+) % error .*?, ConvNet 2 (\S+) % .*? and ConvNet 3 (\S+) %",
+        r"By the median, ConvNet 1 has (\S+) % error .*?, ConvNet 2 (\S+) % .*? and "
+        r"ConvNet 3 (\S+) %",
         lambda: errors("table3", "baseline", "convnet2", "convnet3"),
     ),
     "depth, at length": (
         EXPERIMENTS,
-        r"ResNet-20 has (\S+) % error after 16 epochs, (\S+) % after 16 more, and (\S+) % after another 72 "
-        r".*? leave 18 layers with (\S+) % .*? and 16 with (\S+) % ",
+        r"ResNet-20 has (\S+) % error after 16 epochs, (\S+) % after 16 more, and (\S+) % after "
+        r"another 72 .*? leave 18 layers with (\S+) % .*? and 16 with (\S+) % ",
         lambda: errors("depth", "baseline", "longer", "longest", "layers18", "layers16"),
     ),
     "channels, at length": (
@@ -194,9 +195,8 @@ def test_sentences(key):
 
 
 def test_the_kept_row_among_the_tries_of_convnet_2():
-    line = next(
-        one for one in page(EXPERIMENTS).splitlines() if one.startswith("| the kept result")
-    )
+    start = "| the kept result"
+    line = next(one for one in page(EXPERIMENTS).splitlines() if one.startswith(start))
     by_seed, zeros = cells(line)[1:]
     row = row_of("ConvNet 2")[2]
     assert agree(by_seed, [100 * run["error"] for run in row["runs"]]), by_seed
