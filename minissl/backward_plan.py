@@ -29,6 +29,9 @@ class BackwardPlan:
         Whether it does and the gradient of the loss reaches its tops.
     receives : list of lists of bool
         Which tops get a gradient from a later layer.
+    spoiled : dict of int to str
+        Layers of phase TEST that cannot go back, since a later one changes their top in place: by
+        number, what is wrong.
     """
 
     loss_weights: list[list[float]]
@@ -36,6 +39,7 @@ class BackwardPlan:
     wants: list[bool]
     runs: list[bool]
     receives: list[list[bool]]
+    spoiled: dict[int, str]
 
     def plain(self) -> list[bool]:
         """Tell for each layer whether it runs backward, and none of its tops is a loss."""
@@ -57,10 +61,11 @@ class BackwardPlan:
             if not any(id(blob) in reached for blob in tops[number]):
                 continue
             runs[number] = self.wants[number]
-            flags = self.propagates[number]
-            reached.update(
-                id(blob) for blob, flag in zip(bottoms[number], flags, strict=True) if flag
-            )
+            for blob, flag in zip(bottoms[number], self.propagates[number], strict=True):
+                if flag:
+                    reached.add(id(blob))
+                else:  # also where it is the output of this layer, computed in place
+                    reached.discard(id(blob))
         return runs, reached
 
 
@@ -87,9 +92,9 @@ def plan(
     propagates, wants = _wanted(layers, bottoms, tops, force)
     reached = _under_loss(bottoms, tops, loss_weights, propagates)
     runs = [wanted and is_reached for wanted, is_reached in zip(wants, reached, strict=True)]
-    _check_in_place(layers, bottoms, tops, runs, loss_weights)
+    spoiled = _check_in_place(layers, bottoms, tops, runs, loss_weights)
     receives = _received(bottoms, tops, propagates, runs)
-    return BackwardPlan(loss_weights, propagates, wants, runs, receives)
+    return BackwardPlan(loss_weights, propagates, wants, runs, receives, spoiled)
 
 
 def _loss_weights(layer: Layer, count: int) -> list[float]:
@@ -125,7 +130,7 @@ def _wanted(
                 "for each, or none"
             )
         for i, asked in enumerate(asked_for):
-            flags[i] = flags[i] and asked
+            flags[i] = asked and i not in layer.no_gradient
         propagates.append(flags)
         wants.append(learns or any(flags))
         if wants[-1]:
@@ -164,12 +169,16 @@ def _check_in_place(
     tops: Sequence[list[Blob]],
     runs: Sequence[bool],
     loss_weights: Sequence[Sequence[float]],
-) -> None:
-    """See that no later layer changes a top that is part of the loss or is looked at again."""
-    needed: dict[int, list[Layer]] = {}
+) -> dict[int, str]:
+    """See that no later layer changes a top that is part of the loss or is looked at again.
+
+    In phase TEST, where few go back, the second is returned: layers by number, and what is wrong.
+    """
+    needed: dict[int, list[int]] = {}
     counted: set[int] = set()
+    spoiled: dict[int, str] = {}
     steps = zip(layers, bottoms, tops, runs, loss_weights, strict=True)
-    for layer, bottom, top, runs_backward, weights in steps:
+    for number, (layer, bottom, top, runs_backward, weights) in enumerate(steps):
         for blob, weight in zip(top, weights, strict=True):
             if blob in bottom and id(blob) in counted:
                 raise layer.config_error(
@@ -178,15 +187,21 @@ def _check_in_place(
                 )
             if weight:
                 counted.add(id(blob))
-            for maker in needed.get(id(blob), []) if blob in bottom else []:
-                if layer.type_name not in maker.unharmed_by:
-                    raise layer.config_error(
-                        f"changes '{blob.name}' in place, which layer '{maker.name}' "
-                        f"({maker.type_name}) needs as it is for its gradient; give the top of "
-                        f"'{layer.name}' another name"
-                    )
-        if runs_backward and layer.reads_top and layer.phase == "TRAIN":
-            needed.setdefault(id(top[0]), []).append(layer)
+            for earlier in needed.get(id(blob), []) if blob in bottom else []:
+                maker = layers[earlier]
+                if layer.type_name in maker.unharmed_by:
+                    continue
+                error = layer.config_error(
+                    f"changes '{blob.name}' in place, which layer '{maker.name}' "
+                    f"({maker.type_name}) needs as it is for its gradient; give the top of "
+                    f"'{layer.name}' another name"
+                )
+                if layer.phase == "TRAIN":
+                    raise error
+                spoiled.setdefault(earlier, str(error))
+        if runs_backward and layer.reads_top:
+            needed.setdefault(id(top[0]), []).append(number)
+    return spoiled
 
 
 def _received(

@@ -97,7 +97,7 @@ class NormalizedStep(TrainingStep):
             y = first.data.reshape(folded)
             x = self._x.reshape(folded)
             kernels.batch_norm_forward(x, *self._moments, self.norm.eps, y)
-        if second is not last:
+        if second is not first and second is not last:
             x, y = self._x.reshape(folded), second.data.reshape(folded)
             kernels.norm_scale_forward(x, *self._moments, self.norm.eps, *self._affine("data"), y)
 

@@ -240,6 +240,8 @@ def _only_reader(
 def _joins(layers: Sequence[Layer], chain: list[int], layer: Layer) -> bool:
     """Whether a layer may run in the step of a chain."""
     head = layers[chain[0]]
+    if isinstance(head, InnerProduct) and head.axis == 0:
+        return False  # what comes out has no axis of images
     if isinstance(head, ReLU) and len(chain) == 1:
         is_max_pooling = isinstance(layer, Pooling) and layer.method == MAX
         return is_max_pooling and head.negative_slope >= 0

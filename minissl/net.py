@@ -12,7 +12,7 @@ from minissl import backend as backends
 from minissl import backward_plan, fused_training, fusion, graph, memory, memory_plan, net_weights
 from minissl.blob import Blob, Parameter
 from minissl.errors import ConfigError, ShapeError
-from minissl.layers import Context, Layer, Split, create
+from minissl.layers import Context, Layer, create, split
 
 
 class Net:
@@ -100,6 +100,7 @@ class Net:
         self.layers: list[Layer] = [create(layer, context) for layer in chosen]
         self._numbers = {id(layer): number for number, layer in enumerate(self.layers)}
         self.blobs: dict[str, Blob] = {}
+        self._makers: dict[str, list[int]] = {}
         self._bottoms: list[list[Blob]] = []
         self._tops: list[list[Blob]] = []
         self._set_up()
@@ -150,6 +151,7 @@ class Net:
                     continue
                 blob = Blob(name, shape, self.dtype, self.kernels.xp)
                 self.blobs[name] = blob
+                self._makers.setdefault(name, []).append(len(self._tops))
                 makers[name] = layer, number
                 top.append(blob)
             self._bottoms.append(bottom)
@@ -212,7 +214,7 @@ class Net:
         if not is_part:
             self.forget()
         for name, value in (inputs or {}).items():
-            blob = self._blob(name)
+            blob = self._blob_before(first, name)
             if np.shape(value) != blob.shape:
                 raise ShapeError(
                     f"blob '{name}' of net '{self.name}' has shape {blob.shape}, and is given "
@@ -222,6 +224,7 @@ class Net:
         self._steps_run = self._single_steps if is_part or self.watcher else self.steps
         self._note_fused(set(range(first, last + 1)))
         steps = self._single_steps[first : last + 1] if is_part else self._steps_run
+        split.hand_on_before(first, self.layers, self._bottoms, self._tops)
         with backends.single_threaded_blas():
             for step in steps:
                 step.forward()
@@ -331,7 +334,7 @@ class Net:
             for number in reversed(range(first, last + 1)):
                 if runs[number]:
                     is_start = start is not None and number == last
-                    if reached is not None and isinstance(self.layers[number], Split):
+                    if reached is not None and len(self._tops[number]) > 1:
                         self._clear(blob for blob in self._tops[number] if id(blob) not in reached)
                     self._backward_layer(number, set_weights=not is_start)
 
@@ -347,6 +350,8 @@ class Net:
 
     def _backward_layer(self, number: int, set_weights: bool = True) -> None:
         layer, top = self.layers[number], self._tops[number]
+        if number in self._plan.spoiled:
+            raise ConfigError(self._plan.spoiled[number])
         weighted = zip(top, self.loss_weights[number], self._plan.receives[number], strict=True)
         for blob, weight, receives in weighted:
             if weight and set_weights:
@@ -366,12 +371,19 @@ class Net:
         for parameter in self.parameters:
             parameter.diff[...] = 0
 
-    def _blob(self, name: str) -> Blob:
+    def _blob_before(self, first: int, name: str) -> Blob:
+        """Return the blob of a name that layers from this number on read, and nobody computes.
+
+        A layer in place makes a second blob of the name where somebody else reads the first.
+        """
         if name not in self.blobs:
             raise ConfigError(
                 f"net '{self.name}' has no blob '{name}'; its blobs are {', '.join(self.blobs)}"
             )
-        return self.blobs[name]
+        makers = self._makers[name]
+        before = [number for number in makers if number < first]
+        number = before[-1] if before else makers[0]
+        return next(blob for blob in self._tops[number] if blob.name == name)
 
     def bottoms_and_tops(self, layer: Layer) -> tuple[list[Blob], list[Blob]]:
         """Return the blobs a layer reads and writes."""

@@ -41,6 +41,8 @@ def own(layers: Sequence[Layer], others: Sequence[Layer]) -> list[Parameter]:
             )
         for i, parameter in enumerate(layer.parameters):
             if other is not None:
+                if parameter.spec.name:  # a layer that the other network lacks may share it too
+                    named.setdefault(parameter.spec.name, other.parameters[i])
                 _share(layer, i, other.parameters[i])
             elif parameter.spec.name in named:
                 _agree(parameter, named[parameter.spec.name])

@@ -380,7 +380,7 @@ CONVOLUTIONS = [
     _convolution(
         "rectangular",
         (1, 2, 4, 5),
-        "num_output: 2 kernel_h: 2 kernel_w: 3 stride_h: 2 stride_w: 1 pad_h: 0 pad_w: 2",
+        "num_output: 2 kernel_h: 2 kernel_w: 3 stride_h: 2 stride_w: 1 pad_w: 2",
     ),
     _convolution("kernel beyond input", (1, 1, 2, 2), "num_output: 2 kernel_size: 4 pad: 1"),
     _convolution(

@@ -313,3 +313,75 @@ def test_going_back_from_one_reader_leaves_out_what_others_gave():
         net.forward()
         net.backward()  # gives both readers' gradients
     np.testing.assert_array_equal(found[1], found[0])
+
+
+def test_going_back_from_one_reader_of_a_slice_leaves_out_the_other():
+    text = (
+        INPUT
+        + ip("a", "x", "h", 4)
+        + 'layer { name: "cut" type: "Slice" bottom: "h" top: "p" top: "q" }'
+        + ip("b", "p", "y")
+        + ip("c", "q", "z")
+        + layer("SoftmaxWithLoss", "one", "y t", "one")
+        + layer("SoftmaxWithLoss", "two", "z t", "two")
+    )
+    net = build(text)
+    fill_input(net)
+    net.forward()
+    net.backward()  # gives the gradients of both
+    net.clear_gradients()
+    net.blobs["y"].diff[...] = 1
+    net.backward(start="b")
+    found = net.params["a"][0].diff
+    assert found[:2].any() and not found[2:].any()
+
+
+@pytest.mark.parametrize("kind", ["ReLU", "Scale"])
+def test_propagate_down_false_in_place_holds_for_a_part_too(kind):
+    text = (
+        INPUT
+        + ip("a", "x", "h")
+        + layer(kind, "act", "h", "h", "propagate_down: false")
+        + ip("b", "h", "y")
+        + layer("SoftmaxWithLoss", "loss", "y t", "loss")
+    )
+    net = build(text)
+    fill_input(net)
+    whole = gradients(net)
+    net.clear_gradients()
+    net.backward(start="loss")
+    assert not whole["a.0"].any() and whole["b.0"].any()
+    for parameter in net.parameters:
+        np.testing.assert_array_equal(parameter.diff, whole[parameter.name])
+
+
+def test_propagate_down_true_forces_a_gradient():
+    def text(more):
+        return (
+            INPUT + ip("a", "x", "y", more=more) + layer("SoftmaxWithLoss", "loss", "y t", "loss")
+        )
+
+    found = {}
+    for more in ("", "propagate_down: true"):
+        net = build(text(more))
+        fill_input(net)
+        gradients(net)
+        found[more] = net.blobs["x"].diff.copy()
+    assert not found[""].any() and found["propagate_down: true"].any()
+
+
+def test_in_phase_test_only_going_back_is_refused():
+    """TanH needs its top, which Bias changes; going forward needs nothing."""
+    text = (
+        INPUT
+        + ip("a", "x", "h")
+        + layer("TanH", "act", "h", "z")
+        + layer("Bias", "shift", "z", "z")
+        + layer("SoftmaxWithLoss", "loss", "z t", "loss")
+    )
+    net = build(text, phase="TEST")
+    fill_input(net)
+    net.forward()
+    with pytest.raises(ConfigError, match=r"'shift' .* changes 'z' in place, which layer 'act'"):
+        net.backward()
+    net.backward(end="shift")

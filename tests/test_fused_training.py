@@ -61,6 +61,11 @@ APART = HEAD + "\n".join([
     layer("Eltwise", "sum", "a_relu b_bn", "sum"),
     layer("ReLU", "last_relu", "sum", "last"),
 ]) + TAIL  # fmt: skip
+#: with a blob between BatchNorm and Scale too where no ReLU follows
+BETWEEN = APART.replace(
+    layer("Scale", "b_scale", "b_bn", "b_bn", BIAS),
+    layer("Scale", "b_scale", "b_bn", "b_scale", BIAS),
+).replace('bottom: "b_bn" top: "sum"', 'bottom: "b_scale" top: "sum"')
 
 
 def run(text, backend="numba", watched=False, lean=True, looks=(), **options):
@@ -100,7 +105,7 @@ def kinds(net):
     return [type(step).__name__ for step in net.steps if len(step.layers) > 1]
 
 
-@pytest.mark.parametrize("text", [IN_PLACE, APART])
+@pytest.mark.parametrize("text", [IN_PLACE, APART, BETWEEN])
 def test_values_and_gradients_are_those_of_the_single_layers(text):
     net, found = run(text)
     assert kinds(net) == ["NormalizedStep", "NormalizedStep", "SummedStep"]

@@ -218,6 +218,12 @@ def test_what_is_not_fused(layers):
     assert kinds(net_of(*layers)) == []
 
 
+def test_an_inner_product_over_all_axes_is_not_fused():
+    """What comes out has no axis of images, along which a chain is divided."""
+    net = net_of("f InnerProduct x f inner_product_param { num_output: 3 axis: 0 }", "r ReLU f f")
+    assert kinds(net) == []
+
+
 def test_a_leaky_relu_runs_on_its_own_within_the_step():
     net = net_of("c Convolution x c", "r ReLU c c relu_param { negative_slope: 0.5 }")
     assert kinds(net) == ["ConvolutionReLU"]

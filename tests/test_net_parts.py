@@ -9,7 +9,7 @@ import pytest
 
 from minissl import Net, models
 from minissl.errors import ConfigError
-from minissl.formats.prototxt import read_net
+from minissl.formats.prototxt import parse_net, read_net
 from tests.conftest import needs_compiler
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "examples" / "analysis.ipynb"
@@ -86,8 +86,6 @@ def test_the_gradient_with_respect_to_the_image():
     layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 6 dim: 6 } } }
     layer { name: "conv" type: "Convolution" bottom: "x" top: "y"
       convolution_param { num_output: 2 kernel_size: 3 weight_filler { type: "xavier" } } }"""
-    from minissl.formats.prototxt import parse_net
-
     text = parse_net(param)
     text.force_backward = True
     net = Net(text, dtype="float64", backend="numpy")
@@ -154,3 +152,69 @@ def test_packed_weights_are_assigned_and_not_written_into(mode):
     conv1.data = np.zeros(conv1.shape, net.dtype)
     net.prepare()
     assert not conv1.data.any()
+
+
+TWO_READERS = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 3 } } }
+layer { name: "a" type: "InnerProduct" bottom: "x" top: "h"
+  inner_product_param { num_output: 3 weight_filler { type: "constant" value: 1 } } }
+layer { name: "b" type: "InnerProduct" bottom: "h" top: "y"
+  inner_product_param { num_output: 2 weight_filler { type: "constant" value: 1 } } }
+RELU
+layer { name: "c" type: "InnerProduct" bottom: "h" top: "z"
+  inner_product_param { num_output: 2 weight_filler { type: "constant" value: 1 } } }
+"""
+RELU = 'layer { name: "relu" type: "ReLU" bottom: "h" top: "h" }'
+
+
+@pytest.mark.parametrize("relu", ["", RELU], ids=["read twice", "changed in place as well"])
+def test_a_part_can_begin_where_a_blob_is_read_twice(relu):
+    text = TWO_READERS.replace("RELU", relu)
+    ones = np.ones((1, 3))
+    fresh = Net(parse_net(text))
+    assert fresh.forward({"h": 5 * ones}, start="b")["y"].tolist() == [[15, 15]]
+    assert fresh.blobs["z"].data.tolist() == [[15, 15]]
+    halves = Net(parse_net(text))
+    halves.forward({"x": ones}, end="a")
+    assert halves.forward(start="b", end="b")["y"].tolist() == [[9, 9]]
+    found = halves.forward({"h": -ones}, start="b")
+    assert found["y"].tolist() == [[-3, -3]]
+    assert found["z"].tolist() == ([[0, 0]] if relu else [[-3, -3]])
+
+
+def test_a_part_behind_a_layer_in_place_begins_with_what_that_made():
+    net = Net(parse_net(TWO_READERS.replace("RELU", RELU)))
+    net.forward({"h": -np.ones((1, 3))}, start="b")
+    assert net.forward(start="c")["z"].tolist() == [[0, 0]]
+    assert net.forward({"h": np.ones((1, 3))}, start="c")["z"].tolist() == [[3, 3]]
+
+
+def test_an_input_that_is_changed_in_place_beside_another_reader():
+    text = """
+    layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }
+    layer { name: "neg" type: "Power" bottom: "x" top: "y" power_param { scale: -1 } }
+    layer { name: "relu" type: "ReLU" bottom: "x" top: "x" }
+    layer { name: "copy" type: "Power" bottom: "x" top: "z" }"""
+    found = Net(parse_net(text)).forward({"x": np.array([[-2, 3]])})
+    assert found["y"].tolist() == [[2, -3]] and found["z"].tolist() == [[0, 3]]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize(
+    "kind, param, more",
+    [
+        ("Convolution", "convolution_param", "kernel_size: 2"),
+        ("InnerProduct", "inner_product_param", ""),
+    ],
+)
+def test_a_compacted_layer_has_no_gradient(kind, param, more, backend):
+    text = f"""
+    force_backward: true
+    layer {{ name: "x" type: "Input" top: "x"
+      input_param {{ shape {{ dim: 1 dim: 2 dim: 3 dim: 3 }} }} }}
+    layer {{ name: "small" type: "{kind}" bottom: "x" top: "y" loss_weight: 1
+      {param} {{ num_output: 1 kept_columns {{ column: 1 column: 5 }} {more} }} }}"""
+    net = Net(parse_net(text), backend=backend)
+    net.forward({"x": np.ones((1, 2, 3, 3))})
+    with pytest.raises(ConfigError, match=r"'small' .* go back through the net it was made from"):
+        net.backward()

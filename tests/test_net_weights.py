@@ -47,6 +47,14 @@ def test_nets_that_share_layers_agree_on_their_blobs():
         build(text, share=train)
 
 
+def test_a_layer_that_the_other_net_lacks_shares_its_weights_by_name():
+    text = INPUT + ip("a", "x", "a", 5, 'param { name: "w" }')
+    train = build(text)
+    test = build(text + ip("b", "x", "b", 5, 'param { name: "w" }'), phase="TEST", share=train)
+    assert test.layer("b").parameters[0] is train.layer("a").parameters[0]
+    assert test.layer("b").parameters[1] is not train.layer("a").parameters[1]
+
+
 @pytest.mark.parametrize("first", ["", "connectivity_mode: DISCONNECTED_GRPWISE"])
 def test_a_layer_that_freezes_nothing_leaves_the_mask_of_shared_weights(first):
     modes = [first, "" if first else "connectivity_mode: DISCONNECTED_GRPWISE"]

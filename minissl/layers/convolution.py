@@ -230,6 +230,10 @@ class Convolution(Layer):
 
     def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
         """Compute d_w, d_b (added) and d_x from d_y."""
+        if self.kept_columns:
+            raise self.config_error(
+                "a compacted layer has no gradient; go back through the net it was made from"
+            )
         x, d_y = bottom[0].data, top[0].diff
         weights = self.parameters[0]
         d_b = self.parameters[1].diff if self.has_bias else None
@@ -254,7 +258,7 @@ def read_pair(layer: Layer, param: Any, name: str, repeated: str, default: int |
     if given and values:
         raise layer.config_error(f"give either {repeated} or {axes[0]} and {axes[1]}, not both")
     if given:
-        if not all(param.HasField(axis) for axis in axes):
+        if name != "pad" and not all(param.HasField(axis) for axis in axes):
             raise layer.config_error(f"give both {axes[0]} and {axes[1]}")
         return getattr(param, axes[0]), getattr(param, axes[1])
     if not values:

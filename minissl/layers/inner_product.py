@@ -37,7 +37,7 @@ class InnerProduct(Layer):
         """Flatten from ``axis`` on and declare the weights and the bias."""
         param = self.param.inner_product_param
         (shape,) = bottom_shapes
-        axis = param.axis + len(shape) if param.axis < 0 else param.axis
+        axis = self.axis = param.axis + len(shape) if param.axis < 0 else param.axis
         if not 0 <= axis < len(shape):
             raise self.shape_error(f"axis {param.axis} is not one of a bottom of shape {shape}")
         F = self.filters = param.num_output
@@ -159,6 +159,10 @@ class InnerProduct(Layer):
 
     def backward(self, top: list[Blob], propagate_down: list[bool], bottom: list[Blob]) -> None:
         """Compute d_w, d_b (added) and d_x from d_y."""
+        if self.kept_columns is not None:
+            raise self.config_error(
+                "a compacted layer has no gradient; go back through the net it was made from"
+            )
         x = bottom[0].data.reshape(self.outer, self.inputs)  # (N, K)
         d_y = top[0].diff.reshape(self.outer, self.filters)  # (N, F)
         if self.transpose:

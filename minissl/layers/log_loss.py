@@ -99,9 +99,9 @@ class InfogainLoss(_LogLoss):
         if len(bottom_shapes) == 3:
             size, origin = prod(bottom_shapes[2]), "the third bottom"
         elif p.source:
-            from minissl.data.mean import read_mean
+            from minissl.formats.blobs import read_binaryproto
 
-            matrix = np.asarray(read_mean(p.source), self.dtype)
+            matrix = np.asarray(read_binaryproto(p.source, "infogain matrix"), self.dtype)
             size, origin = matrix.size, f"source '{p.source}'"
         else:
             raise self.config_error("needs its matrix: a third bottom, or a source")

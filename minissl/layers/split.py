@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from minissl.blob import Blob, Shape
 from minissl.layers.base import Layer, register
@@ -26,10 +27,14 @@ class Split(Layer):
     def forward(self, bottom: list[Blob], top: list[Blob]) -> None:
         """Share the values."""
         for number, blob in enumerate(top):
-            if number in self._copied:
-                blob.data[...] = bottom[0].data
-            else:
-                blob.data = bottom[0].data
+            self.hand_on(number, bottom[0], blob)
+
+    def hand_on(self, number: int, bottom: Blob, top: Blob) -> None:
+        """Give the values to one of the tops."""
+        if number in self._copied:
+            top.data[...] = bottom.data
+        else:
+            top.data = bottom.data
 
     def top_changes(self, number: int) -> None:
         """Copy the values for that top."""
@@ -46,3 +51,27 @@ class Split(Layer):
         self.kernels.weighted_sum(top[0].diff, 1.0, top[1].diff, 1.0, d_x)
         for blob in top[2:]:
             self.kernels.weighted_sum(d_x, 1.0, blob.diff, 1.0, d_x)
+
+
+def hand_on_before(
+    first: int,
+    layers: Sequence[Layer],
+    bottoms: Sequence[list[Blob]],
+    tops: Sequence[list[Blob]],
+) -> None:
+    """Let Splits in front of a layer give their values to those that read them from there on.
+
+    A part of a network begins with that layer, so that the Splits do not run themselves.
+    """
+    for number, layer in enumerate(layers[:first]):
+        if not isinstance(layer, Split):
+            continue
+        read = {  # by another Split, a value is only handed on
+            id(blob)
+            for later in range(number + 1, first)
+            for blob in bottoms[later]
+            if not isinstance(layers[later], Split)
+        }
+        for i, top in enumerate(tops[number]):
+            if id(top) not in read:
+                layer.hand_on(i, bottoms[number][0], top)

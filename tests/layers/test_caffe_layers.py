@@ -260,11 +260,12 @@ def test_log_losses(every_kernels, tmp_path):
     expected = (2 * math.log(2) + 3 * math.log(4) + math.log(2)) / 2
     (loss,) = forward('type: "InfogainLoss"', every_kernels, p, [1, 2], matrix)
     assert loss == pytest.approx(expected)
-    blob = proto.BlobProto(shape=proto.BlobShape(dim=[1, 3, 3]), data=matrix.ravel())
-    (tmp_path / "h.binaryproto").write_bytes(blob.SerializeToString())
     source = f'infogain_loss_param {{ source: "{tmp_path}/h.binaryproto" }}'
-    (loss,) = forward(f'type: "InfogainLoss" {source}', every_kernels, p, [1, 2])
-    assert loss == pytest.approx(expected)
+    for dims in ([3, 3], [1, 3, 3], [1, 1, 3, 3]):
+        blob = proto.BlobProto(shape=proto.BlobShape(dim=dims), data=matrix.ravel())
+        (tmp_path / "h.binaryproto").write_bytes(blob.SerializeToString())
+        (loss,) = forward(f'type: "InfogainLoss" {source}', every_kernels, p, [1, 2])
+        assert loss == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("legacy", "third"), [("false", 1), ("true", 0)])
