@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from minissl.errors import ConfigError
 from minissl.formats.prototxt import parse_net, parse_solver
 from minissl.lint import SOLVER_TYPES, Finding, lint_net, lint_solver
+from minissl.solvers import Solver
 from minissl.solvers.update_rules import RULES
+from tests.tiny_nets import PLAIN_SOLVER, net_text
 
 # Written as the published nets are: a pair of Data layers, decays and blocks that agree.
 NET = """
@@ -204,12 +207,13 @@ def test_layers_of_one_name_in_different_stages_are_fine() -> None:
     ("old", "new", "message"),
     [
         ("test_interval: 500", "", "test_iter is given but test_interval is not"),
-        ("test_iter: 100", "", "test_interval is given but test_iter is not"),
+        ("test_iter: 100", "", "test_interval is given but test_iter is not, so no test is run."),
         ("stepvalue: 9000", "stepvalue: 5000", "The stepvalues 5000, 5000 do not increase."),
         ("stepvalue: 9000", "stepvalue: 400", "The stepvalues 5000, 400 do not increase."),
         ("stepvalue: 9000", "stepvalue: 10000", "stepvalue 10000 is not reached before max_iter"),
-        ("stepvalue: 5000 stepvalue: 9000", "", "lr_policy is multistep but no stepvalue"),
-        ('"multistep"', '"step"', "stepvalue is given but lr_policy is 'step'"),
+        ('"multistep"', '"exp"', "stepvalue is given but lr_policy is 'exp'"),
+        ("base_lr: 0.01", "", "base_lr is 0, so nothing would be trained."),
+        ("stepvalue: 9000 max_iter: 10000", "", "max_iter is 0, so nothing would be trained."),
         ("snapshot: 5000", "", "snapshot is 0 in a run of 10000 iterations."),
         ("momentum", "snapshot_diff: true momentum", "snapshot_diff is ignored: snapshots hold"),
         ("momentum", "prune_threshold: 0 momentum", "prune_threshold is SkimCaffe's and ignored: "),
@@ -274,7 +278,7 @@ def test_connectivity_without_weights() -> None:
         'layer { name: "c" type: "Convolution" connectivity_mode: DISCONNECTED_GRPWISE '
         "convolution_param { num_output: 2 } }"
     )
-    solver = parse_solver("max_iter: 100")
+    solver = parse_solver(PLAIN_SOLVER)
     (finding,) = lint_solver(solver, net, weights_given=False)
     assert "the run starts from none" in finding.message
     assert lint_solver(solver, net, weights_given=True) == []
@@ -329,6 +333,56 @@ def test_update_rules(fields: str, message: str | None) -> None:
     found = lint_solver(parse_solver(SOLVER + fields))
     assert [one.severity for one in found] == ["error"] * (message is not None)
     assert not message or message in found[0].message
+
+
+RATE = 'base_lr: 0.1 lr_policy: "fixed" max_iter: 100'
+TESTS = " test_iter: 2 test_interval: 5 "
+ALONE = f"train_net_param {{ {net_text()} }}"
+TESTED = f"test_net_param {{ {net_text()} }}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("", "unknown lr_policy ''"),
+        (RATE.replace("fixed", "stepp"), "unknown lr_policy 'stepp'"),
+        (RATE.replace("fixed", "step"), "lr_policy 'step' needs a stepsize"),
+        (RATE.replace("fixed", "multistep"), "needs at least one stepvalue"),
+        (RATE.replace("fixed", "exp") + " gamma: -1", "gamma is -1"),
+        (RATE.replace("max_iter: 100", "").replace("fixed", "poly"), "needs max_iter"),
+        (RATE + " test_iter: 2", "test_iter is given but test_interval is not."),
+        (RATE + " test_interval: 5", None),
+        (RATE + " test_interval: 5 " + TESTED, "test nets is 1, that of its test_iter 0."),
+        (RATE + TESTS + "test_iter: 2 " + TESTED, None),
+        (RATE + TESTS + TESTED + TESTED, "test nets is 2, that of its test_iter 1."),
+        (RATE + TESTS + ALONE, "test nets is 0, that of its test_iter 1."),
+        (RATE + TESTS + ALONE + TESTED, None),
+        (RATE + " test_interval: 5 test_iter: 0", "test_iter is 0."),
+        (RATE + " iter_size: 0", "iter_size is 0."),
+        (RATE + " breadth_decay: -1", "breadth_decay is -1."),
+        (RATE.replace("0.1", "nan"), "base_lr is nan."),
+        (RATE.replace("base_lr: 0.1", ""), None),
+        (RATE.replace("max_iter: 100", ""), None),
+    ],
+)
+def test_errors_are_what_a_solver_refuses(fields: str, message: str | None) -> None:
+    """What it trains, with whatever result, is worth a warning at most."""
+    param = parse_solver(fields)
+    if not param.HasField("train_net_param"):
+        param.net_param.CopyFrom(parse_net(net_text()))
+    errors = [one.message for one in lint_solver(param) if one.severity == "error"]
+    if message is None:
+        Solver(param, backend="numpy")
+        assert errors == []
+        return
+    with pytest.raises(ConfigError):
+        Solver(param, backend="numpy")
+    assert any(message in error for error in errors)
+
+
+def test_of_an_unknown_policy_nothing_else_is_said() -> None:
+    (finding,) = solver_findings(solver=('"multistep"', '"multi-step"'))
+    assert "unknown lr_policy 'multi-step'; use one of fixed, step" in finding.message
 
 
 def test_the_solver_types_are_those_that_are_there() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from minissl.errors import ConfigError
 from minissl.lint.finding import KINDS, REGULARIZATION_TYPES, Finding, unknown_regularization
+from minissl.solvers import learning_rate
+from minissl.solvers.solver import LEAST
 
 if TYPE_CHECKING:
     from minissl.formats.proto import NetParameter, SolverParameter
@@ -16,6 +20,8 @@ LONG_RUN = 10_000
 
 GROUP_LASSO_METHODS = ("subgradient", "proximal")
 SOLVER_TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+#: rates and decays, none of which may be negative
+_FROM_ZERO = ("base_lr", "weight_decay", *(decay for decay, _, _ in KINDS))
 #: of SkimCaffe's solver
 _THRESHOLDS = (
     "prune_threshold",
@@ -46,7 +52,15 @@ def lint_solver(
         Empty if nothing is wrong.
     """
     findings: list[Finding] = []
-    for check in (_testing, _steps, _snapshots, _solver_regularization, _update_rule):
+    for check in (
+        _numbers,
+        _testing,
+        _learning_rate,
+        _steps,
+        _snapshots,
+        _solver_regularization,
+        _update_rule,
+    ):
         findings += check(solver)
     if net is not None:
         findings += _lasso_in_both(solver, net)
@@ -54,33 +68,67 @@ def lint_solver(
     return findings
 
 
+def _numbers(solver: SolverParameter) -> Iterator[Finding]:
+    """Numbers that no run can follow, and those that make it idle."""
+    for name, least in LEAST.items():
+        given = getattr(solver, name)
+        for value in given if name == "test_iter" else (given,):
+            if value < least:
+                yield Finding("error", "solver", f"{name} is {value}.", f"Use {least} or more.")
+    for name in _FROM_ZERO:
+        value = getattr(solver, name)
+        if not (math.isfinite(value) and value >= 0):
+            advice = "Use a finite number, 0 or more."
+            yield Finding("error", "solver", f"{name} is {value:g}.", advice)
+    for name, example in (("base_lr", 0.01), ("max_iter", 10_000)):
+        if not getattr(solver, name):
+            yield Finding(
+                "warning",
+                "solver",
+                f"{name} is 0, so nothing would be trained.",
+                f"Set {name}, for example to {example}.",
+            )
+
+
 def _testing(solver: SolverParameter) -> Iterator[Finding]:
+    """A solver tests the nets that are given for it, then its own: one for each test_iter."""
+    nets = len(solver.test_net_param) + len(solver.test_net)
+    counts = len(solver.test_iter)
+    only_trained = solver.HasField("train_net") or solver.HasField("train_net_param")
     if solver.test_iter and not solver.test_interval:
-        yield Finding(
-            "warning",
-            "solver",
-            "test_iter is given but test_interval is not, so no test is run.",
-            "Set test_interval to the number of iterations between tests.",
-        )
-    if solver.test_interval and not solver.test_iter:
         yield Finding(
             "error",
             "solver",
-            "test_interval is given but test_iter is not, so a test has no batches.",
+            "test_iter is given but test_interval is not.",
+            "Set test_interval to the number of iterations between tests.",
+        )
+    if nets > counts or (nets < counts and only_trained):
+        yield Finding(
+            "error",
+            "solver",
+            f"The number of its test nets is {nets}, that of its test_iter {counts}.",
+            "Give one test_iter for each test net: its number of batches.",
+        )
+    elif solver.test_interval and not solver.test_iter:
+        yield Finding(
+            "warning",
+            "solver",
+            "test_interval is given but test_iter is not, so no test is run.",
             "Set test_iter to the number of batches that cover the test set.",
         )
 
 
+def _learning_rate(solver: SolverParameter) -> Iterator[Finding]:
+    try:
+        learning_rate.check(solver)
+    except ConfigError as reason:
+        yield Finding("error", "solver", f"It cannot train: {reason}.", "Correct it first.")
+
+
 def _steps(solver: SolverParameter) -> Iterator[Finding]:
     steps = list(solver.stepvalue)
-    if solver.lr_policy == "multistep" and not steps:
-        yield Finding(
-            "warning",
-            "solver",
-            "lr_policy is multistep but no stepvalue is given, so the rate stays the same.",
-            "Add a stepvalue for each iteration at which the rate drops.",
-        )
-    if steps and solver.lr_policy != "multistep":
+    ignored = [policy for policy in learning_rate.POLICIES if policy != "multistep"]
+    if steps and solver.lr_policy in ignored:
         yield Finding(
             "warning",
             "solver",
