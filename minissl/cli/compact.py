@@ -63,10 +63,13 @@ def command(
     branches that add constants only leave as a whole.
     """
     from minissl.compaction import compact, prove, write
+    from minissl.compaction.files import refuse_to_replace
     from minissl.net import Net
 
     if out is None and not dry_run:
         raise click.UsageError("Give a folder with --out, or --dry-run to write nothing.")
+    if out is not None and not dry_run:
+        refuse_to_replace(out, (model, weights))
     options.use_threads(threads, backend)
     given = options.data_options(data)
     before = Net(model, "TEST", backend, data=given)
@@ -80,9 +83,8 @@ def command(
         proof.demand()
         result = {**proof.to_json(), **result}
         assert out is not None
-        files = write(compacted, out)
-        result["files"] = {str(path): path.stat().st_size for path in files}
         result["weights_file_before"] = weights.stat().st_size
+        result["files"] = {str(path): path.stat().st_size for path in write(compacted, out)}
     if as_json:
         options.show_json(result)
         return

@@ -285,14 +285,22 @@ def _read_matrices(
 
 
 def _write_matrices(folder: Path, weights: dict[str, list]) -> list[Path]:
-    """Write the first blob of each layer as ``LAYER.mtx``."""
+    """Write the first blob of each layer as ``LAYER.mtx``; two layers never share a file."""
+    from minissl.errors import WeightsError
     from minissl.formats.folders import make_folder
     from minissl.formats.matrix_market import write_matrix
+    from minissl.timing.matrices import stem_of
 
+    paths: dict[Path, str] = {}
+    for layer in weights:
+        path = folder / f"{stem_of(layer)}.mtx"
+        if path in paths:
+            raise WeightsError(
+                f"{path} would hold layer '{paths[path]}' and layer '{layer}'; convert to a format "
+                "that is one file, such as .safetensors"
+            )
+        paths[path] = layer
     make_folder(folder)
-    written = []
-    for layer, blobs in weights.items():
-        path = folder / f"{layer.replace('/', '_')}.mtx"
-        write_matrix(path, blobs[0])
-        written.append(path)
-    return written
+    for path, layer in paths.items():
+        write_matrix(path, weights[layer][0])
+    return list(paths)

@@ -73,10 +73,14 @@ def read_matrices(net: Net, folder: str | Path) -> dict[str, list[np.ndarray]]:
     return weights
 
 
+def stem_of(layer: str) -> str:
+    """Return what a layer is called in names of files, where slashes cannot be."""
+    return re.sub(r"[/\\]", "_", layer)
+
+
 def file_of(layer: str, folder: str | Path) -> Path | None:
     """Return the file that holds a layer's matrix, or None."""
-    stem = re.sub(r"[/\\]", "_", layer)
-    paths = (Path(folder, pattern.format(stem)) for pattern in PATTERNS)
+    paths = (Path(folder, pattern.format(stem_of(layer))) for pattern in PATTERNS)
     return next((path for path in paths if path.is_file()), None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from minissl.formats.caffemodel import read_caffemodel
 from minissl.formats.matrix_market import read_matrix
 from minissl.formats.prototxt import read_net
 from minissl.formats.weights import read_weights, write_weights
+from minissl.memory import readable
 
 # --- compact ---
 
@@ -48,6 +50,34 @@ def test_compact_dry_run_writes_nothing(run, run_json, net_file, weights_file, t
     shown = run(*arguments).stdout
     assert "filters of" in shown and "read by" in shown
     assert "--dry-run" in run(*arguments[:-1], code=2).stderr
+
+
+def test_compact_replaces_none_of_its_inputs(run, net_file, weights_file, tmp_path):
+    out = tmp_path / "own"
+    out.mkdir()
+    model = shutil.copy(net_file, out / "net.prototxt")
+    weights = shutil.copy(weights_file, out / "net.caffemodel")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for own in ((model, weights_file), (net_file, weights)):
+        arguments = ["compact", "--model", own[0], "--weights", own[1], "--out", out]
+        told = run(*arguments, code=1).stderr
+        assert "is what the network is made of" in told and "choose another folder" in told
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+        run(*arguments, "--dry-run")
+    told = run("compact", "--model", model, "--weights", weights, "--out", tmp_path / "small")
+    assert f"the weight file was {readable(len(before['net.caffemodel']))}" in told.stdout
+
+
+def test_compact_leaves_a_run_to_go_on(run, solver_file, net_file, weights_file, tmp_path):
+    folder = tmp_path / "run"
+    run("train", "--solver", solver_file, "--run", folder)
+    before = (folder / "net.prototxt").read_bytes()
+    arguments = ["compact", "--model", net_file, "--weights", weights_file, "--out"]
+    told = run(*arguments, folder, code=1).stderr
+    assert f"{folder} holds a training run" in told and "choose another folder" in told
+    assert (folder / "net.prototxt").read_bytes() == before
+    run(*arguments, folder / "small")
+    run(*arguments, folder / "small")  # its own files it may replace
 
 
 def test_compact_into_a_place_that_is_no_folder(run, net_file, weights_file):
@@ -159,6 +189,18 @@ def test_convert_to_matrices(run, weights_file, weights, tmp_path):
     assert names == {"conv1.mtx", "ip1.mtx"}
     matrix = read_matrix(tmp_path / "matrices/conv1.mtx")
     assert np.array_equal(matrix, weights["conv1"][0].reshape(3, 25))
+
+
+def test_convert_to_matrices_loses_no_layer(run, weights, tmp_path):
+    named = {"a/b": weights["conv1"], "a_b": weights["ip1"]}
+    write_weights(tmp_path / "x.npz", named)
+    out = tmp_path / "matrices"
+    told = run("convert", tmp_path / "x.npz", out, code=1).stderr
+    assert f"{out / 'a_b.mtx'} would hold layer 'a/b' and layer 'a_b'" in told
+    assert not out.exists()
+    write_weights(tmp_path / "x.npz", {"a/b": weights["conv1"], "a\\b_": weights["ip1"]})
+    run("convert", tmp_path / "x.npz", out)
+    assert {path.name for path in out.iterdir()} == {"a_b.mtx", "a_b_.mtx"}
 
 
 def test_convert_hdf5_that_lacks_a_shared_blob(run, net_file, weights, tmp_path):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from minissl.compaction import compact, prove, write
-from minissl.errors import MinisslError
+from minissl.compaction.files import refuse_to_replace
+from minissl.errors import ConfigError, MinisslError
 from minissl.net import Net
 from tests.compaction.nets import build, change, conv, data, ip, zeros_at
 
@@ -48,6 +49,21 @@ def test_writing_twice_replaces(tmp_path):
     net.layer("ip").parameters[1].data[...] = 7
     assert write(compact(net), tmp_path)[1].read_bytes() != first
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_what_it_is_made_of_is_not_replaced(tmp_path):
+    paths = write(compact(example()), tmp_path)
+    (tmp_path / "link").symlink_to(paths[1])
+    other = tmp_path / "other.prototxt"
+    other.touch()
+    refuse_to_replace(tmp_path, (other, tmp_path / "missing"))
+    refuse_to_replace(tmp_path / "new", paths)
+    for inputs in ((paths[0], other), (other, paths[2]), (other, tmp_path / "link")):
+        with pytest.raises(ConfigError, match="would be replaced by it; choose another folder"):
+            refuse_to_replace(tmp_path, inputs)
+    (tmp_path / "run.json").touch()
+    with pytest.raises(ConfigError, match="holds a training run"):
+        refuse_to_replace(tmp_path, (other,))
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
