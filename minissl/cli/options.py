@@ -235,6 +235,20 @@ def data_options(data: str | None, batch_size: int | None = None) -> dict[str, A
     return {name: value for name, value in given.items() if value is not None}
 
 
+def check_data(data: str | None, nets: Sequence[Any]) -> None:
+    """Refuse a --data that no net uses: figures would be of other data than was asked for.
+
+    Raises
+    ------
+    click.UsageError
+        When none of the nets (NetParameter) has a Data layer.
+    """
+    if data is not None and not any(x.type == "Data" for net in nets for x in net.layer):
+        raise click.UsageError(
+            f"--data {data} is for Data layers, and net '{nets[0].name}' has none; leave it out."
+        )
+
+
 def read_weights_only(path: Path, lacking: bool = False) -> dict[str, list]:
     """Read a weight file; of a snapshot only the weights, not the solver's own tensors.
 

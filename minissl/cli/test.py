@@ -60,6 +60,7 @@ def command(
     options.use_threads(threads, backend)
     data_options = options.data_options(data, batch_size)
     net = Net(model, "TEST", backend, dtype, data=data_options, fuse=fuse)
+    options.check_data(data, [net.param])
     net.load(weights)
     batches, images = _batches(net, iterations)
     start = time.perf_counter()

@@ -127,6 +127,7 @@ def command(
     if seed is not None:
         param.random_seed = seed
     param = run_folder.inline_nets(param, solver_path, data)
+    options.check_data(data, run_folder.nets_of(param))
     solver = Solver(
         param,
         weights,
@@ -145,9 +146,9 @@ def command(
     _open_data(solver)
     resuming = snapshot is not None and snapshot.parent == run
     run_folder.prepare(run, resuming)
+    record = _record(solver, threads, weights, snapshot, shuffle)
     if resuming:
-        for change in run_folder.changes(run, param):
-            options.note(f"{run} goes on with other settings: {change}.")
+        _go_on(run, param, record)
         run_folder.cut_log(run, solver.iteration)
     if snapshot is not None and solver.iteration >= param.max_iter:
         options.note(
@@ -155,7 +156,6 @@ def command(
             f"{param.max_iter}: nothing is left to train; raise it with --max-iter."
         )
     run_folder.write_configuration(run, param)
-    record = _record(solver, threads, weights, snapshot, shuffle)
     record["rescaled_like"] = str(like) if like else None
     record["earlier"] = run_folder.earlier_records(run)
     result = _run(solver, run, record, as_json)
@@ -163,7 +163,9 @@ def command(
     if as_json:
         options.show_json(result)
     elif not options.is_quiet():
-        click.echo(f"{result['iterations']} iterations in {result['seconds']:.1f} s; see {run}")
+        done = result["iterations"] - result["began_at"]
+        after = f" after {result['began_at']} before" if result["began_at"] else ""
+        click.echo(f"{done} iterations{after} in {result['seconds']:.1f} s; see {run}")
     if result["exit_code"]:
         options.note(
             f"stopped after iteration {solver.iteration}; go on with the same options, "
@@ -200,6 +202,18 @@ def _places(run: Path | None, resume: str | None, solver_path: Path) -> tuple[Pa
     if run is None and (snapshot.parent / run_folder.RECORD).exists():
         run = snapshot.parent
     return run or run_folder.default_path(solver_path), snapshot
+
+
+def _go_on(run: Path, param: Any, record: dict[str, Any]) -> None:
+    """Say what a run that goes on does otherwise; its random numbers go on, whatever the seed."""
+    from minissl.solvers import run_folder
+
+    last = run_folder.last_record(run)
+    changes = run_folder.changes(run, param) + run_folder.changed_options(last, record)
+    for change in changes:
+        options.note(f"{run} goes on with other settings: {change}.")
+    if last.get("seed", record["seed"]) != record["seed"]:
+        record["seed"] = param.random_seed = last["seed"]
 
 
 def _rescale(solver: Solver, like: Path) -> None:
@@ -265,6 +279,7 @@ def _run(solver: Solver, run: Path, record: dict[str, Any], as_json: bool) -> di
     from minissl.solvers.signals import catching
 
     run_folder.write_record(run, record)
+    began_at = solver.iteration
     start = time.perf_counter()
     try:
         stream = sys.stderr if as_json else sys.stdout
@@ -276,6 +291,7 @@ def _run(solver: Solver, run: Path, record: dict[str, Any], as_json: bool) -> di
         raise
     result = {
         "iterations": solver.iteration,
+        "began_at": began_at,
         "seconds": time.perf_counter() - start,
         "outputs": solver.last_test[0] if solver.last_test else {},
         "test_nets": solver.last_test,

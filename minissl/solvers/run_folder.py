@@ -138,9 +138,15 @@ def inline_nets(solver: Any, solver_path: str | Path, data: str | None = None) -
         named = resolve_net_path(proto.SolverParameter(net=path), solver_path)
         whole.test_net_param.append(read_net(named))
     if data is not None:
-        for net in (whole.net_param, whole.train_net_param, *whole.test_net_param):
+        for net in nets_of(whole):
             _set_source(net, data)
     return whole
+
+
+def nets_of(solver: Any) -> list[Any]:
+    """Return the nets that a solver holds (:func:`inline_nets`), that which it trains first."""
+    given = "train_net_param" if _has_train_net(solver) else "net_param"
+    return [getattr(solver, given), *solver.test_net_param]
 
 
 def _has_train_net(solver: Any) -> bool:
@@ -197,13 +203,24 @@ def changes(path: Path, solver: Any) -> list[str]:
         old, new = (_shown(one, field.name) for one in (before, solver))
         if field.name not in nets and old != new:
             told.append(f"{field.name} was {old} and is {new} now")
-    given = "train_net_param" if _has_train_net(solver) else "net_param"
-    if getattr(solver, given) != net:
-        old, new = (_sources(one) for one in (net, getattr(solver, given)))
+            if field.name == "random_seed":
+                told[-1] += ", which changes nothing: the random numbers of the snapshot go on"
+    trained = nets_of(solver)[0]
+    if trained != net:
+        old, new = (_sources(one) for one in (net, trained))
         told.append(
             f"the data was {old} and is {new} now" if old != new else "the net is another now"
         )
     return told
+
+
+def changed_options(last: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+    """Say which options that are no fields of the solver differ from those of the last record."""
+    return [
+        f"{name} was {last[name]} and is {record[name]} now"
+        for name in ("shuffle", "original", "zero_out", "dtype")
+        if name in last and last[name] != record[name]
+    ]
 
 
 def _shown(solver: Any, field: str) -> str:
@@ -221,13 +238,19 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
         file.write(json.dumps(record, indent=2).encode() + b"\n")
 
 
+def last_record(path: Path) -> dict[str, Any]:
+    """Return the record of the newest run of this folder; nothing where there is none."""
+    try:
+        found = json.loads((path / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def earlier_records(path: Path) -> list[dict[str, Any]]:
     """Return the records of the runs that this folder has seen before, oldest first."""
-    try:
-        last: dict[str, Any] = json.loads((path / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return [*last.pop("earlier", []), last]
+    last = last_record(path)
+    return [*last.pop("earlier", []), last] if last else []
 
 
 def command_line(arguments: Sequence[str]) -> str:

@@ -385,8 +385,35 @@ def test_a_run_that_goes_on_otherwise_says_so(train):
     more = ["--set", "block_group_decay=0.5", "--seed", "7", "--max-iter", "8"]
     told = train("--run", "r", "--resume", "last", *more).stderr
     assert "block_group_decay was 0.001" in told and "random_seed was 1 and is 7 now" in told
+    assert "changes nothing" in told
+    assert json.loads(Path("r/run.json").read_text())["seed"] == 1
     told = train("--run", "r", "--resume", "last", *more, "--data", "mnist-small/validation").stderr
     assert "mnist-small/validation now" in told and "max_iter was" not in told
+    told = train("--run", "r", "--resume", "last", *more, "--shuffle", "--no-zero-out").stderr
+    assert "shuffle was False and is True now" in told
+    assert "zero_out was True and is False now" in told
+
+
+def test_another_seed_changes_nothing_of_a_run_that_goes_on(train):
+    for name, seed in {"a": 1, "b": 7}.items():
+        train("--run", name, "--max-iter", 2)
+        train("--run", name, "--resume", "last", "--seed", seed)
+    same_tensors("a/digits_iter_4.safetensors", "b/digits_iter_4.safetensors")
+
+
+def test_a_run_that_goes_on_counts_its_own_iterations(train):
+    train("--run", "r", "--max-iter", 1)
+    result = train("--run", "r", "--resume", "last")
+    assert "3 iterations after 1 before in " in result.output
+    found = json.loads(Path("r/run.json").read_text())["result"]
+    assert (found["iterations"], found["began_at"]) == (4, 1)
+
+
+def test_data_for_a_net_without_a_data_layer(train, net_file):
+    text = net_file.read_text()
+    layer = 'type: "MemoryData"'
+    net_file.write_text(text.replace('type: "Data"', layer))
+    assert "--data mnist-small is for Data layers" in train("--data", "mnist-small", code=2).stderr
 
 
 def test_nothing_is_left_to_train(train):
