@@ -28,8 +28,8 @@ def test_kept_networks_are_as_recorded(key):
             pytest.skip(str(error))
     for row in check(FOLDER / key, data=small):
         assert row["ok"], row["wrong"]
-        # 1,000 of the 10,000 test digits
-        assert abs(row["error"] - row["recorded_error"]) < 0.01
+        # 1,000 of the 10,000 test digits; large dense networks are not kept
+        assert "error" not in row or abs(row["error"] - row["recorded_error"]) < 0.01
 
 
 @pytest.mark.parametrize("key", MEASURED)

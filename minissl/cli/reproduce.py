@@ -10,6 +10,7 @@ import click
 
 from minissl.cli import options
 from minissl.recipes.experiments import NAMES as TRAINED
+from minissl.recipes.experiments import RESULTS
 from minissl.recipes.speed_experiments import NAMES as MEASURED
 
 NAMES = (*TRAINED, *MEASURED)
@@ -22,9 +23,6 @@ OF_A_RUN = ("work", "seeds", "parallel", "scheduler", "no_collapse_check", "fast
 if TYPE_CHECKING:
     from minissl.recipes.reproduce import Reproduction
     from minissl.recipes.speed_experiments import SpeedExperiment
-
-#: where results of minissl's own experiments are kept, with a README.md about all of them
-RESULTS = Path("reference_results")
 
 EPILOG = """
 \b
@@ -108,8 +106,9 @@ class ExperimentName(click.ParamType):
 @click.option(
     "--check",
     is_flag=True,
-    help="Train nothing: test the kept networks again and compare every figure of the result; of "
-    "times only what follows from them.",
+    help="Train nothing: test the kept networks again, and compare their error, structure, FLOP "
+    "and size with the result. Times, and networks that are not kept, cannot be measured again; of "
+    "them is compared what follows from other figures and from the kept logs.",
 )
 @click.option(
     "--time",
@@ -175,6 +174,8 @@ def command(
     """
     if parallel and scheduler:
         raise click.UsageError("--parallel and --scheduler exclude each other.")
+    if show and (check or again or as_json):
+        raise click.UsageError("--show prints a file; leave out --check, --time and --json.")
     is_own = name not in NAMES
     stem = Path(name).stem
     # what a trial writes stays away from the results and trainings of whole runs
@@ -322,7 +323,7 @@ def _check(
         options.show_json({"ok": ok, "rows": checked})
     else:
         for one in checked:
-            what = "sizes as recorded" if data else "as recorded"
+            what = "the rest as recorded" if data and "error" in one else "as recorded"
             click.echo(f"{_told(one)}: {what if one['ok'] else 'WRONG'}")
             for sentence in one["wrong"]:
                 click.echo(f"  {sentence}")

@@ -13,6 +13,7 @@ trial_length     ... how short it may be
 demo             the main job: LeNet on the digits inside the package
 experiments      tables: which files train which row
 experiment_files the same as TOML files, and what may be wrong with them
+experiment_nets  ... whether their solvers can train what the rows ask for
 row_stages       what is done for a row: train, prune, compact, measure, time
 pruning          prune a network at random to the structure of another
 parallel         jobs side by side, by dask.distributed
@@ -20,6 +21,7 @@ reproduce        an experiment with several seeds; the median run is kept
 retiming         the times of a kept result, taken again
 result_folder    ... whether its result may be written where it is to be
 checking         whether a kept result still says what its weights do
+figure_checking  ... and whether its figures follow from each other and from its logs
 paper            the published rows to compare with
 speed            an experiment of speed-ups: nothing is trained, sparse weights are timed
 speed_timing     ... layers timed densely and sparsely by turns, and compared

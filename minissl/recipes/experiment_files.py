@@ -18,28 +18,29 @@ shown        what the table tells about its layers: ``structure``, the filters, 
 ``paper`` names a published row (``"table1/LeNet 2"``, :mod:`minissl.recipes.paper`) or gives its
 figures: ``error`` as a fraction, and ``layers``, each with its ``name`` and those that are known of
 ``filters``, ``channels``, ``columns`` and ``flops_percent``.
+
+Whether the solvers can train what the rows ask for is seen by
+:mod:`minissl.recipes.experiment_nets`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from minissl import models
-from minissl.channels import WITH_WEIGHTS
 from minissl.data.catalogue import SOURCES
 from minissl.errors import ConfigError
-from minissl.formats.prototxt import read_solver, read_solver_net
 from minissl.formats.toml import read_toml
-from minissl.recipes import speed_files
+from minissl.recipes import experiment_nets, speed_files
 from minissl.recipes.experiments import (
     BASELINE,
     NAMES,
     SHOWN,
     STARTS,
     STRUCTURE,
-    WIDTH,
     Experiment,
     Row,
 )
@@ -73,7 +74,7 @@ def find(name: str | Path) -> Experiment | SpeedExperiment:
 
 
 def read(file: Path) -> Experiment:
-    """Read an experiment, and see that all its solvers and nets can be read.
+    """Read an experiment, and see that its solvers can train what it asks for.
 
     Raises
     ------
@@ -82,15 +83,16 @@ def read(file: Path) -> Experiment:
     """
     table = Table(read_toml(file, "experiment file"), str(file))
     layers = table.texts("layers")
+    _once(layers, f"{file}: 'layers'")
     base = Table(table.take("baseline", dict), f"{file}, [baseline]")
     solver = base.take("solver", str)
     experiment = Experiment(
         key=file.stem,
         title=table.take("title", str),
         solver=solver,
-        baseline=_row(base, BASELINE),
+        baseline=_row(base, layers, BASELINE),
         rows=tuple(
-            _row(Table(one, f"{file}, row {number}"))
+            _row(Table(one, f"{file}, row {number}"), layers)
             for number, one in enumerate(table.take("rows", list), 1)
         ),
         layers=tuple(layers),
@@ -101,11 +103,18 @@ def read(file: Path) -> Experiment:
     )
     table.end()
     _check_rows(experiment)
-    _check_solvers(experiment)
+    experiment_nets.check(experiment)
     return experiment
 
 
-def _row(table: Table, key: str = "") -> Row:
+def _once(names: Sequence[str], where: str) -> None:
+    """Refuse a name that is there twice."""
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"{where} names '{twice[0]}' twice; name each layer once")
+
+
+def _row(table: Table, layers: Sequence[str], key: str = "") -> Row:
     """Read a row, or the baseline, whose key is given and which has no stages."""
     options: dict[str, Any] = {}
     if not key:
@@ -126,7 +135,7 @@ def _row(table: Table, key: str = "") -> Row:
         name=table.take("name", str),
         about=table.take("about", str, ""),
         shuffle=table.flag("shuffle"),
-        paper=_paper(table),
+        paper=_paper(table, layers),
         **options,
     )
     table.end()
@@ -140,7 +149,7 @@ def _one_or_more(table: Table, key: str) -> tuple[str, ...]:
     return tuple(table.texts(key, []))
 
 
-def _paper(table: Table) -> dict[str, Any] | None:
+def _paper(table: Table, layers: Sequence[str]) -> dict[str, Any] | None:
     """Return the published row that a row refers to, or whose figures it gives."""
     given = table.take("paper", (str, dict), None)
     if isinstance(given, str):
@@ -150,35 +159,53 @@ def _paper(table: Table) -> dict[str, Any] | None:
             known = [f"{table}/{one['name']}" for table, rows in TABLES.items() for one in rows]
             raise table.wrong("paper", given, f"one of {', '.join(known)}, or a table of figures")
         return rows[row]
-    return given and _figures(Table(given, f"{table.where}, paper"), table)
+    return None if given is None else _figures(Table(given, f"{table.where}, paper"), layers)
 
 
-def _figures(table: Table, row: Table) -> dict[str, Any]:
-    """Read published figures; what is left out is None."""
-    layers = []
-    for number, one in enumerate(table.take("layers", list), 1):
-        layer = Table(one, f"{table.where}, layer {number}")
-        counts: dict[str, Any] = {key: layer.take(key, int, None) for key in COUNTS}
-        percent = layer.take("flops_percent", (int, float), None)
-        name = layer.take("name", str)
-        layers.append({"name": name, **counts, "flops_percent": percent and float(percent)})
-        layer.end()
+def _figures(table: Table, layers: Sequence[str]) -> dict[str, Any]:
+    """Read published figures of some layers of the table; what is left out is None."""
+    told = [
+        _figures_of_layer(Table(one, f"{table.where}, layer {number}"), layers)
+        for number, one in enumerate(table.take("layers", list), 1)
+    ]
+    _once([layer["name"] for layer in told], f"{table.where}: 'layers'")
     error = table.take("error", (int, float))
     if not 0 <= error <= 1:
         raise table.wrong("error", error, "a fraction between 0 and 1")
     found = {
         "name": table.take("name", str, None),
         "error": float(error),
-        "layers": layers,
+        "layers": told,
         "data": table.take("data", str, DATA),
     }
     table.end()
     return found
 
 
+def _figures_of_layer(table: Table, layers: Sequence[str]) -> dict[str, Any]:
+    counts = {key: _figure(table, key, int) for key in COUNTS}
+    percent = _figure(table, "flops_percent", (int, float))
+    name = table.take("name", str)
+    if name not in layers:
+        raise table.wrong("name", name, f"one of the table's layers, {', '.join(layers)}")
+    table.end()
+    return {"name": name, **counts, "flops_percent": None if percent is None else float(percent)}
+
+
+def _figure(table: Table, key: str, kind: type | tuple[type, ...]) -> Any:
+    """Return a number that may be left out."""
+    value = table.take(key, kind, None)
+    if value is not None and not 0 <= value <= sys.float_info.max:
+        wanted = "a whole number" if kind is int else "a finite number"
+        raise table.wrong(key, value, f"{wanted} from 0 on")
+    return value
+
+
 def _check_rows(experiment: Experiment) -> None:
     """Refuse rows that cannot stand beside each other, or do nothing."""
     where = experiment.file
+    if not experiment.rows:
+        raise ConfigError(f"{where}: it has no [[rows]]; write at least one")
     earlier: dict[str, Row] = {}
     names = [experiment.baseline.name]
     for row in experiment.rows:
@@ -214,34 +241,3 @@ def _check_stages(row: Row, earlier: Mapping[str, Row], where: str) -> None:
         raise ConfigError(
             f"{where}: 'prune_like' is '{row.prune_like}', which is no trained row above it"
         )
-
-
-def _check_solvers(experiment: Experiment) -> None:
-    """Read every solver with its net now, rather than hours later."""
-    for row in (experiment.baseline, *experiment.rows):
-        for name in experiment.trainings(row.key).values():
-            path = experiment.path(name)
-            if not path.is_file():
-                raise ConfigError(
-                    f"{experiment.file}, row '{row.key}': there is no solver '{name}', neither in "
-                    f"the folder {experiment.file.parent} nor among those that come with minissl"
-                )
-            net: Any = read_solver_net(read_solver(path), path)
-            if row is experiment.baseline:
-                _check_layers(experiment, net)
-
-
-def _check_layers(experiment: Experiment, net: Any) -> None:
-    types = {one.name: one.type for one in net.layer if one.type in WITH_WEIGHTS}
-    there = list(types)
-    for name in experiment.layers:
-        if name not in there:
-            raise ConfigError(
-                f"{experiment.file}: 'layers' names '{name}', but the layers with weights of "
-                f"{experiment.solver} are {', '.join(there)}"
-            )
-        if experiment.shown == WIDTH and types[name] != "Convolution":
-            raise ConfigError(
-                f"{experiment.file}: 'layers' names '{name}', but shown = \"width\" tells of "
-                "convolutions; leave it out"
-            )

@@ -19,6 +19,8 @@ from minissl import models
 
 #: the experiments that come with minissl
 NAMES = ("table1", "table2", "table3", "mlp", "depth", "channels", "variants")
+#: where their results are kept, by name
+RESULTS = Path("reference_results")
 #: key of the dense network, the table's first row
 BASELINE = "baseline"
 #: random weights, of the net's fillers

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -112,7 +112,7 @@ class Reproduction:
                 f"{self.out} holds folders that are no results of an experiment; choose another "
                 "with --out"
             )
-        result_folder.check(self.out, self.experiment.key, self.fast)
+        result_folder.check(self.out, self.experiment.key, self.fast, self.experiment.file)
         watcher = watcher or Watcher()
         told = watcher
         if workers:
@@ -181,13 +181,9 @@ class Reproduction:
         return backends.name_of(backends.get(self.backend))
 
     def _median(self, key: str, done: Mapping[int, Done]) -> int:
-        """Return the seed whose error is in the middle; of two in the middle, the worse."""
-
-        def order(seed: int) -> tuple[float, float, int]:
-            figures = done[seed][f"{key}-measure"].figures
-            return figures["error"], figures["flops_percent"], seed
-
-        return sorted(self.seeds, key=order)[len(self.seeds) // 2]
+        return median_of(
+            [{"seed": seed, **done[seed][f"{key}-measure"].figures} for seed in self.seeds]
+        )
 
     def _result(
         self, command: str, done: Mapping[int, Done], medians: Mapping[str, int]
@@ -235,10 +231,7 @@ class Reproduction:
             "shuffled": row.shuffle,
             "paper": row.paper and dict(row.paper),
             "runs": runs,
-            "spread": {
-                name: [min(run[name] for run in runs), max(run[name] for run in runs)]
-                for name in ("error", "flops_percent", "bytes")
-            },
+            "spread": spread_of(runs),
         }
         if key != BASELINE:
             result["times"] = done[median][f"{key}-time"].figures
@@ -292,6 +285,20 @@ class Reproduction:
                     shutil.copy(stage[f"{key}-compact"].folder / name, target / name)
             elif (stage[key].folder / WEIGHTS).stat().st_size <= SMALL:
                 shutil.copy(stage[key].folder / WEIGHTS, target / WEIGHTS)
+
+
+def median_of(runs: Sequence[Mapping[str, Any]]) -> int:
+    """Return the seed of the run whose error is in the middle; of two in the middle, the worse."""
+    order = sorted((run["error"], run["flops_percent"], run["seed"]) for run in runs)
+    return int(order[len(order) // 2][-1])
+
+
+def spread_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the smallest and the largest of what runs differ in."""
+    return {
+        name: [min(run[name] for run in runs), max(run[name] for run in runs)]
+        for name in ("error", "flops_percent", "bytes")
+    }
 
 
 def speed_ups(times: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

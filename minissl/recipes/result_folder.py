@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from minissl.errors import ConfigError
 RESULT = "result.json"
 
 
-def check(out: Path, experiment: str, fast: bool) -> None:
+def check(out: Path, experiment: str, fast: bool, file: Path | None = None) -> None:
     """See that a result folder can be written, and that no other result would be lost.
 
     Parameters
@@ -23,6 +24,8 @@ def check(out: Path, experiment: str, fast: bool) -> None:
         Whose result is to be written.
     fast : bool
         Whether it is of a trial.
+    file : Path, optional
+        The experiment's file. One that has changed since, or has moved, is still the same.
 
     Raises
     ------
@@ -41,6 +44,12 @@ def check(out: Path, experiment: str, fast: bool) -> None:
             f"{out} holds a result of {kept['experiment']}, which one of {experiment} would "
             "replace; choose another folder with --out"
         )
+    other = _file_of(kept)
+    if file is not None and other is not None and not other.samefile(file):
+        raise ConfigError(
+            f"{out} holds a result of {other}, which one of {file} would replace; choose other "
+            "folders with --out and --work"
+        )
     if fast and not kept.get("fast", fast):
         raise ConfigError(
             f"{out} holds a whole result, which a trial with --fast would replace; choose another "
@@ -55,3 +64,13 @@ def _kept(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return kept if isinstance(kept, dict) else None
+
+
+def _file_of(kept: dict[str, Any]) -> Path | None:
+    """Return the file of a kept result's experiment, if its command names one that is there."""
+    try:
+        words = shlex.split(str(kept.get("command", "")))
+    except ValueError:
+        return None
+    files = (Path(word) for word in words if Path(word).suffix == ".toml")
+    return next((file for file in files if file.is_file()), None)

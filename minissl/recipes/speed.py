@@ -85,7 +85,7 @@ class SpeedMeasurement:
         """
         if backends.name_of(backends.get(self.backend)) != "numba":
             raise ConfigError("speed-ups are those of compiled kernels; use --backend numba")
-        result_folder.check(self.out, self.experiment.key, self.fast)
+        result_folder.check(self.out, self.experiment.key, self.fast, self.experiment.file)
         clock = time.perf_counter()
         self.left_out.clear()
         counts = self._threads()

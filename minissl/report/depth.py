@@ -6,7 +6,7 @@ while it has a weight that is not zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isqrt
 from typing import TYPE_CHECKING, Any
 
@@ -34,21 +34,39 @@ def headings(result: Mapping[str, Any]) -> list[str]:
 
 
 def cells(name: str, row: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    """Return a row of the table, of ours or of the paper's."""
+    """Return a row of the table, of ours or of the paper's; what is not known of it is blank."""
+    layers, by_size, flop = "", "", ""
     if "depth" in row:
-        layers, by_size, flop = row["depth"], row["convolutions"], ""
-    else:
+        layers, by_size = str(row["depth"]), in_sizes(row["convolutions"])
+    elif is_known(row, result["layers"], "filters"):
         left = layers_left(row, result)
         pixels = [result["dense_sizes"][one]["pixels"] for one in left]
-        layers, by_size = len(left), [pixels.count(size) for size in sizes(result)]
+        layers, by_size = str(len(left)), in_sizes(map(pixels.count, sizes(result)))
+    if is_known(row, result["dense_flop"], "flops_percent"):
         flop = f"{flops_percent(row, result):.1f}"
-    return [name, f"{100 * row['error']:.2f}", str(layers), " - ".join(map(str, by_size)), flop]
+    return [name, f"{100 * row['error']:.2f}", layers, by_size, flop]
+
+
+def in_sizes(counts: Iterable[int]) -> str:
+    """Return a cell with a number for each of :func:`sizes`."""
+    return " - ".join(map(str, counts))
+
+
+def is_known(row: Mapping[str, Any], layers: Iterable[str], figure: str) -> bool:
+    """Whether a row tells this figure of these layers.
+
+    A network of ours tells all that it has; a layer that it does not tell of is gone. A published
+    one may tell of some of its layers only.
+    """
+    told = {layer["name"]: layer.get(figure) for layer in row["layers"]}
+    return "runs" in row or all(told.get(name) is not None for name in layers)
 
 
 def flops_percent(row: Mapping[str, Any], result: Mapping[str, Any]) -> float:
     """Return the FLOP of all layers that a row tells of, in % of the dense network's."""
     dense = result["dense_flop"]
-    left = sum(dense[layer["name"]] * layer["flops_percent"] for layer in row["layers"])
+    percent = {layer["name"]: layer["flops_percent"] for layer in row["layers"]}
+    left = sum(flop * percent.get(name, 0.0) for name, flop in dense.items())
     return float(left / sum(dense.values()))
 
 

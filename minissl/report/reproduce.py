@@ -17,7 +17,7 @@ from minissl.report import depth, log_pictures, pictures, weight_pictures, width
 from minissl.report.results import (
     README,
     about_rows,
-    check_command,
+    command_for,
     drawn_in,
     opening,
     shown,
@@ -228,7 +228,7 @@ def speed_rows(result: Mapping[str, Any]) -> list[list[str]]:
     return found
 
 
-def _about_speed(result: Mapping[str, Any]) -> str:
+def _about_speed(result: Mapping[str, Any], folder: Path) -> str:
     """Say how times were taken, and against what."""
     told = (
         "Medians, dense and compacted by turns in one process, each layer by itself: dense ones by "
@@ -244,7 +244,7 @@ def _about_speed(result: Mapping[str, Any]) -> str:
     if "timed" in result:
         timed = result["timed"]
         told += (
-            f" Taken on {timed['date']} by `minissl reproduce {result['experiment']} --time`: "
+            f" Taken on {timed['date']} by `{command_for('--time', result, folder)}`: "
             f"{timed['machine']}, backend {timed['backend']}, threads: {timed['threads']}, "
             f"{versions(timed)}."
         )
@@ -255,7 +255,7 @@ def _ratios(ratios: Mapping[str, float], layers: Sequence[str]) -> str:
     return " - ".join(f"{ratios[layer]:.2f}" for layer in layers if layer in ratios)
 
 
-def readme(result: Mapping[str, Any], drawn: Sequence[str] = ()) -> str:
+def readme(result: Mapping[str, Any], drawn: Sequence[str] = (), folder: Path = Path()) -> str:
     """Return README.md: every figure of ``result.json`` that people want, the paper's beside ours.
 
     Parameters
@@ -263,6 +263,8 @@ def readme(result: Mapping[str, Any], drawn: Sequence[str] = ()) -> str:
     result : dict
     drawn : sequence of str
         Names of the pictures in the folder ``pictures``, without suffix.
+    folder : Path
+        Where the result lies.
     """
     count = len(result["seeds"])
     seeds = f"{count} seeds" if count > 1 else "1 seed"
@@ -278,7 +280,7 @@ def readme(result: Mapping[str, Any], drawn: Sequence[str] = ()) -> str:
         table(seed_headings(result), seed_rows(result)),
         *([REVIVED] if _counts_revived(result) else []),
         "## Times faster than the dense network",
-        _about_speed(result),
+        _about_speed(result, folder),
         table(speed_headings(result), speed_rows(result)),
     ]
     parts += [
@@ -288,7 +290,7 @@ def readme(result: Mapping[str, Any], drawn: Sequence[str] = ()) -> str:
         f"{versions(result)}. Time of all stages together: {result['seconds'] / 60:.0f} minutes.",
         *_trained_by(result),
         "The folder of each row holds the solvers and nets as they ran, their logs, and the "
-        f"compacted network. `{check_command(result)}` tests it again.",
+        f"compacted network. `{command_for('--check', result, folder)}` tests it again.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -320,7 +322,7 @@ def _about_trainings(result: Mapping[str, Any]) -> list[str]:
 def write(result: Mapping[str, Any], work: Path, out: Path) -> list[Path]:
     """Draw the pictures from the work folder and write them and README.md; return the paths."""
     figures = draw(result, work)
-    return write_page(out, figures, readme(result, list(figures)))
+    return write_page(out, figures, readme(result, list(figures), out))
 
 
 def write_times(result: Mapping[str, Any], out: Path) -> None:
@@ -328,7 +330,7 @@ def write_times(result: Mapping[str, Any], out: Path) -> None:
     page = out / README
     drawn = drawn_in(page.read_text("utf-8")) if page.exists() else []
     with atomic_write(page) as file:
-        file.write(readme(result, drawn).encode())
+        file.write(readme(result, drawn, out).encode())
 
 
 def draw(result: Mapping[str, Any], work: Path) -> dict[str, Figure]:

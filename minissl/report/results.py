@@ -6,6 +6,7 @@ How the rows of a result are told depends on what was measured: networks that we
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from minissl.formats.atomic import atomic_write
 from minissl.formats.folders import make_folder
-from minissl.recipes.experiments import NAMES
+from minissl.recipes.experiments import NAMES, RESULTS
 from minissl.recipes.reproduce import FILE
 from minissl.recipes.speed_experiments import NAMES as SPEED_NAMES
 from minissl.report import pictures
@@ -71,12 +72,24 @@ def versions(result: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {version}" for name, version in result["versions"].items())
 
 
-def check_command(result: Mapping[str, Any]) -> str:
-    """Return the command that tests a result again, from its own folder where it has no other."""
+def command_for(option: str, result: Mapping[str, Any], folder: Path) -> str:
+    """Return the command that checks or times a result again.
+
+    The name of an experiment means its result in ``reference_results``; anywhere else the result is
+    named by its own folder, where the command is to be given.
+
+    Parameters
+    ----------
+    option : {"--check", "--time"}
+    result : dict
+    folder : Path
+        Where the result lies.
+    """
     key = result["experiment"]
-    is_ours = key in NAMES or key in SPEED_NAMES
-    is_kept = is_ours and not result.get("fast")
-    return f"minissl reproduce {key if is_ours else FILE} --check" + ("" if is_kept else " --out .")
+    is_ours = (key in NAMES or key in SPEED_NAMES) and not result.get("fast")
+    if is_ours and Path(os.path.abspath(folder)).parts[-2:] == (*RESULTS.parts, key):
+        return f"minissl reproduce {key} {option}"
+    return f"minissl reproduce {FILE} {option} --out ."
 
 
 def table(names: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

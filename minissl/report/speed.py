@@ -12,7 +12,7 @@ from minissl.recipes.speed_timing import PACKED, fastest_product
 from minissl.report import speed_pictures
 from minissl.report.results import (
     about_rows,
-    check_command,
+    command_for,
     opening,
     shown,
     table,
@@ -171,8 +171,8 @@ def _scatters(run: Mapping[str, Any]) -> bool:
     return any(high > SCATTER * low for low, high in spreads)
 
 
-def readme(result: Mapping[str, Any], drawn: Sequence[str] = ()) -> str:
-    """Return README.md, with pictures by their names without suffix."""
+def readme(result: Mapping[str, Any], drawn: Sequence[str] = (), folder: Path = Path()) -> str:
+    """Return README.md of a result in a folder, with pictures by their names without suffix."""
     peaks = [run["peak_gflops"] for row in result["rows"] for run in row["runs"]]
     uses_matrices = any(row["matrices"] for row in result["rows"])
     parts = [
@@ -188,7 +188,7 @@ def readme(result: Mapping[str, Any], drawn: Sequence[str] = ()) -> str:
         "## How",
         f"Machine: {result['machine']}; dense products reach {max(peaks):.0f} GFLOP/s. Backend "
         f"{result['backend']}. {versions(result)}. It took {result['seconds']:.0f} seconds.",
-        f"`{check_command(result)}` works out every ratio again from the times.",
+        f"`{command_for('--check', result, folder)}` works out every ratio again from the times.",
     ]
     if uses_matrices:
         parts.append(
@@ -216,4 +216,4 @@ def draw(result: Mapping[str, Any]) -> dict[str, Figure]:
 def write(result: Mapping[str, Any], out: Path) -> list[Path]:
     """Write the pictures and README.md; return the paths."""
     figures = draw(result)
-    return write_page(out, figures, readme(result, list(figures)))
+    return write_page(out, figures, readme(result, list(figures), out))

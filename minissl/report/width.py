@@ -24,15 +24,17 @@ def headings(result: Mapping[str, Any]) -> list[str]:
 
 
 def cells(name: str, row: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    """Return a row of the table; of a published one, only its error is known."""
-    error = f"{100 * row['error']:.2f}"
-    if not row["layers"]:
-        return [name, error, "", "", ""]
-    by_size = dict.fromkeys(depth.sizes(result), 0)
-    for layer, channels in channels_inside(row, result).items():
-        by_size[result["dense_sizes"][layer]["pixels"]] += channels
-    inside, percent = " - ".join(map(str, by_size.values())), depth.flops_percent(row, result)
-    return [name, error, inside, f"{percent:.1f}", f"{100 / percent:.2f} times"]
+    """Return a row of the table; what is not known of a published one is blank."""
+    inside, flop, fewer = "", "", ""
+    if depth.is_known(row, result["layers"], "channels"):
+        by_size = dict.fromkeys(depth.sizes(result), 0)
+        for layer, channels in channels_inside(row, result).items():
+            by_size[result["dense_sizes"][layer]["pixels"]] += channels
+        inside = depth.in_sizes(by_size.values())
+    if depth.is_known(row, result["dense_flop"], "flops_percent"):
+        percent = depth.flops_percent(row, result)
+        flop, fewer = f"{percent:.1f}", f"{100 / percent:.2f} times" if percent else ""
+    return [name, f"{100 * row['error']:.2f}", inside, flop, fewer]
 
 
 def channels_inside(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, int]:

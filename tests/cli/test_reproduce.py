@@ -47,10 +47,14 @@ def test_the_result_is_printed_and_written(folder):
 def test_a_result_can_be_checked(folder, run, run_json, tmp_path):
     arguments = ["reproduce", "mlp", "--check", "--out", folder / "out"]
     checked = run_json(*arguments)
-    assert checked["ok"] and [row["name"] for row in checked["rows"]] == ["MLP 2", "MLP 3"]
-    assert run(*arguments).stdout.count("as recorded") == 2
+    assert checked["ok"]
+    assert [row["name"] for row in checked["rows"]] == ["MLP 1", "MLP 2", "MLP 3"]
+    told = run(*arguments).stdout
+    assert told.count("as recorded") == 3
+    assert "MLP 1: its runs only, for its weights are not kept: as recorded" in told
     result = json.loads((folder / "out" / "result.json").read_text())
     result["rows"][2]["layers"][0]["filters"] += 1
+    result["rows"][1]["speed_ups"]["64"]["all"] *= 2
     copy = tmp_path / "copy"
     copy.mkdir()
     for path in (folder / "out").iterdir():
@@ -59,6 +63,7 @@ def test_a_result_can_be_checked(folder, run, run_json, tmp_path):
     (copy / "result.json").write_text(json.dumps(result))
     told = run("reproduce", "mlp", "--check", "--out", copy, code=1).stdout
     assert "MLP 3: " in told and "WRONG" in told and "ip1: filters is 500, recorded is 501" in told
+    assert "speed_ups 64 all is" in told and told.count("WRONG") == 2
 
 
 @needs_compiler
@@ -68,7 +73,7 @@ def test_a_check_says_what_it_compares(folder, run):
     told = run(
         "reproduce", "mlp", "--check", "--out", folder / "out", "--data", "mnist-small"
     ).stdout
-    assert told.count("sizes as recorded") == 2
+    assert told.count("the rest as recorded") == 2
 
 
 @needs_compiler
@@ -107,6 +112,12 @@ def test_an_experiment_s_file_is_shown(run, name):
     assert shown == models.path(f"{name}.toml").read_text()
 
 
+@pytest.mark.parametrize("option", ["--check", "--time", "--json"])
+def test_to_show_a_file_excludes_the_rest(run, option):
+    told = run("reproduce", "table1", option, "--show", code=2)
+    assert "leave out --check, --time and --json" in told.stderr and told.stdout == ""
+
+
 def test_an_experiment_of_one_s_own(run, tmp_path, monkeypatch):
     experiment(tmp_path, fast=True)
     monkeypatch.chdir(tmp_path)
@@ -126,6 +137,12 @@ def test_an_experiment_of_one_s_own(run, tmp_path, monkeypatch):
     monkeypatch.chdir(results)
     arguments = ["experiment.toml", "--check", "--out", ".", "--backend", "numpy"]
     assert "as recorded" in run("reproduce", *arguments).stdout
+    assert "`minissl reproduce experiment.toml --check --out .`" in Path("README.md").read_text()
+    arguments[1] = "--time"
+    run("reproduce", *arguments)
+    told = Path("README.md").read_text()
+    assert "by `minissl reproduce experiment.toml --time --out .`" in told
+    assert "reproduce digits --" not in told
 
 
 def test_a_changed_experiment_repeats_what_has_changed(run, tmp_path, monkeypatch):

@@ -169,9 +169,11 @@ CHANGES = [
     ('title = "Mine"', 'title = ""\ncolour = 1', "unknown key 'colour'; use layers, baseline"),
     ('["conv1", "ip1"]', "[]", "'layers' is []; make it a list of texts"),
     ('["conv1", "ip1"]', "[1]", "'layers' is [1]; make it a list of texts"),
+    ('["conv1", "ip1"]', '["ip1", "ip1"]', "'layers' names 'ip1' twice; name each layer once"),
     ('["conv1", "ip1"]', '["conv3"]', "'layers' names 'conv3', but the layers with weights of "),
     ("finetune =", "fintune =", "row 'small': unknown key 'fintune'; did you mean 'finetune'?"),
     ("[[rows]]", "[rows]", "'rows' is {"),
+    (BASE + ROW, "rows = []" + BASE, "it has no [[rows]]; write at least one"),
     ("ssl = [", "ssl = 1 #", "row 'small': 'ssl' is 1; make it a list"),
     ('key = "small"', "key = true", "row 1: 'key' is True; make it a text"),
     ('key = "small"', 'key = "a-b"', "'key' is 'a-b'; make it small letters, digits and _"),
@@ -198,6 +200,31 @@ CHANGES = [
     ("ssl = [", "paper = { error = 1.5, layers = [] }\nssl = [", "a fraction between 0 and 1"),
     ("ssl = [", "paper = { layers = [] }\nssl = [", "row 'small', paper: 'error' is missing"),
     ("ssl = [", "paper = { error = 0, layers = [1] }\nssl = [", "layer 1 is no table of keys"),
+    ("ssl = [", "paper = {}\nssl = [", "row 'small', paper: 'layers' is missing"),
+    (
+        "ssl = [",
+        'paper = { error = 0, layers = [{ name = "conv2" }] }\nssl = [',
+        "layer 1: 'name' is 'conv2'; make it one of the table's layers, conv1, ip1",
+    ),
+    (
+        "ssl = [",
+        'paper = { error = 0, layers = [{ name = "ip1" }, { name = "ip1" }] }\nssl = [',
+        "row 'small', paper: 'layers' names 'ip1' twice; name each layer once",
+    ),
+    *(
+        (
+            "ssl = [",
+            f'paper = {{ error = 0, layers = [{{ name = "ip1", {key} = {value} }}] }}\nssl = [',
+            f"row 'small', paper, layer 1: '{key}' is {said}; make it {wanted} from 0 on",
+        )
+        for key, value, said, wanted in (
+            ("filters", "-5", "-5", "a whole number"),
+            ("channels", "-1", "-1", "a whole number"),
+            ("flops_percent", "nan", "nan", "a finite number"),
+            ("flops_percent", "inf", "inf", "a finite number"),
+            ("flops_percent", "-0.5", "-0.5", "a finite number"),
+        )
+    ),
     ("finetune =", "rescale = true #", "'rescale' comes between 'ssl' and 'finetune'; leave it"),
     ("ssl = [", "rescale = 1\nssl = [", "'rescale' is 1; make it true or false"),
     ("ssl = [", "shuffle = 1\nssl = [", "'shuffle' is 1; make it true or false"),
@@ -232,6 +259,13 @@ def test_bad_files_are_told_in_one_sentence(tmp_path, old, new, said):
         read(written(tmp_path, text.replace(old, new, 1)))
     told = str(caught.value)
     assert "\n" not in told and str(tmp_path / "mine.toml") in told
+
+
+def test_published_figures_may_be_zero(tmp_path):
+    zero = "{ name = 'ip1', filters = 0, flops_percent = 0 }"
+    text = ROW + f"[rows.paper]\nerror = 0\nlayers = [{zero}]"
+    (layer,) = read(written(tmp_path, BASE + text)).rows[0].paper["layers"]
+    assert (layer["filters"], layer["channels"], layer["flops_percent"]) == (0, None, 0.0)
 
 
 def test_a_solver_that_cannot_be_read_is_named(tmp_path):

@@ -280,7 +280,16 @@ def test_a_large_dense_network_is_neither_kept_nor_tested(finished, tmp_path, mo
     folder = shutil.copytree(finished[0], tmp_path / "again")
     recipe(folder).run("x")
     assert not (folder / "out" / "baseline" / "weights.caffemodel").exists()
-    assert [one["name"] for one in check(folder / "out", "numpy")] == ["Digits 2"]
+    first, second = check(folder / "out", "numpy")
+    assert first["name"] == "Digits 1" and first["ok"] and "error" not in first
+    assert "its runs only" in first["compared"] and second["error"] > 0
+    path = folder / "out" / "result.json"
+    result = json.loads(path.read_text())
+    result["rows"][0]["spread"]["bytes"] = [1, 2]
+    result["dense_flop"]["conv1"] = 1
+    path.write_text(json.dumps(result))
+    wrong = " ".join(check(folder / "out", "numpy")[0]["wrong"])
+    assert "spread bytes 1 is" in wrong and "dense_flop conv1 is" in wrong
 
 
 def test_another_data_set_is_tested_and_not_compared(finished):
@@ -293,7 +302,11 @@ def test_another_data_set_is_tested_and_not_compared(finished):
     ("change", "said"),
     [
         (lambda row: row.update(error=row["error"] - 0.001), "the error is"),
-        (lambda row: row.update(error=row["error"] - 0.001), "is not the median"),
+        (lambda row: row.update(error=row["error"] - 0.001), "in the run of seed"),
+        (lambda row: row.update(seed=3 - row["seed"]), "is the median, not"),
+        (lambda row: row["speed_ups"]["1"].update(all=99.0), "speed_ups 1 all is"),
+        (lambda row: row.update(max_abs_difference=0.5), "max_abs_difference is at most"),
+        (lambda row: row.update(bytes_dense=1), "bytes_dense 1 is"),
         (lambda row: row["layers"][0].update(filters=1000), "conv1: filters is"),
         (lambda row: row["layers"][1].update(flops_percent=1.0), "ip1: flops_percent is"),
         (lambda row: row.update(flops_percent=1.0), "FLOP are"),
@@ -322,7 +335,9 @@ def test_changed_weights_are_found(copied):
 def test_damaged_results(copied, tmp_path):
     with pytest.raises(ConfigError, match="is missing; run the experiment first"):
         check(tmp_path / "nowhere")
-    for text in ("", "[]", "{}", '{"experiment": "x", "rows": []}', "\0"):
+    without = json.loads((copied / "result.json").read_text())
+    del row_of(without)["runs"][1]["bytes"]
+    for text in (json.dumps(without), "", "[]", "{}", '{"experiment": "x", "rows": []}', "\0"):
         (copied / "result.json").write_text(text)
         with pytest.raises(ConfigError, match="damaged"):
             read_result(copied)

@@ -1,6 +1,7 @@
 """What may be written where: asked before hours of work."""
 
 import json
+import shlex
 
 import pytest
 
@@ -37,6 +38,40 @@ def test_a_trial_does_not_replace_a_whole_result(tmp_path):
     folder = kept(tmp_path / "kept", experiment="table1", fast=False)
     with pytest.raises(ConfigError, match="a whole result, which a trial with --fast would"):
         result_folder.check(folder, "table1", fast=True)
+
+
+def two_files(tmp_path):
+    """The command that one was run with, and the other, of the same name."""
+    files = [tmp_path / folder / "mine.toml" for folder in ("one", "other")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("title = 'Mine'\n")
+    return shlex.join(["minissl", "reproduce", str(files[0]), "--seeds", "1"]), *files
+
+
+def test_files_of_one_name_do_not_replace_each_other_s_results(tmp_path):
+    command, one, other = two_files(tmp_path)
+    folder = kept(tmp_path / "kept", experiment="mine", fast=False, command=command)
+    with pytest.raises(ConfigError, match=r"one/mine.toml, which one of .*other/mine.toml would"):
+        result_folder.check(folder, "mine", False, other)
+    one.unlink()  # it may be the other one, which has moved
+    result_folder.check(folder, "mine", False, other)
+
+
+def test_an_experiment_that_has_changed_is_still_the_same(tmp_path):
+    command, one, other = two_files(tmp_path)
+    folder = kept(tmp_path / "kept", experiment="mine", fast=False, command=command)
+    one.write_text("title = 'Another'\n")
+    result_folder.check(folder, "mine", False, one)
+    other.unlink()
+    other.symlink_to(one)
+    result_folder.check(folder, "mine", False, other)
+
+
+@pytest.mark.parametrize("command", ["", "minissl reproduce table1", "no 'quote", 3])
+def test_a_command_that_names_no_file_says_nothing(tmp_path, command):
+    folder = kept(tmp_path / "kept", experiment="mine", fast=False, command=command)
+    result_folder.check(folder, "mine", False, two_files(tmp_path)[1])
 
 
 @pytest.mark.parametrize("place", ["file", "file/below/it"])

@@ -56,6 +56,25 @@ def test_published_rows_tell_their_own_figures():
         assert sum(row["convolutions"]) + 1 == row["depth"]
 
 
+def test_what_is_not_known_of_a_published_network_is_blank():
+    def theirs(**figures):
+        unknown = {"filters": None, "channels": None, "flops_percent": None}
+        layers = [{"name": one, **unknown, **figures} for one in LAYERS]
+        return {"error": 0.1, "layers": layers}
+
+    result = a_result()
+    for row in (theirs(), {"error": 0.1, "layers": []}):
+        assert depth.cells("theirs", row, result) == ["theirs", "10.00", "", "", ""]
+    # its shortcuts are not among the layers that a table tells of, so the whole is not known
+    row = theirs(filters=4, flops_percent=50)
+    assert depth.cells("theirs", row, result)[2:] == ["5", "2 - 2", ""]
+    row["layers"].pop()
+    assert depth.cells("theirs", row, result)[2:] == ["", "", ""]
+    result["dense_flop"].pop("shortcut")
+    row = theirs(flops_percent=50)
+    assert depth.cells("theirs", row, result)[2:] == ["", "", "50.0"]
+
+
 def test_every_network_is_a_point_and_a_row():
     base = a_row("dense", 0.09, key="baseline")
     small = a_row("small", 0.1, "b", key="small")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,7 +86,11 @@ def test_times_say_what_they_are_of(finished):
     assert "*Fastest modes*" not in reproduce.readme(result)
     keys = ("date", "machine", "backend", "threads", "versions")
     result["timed"] = {**{key: result[key] for key in keys}, "date": "2031-02-03"}
-    assert "Taken on 2031-02-03 by `minissl reproduce digits --time`" in reproduce.readme(result)
+    told = "Taken on 2031-02-03 by `minissl reproduce {}`"
+    assert told.format("experiment.toml --time --out .") in reproduce.readme(result)
+    result["experiment"] = "mlp"
+    text = reproduce.readme(result, folder=Path("reference_results/mlp"))
+    assert told.format("mlp --time") in text
     result["shown"] = "depth"
     assert reproduce.speed_headings(result) == [
         "network", "network, batch 1", "network, batch 64", "weights, kB"
@@ -130,10 +135,30 @@ def test_the_page_tells_every_run_and_how_it_was_made(finished):
     )
     assert f"Trained by: numpy, 1 thread; {finished[1]['machine']} (seed 1, 2)." in text
     assert "mean nothing" in reproduce.readme({**finished[1], "fast": True})
-    known = reproduce.readme({**finished[1], "experiment": "table1"})
-    assert "`minissl reproduce table1 --check`" in known
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert all(line.endswith("|") for line in lines)
+
+
+@pytest.mark.parametrize("option", ["--check", "--time"])
+def test_an_experiment_is_named_only_where_its_results_are_kept(tmp_path, monkeypatch, option):
+    kept = tmp_path / "reference_results" / "table1"
+    kept.mkdir(parents=True)
+    result = {"experiment": "table1", "fast": False, "data": "mnist"}
+    by_name = f"minissl reproduce table1 {option}"
+    by_file = f"minissl reproduce experiment.toml {option} --out ."
+    assert results.command_for(option, result, kept) == by_name
+    monkeypatch.chdir(kept)
+    assert results.command_for(option, result, Path()) == by_name
+    # a trial, with other data or an own table1.toml, goes elsewhere
+    for folder in ("runs/table1-results", "runs/table1", "reference_results/trial"):
+        assert results.command_for(option, result, tmp_path / folder) == by_file
+    assert results.command_for(option, {**result, "fast": True}, kept) == by_file
+    own = kept.with_name("digits")
+    assert results.command_for(option, {**result, "experiment": "digits"}, own) == by_file
+    speed = {**result, "experiment": "fig1"}
+    assert results.command_for(option, speed, kept.with_name("fig1")) == by_name.replace(
+        "table1", "fig1"
+    )
 
 
 def test_every_picture_is_written_twice_and_shown(finished, tmp_path):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from minissl.report import index, speed, speed_pictures
@@ -40,6 +42,8 @@ def test_the_page_tells_what_a_reader_must_know():
     assert "Left out: 8 threads: this machine has 2." in text
     assert "- **ours, l1**: Special." in text
     assert "Not the matrices that the authors published: ours, ssl." in text
+    assert "`minissl reproduce experiment.toml --check --out .`" in text
+    text = speed.readme(result, ["by-layer"], Path("reference_results/table4"))
     assert "`minissl reproduce table4 --check`" in text
     assert "![by-layer](pictures/by-layer.png)" in text and "wenwei202/caffe" in text
     assert "BLAS did not choose" not in text

@@ -63,6 +63,22 @@ def test_a_layer_that_is_gone_has_no_channels():
     assert float(width.cells("small", small, result)[3]) == 32.0
 
 
+def test_what_is_not_known_of_a_published_network_is_blank():
+    layers = [{"name": one, "channels": 8, "flops_percent": None} for one in LAYERS]
+    row = {"error": 0.09, "layers": layers}
+    assert width.cells("theirs", row, a_result())[2:] == ["16 - 8", "", ""]
+    layers[1]["channels"] = None
+    assert width.cells("theirs", row, a_result())[2:] == ["", "", ""]
+    for layer in layers:
+        layer["flops_percent"] = 25.0
+    assert width.cells("theirs", row, a_result())[2:] == ["", "", ""]
+    result = {**a_result(), "dense_flop": dict.fromkeys(LAYERS, 7)}
+    assert width.cells("theirs", row, result)[2:] == ["", "25.0", "4.00 times"]
+    for layer in layers:
+        layer["flops_percent"] = 0.0
+    assert width.cells("theirs", row, result)[2:] == ["", "0.0", ""]
+
+
 def test_of_a_published_network_only_the_error_is_known():
     assert width.cells("theirs", {"error": 0.09, "layers": []}, a_result()) == [
         *("theirs", "9.00", "", "", "")
