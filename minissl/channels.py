@@ -148,7 +148,7 @@ def follow(net: Net, outputs: Iterable[str] | None = None) -> Flow:
         losses += [v for v, counts in zip(written, loss_weights, strict=True) if counts]
     wanted = set(net.outputs if outputs is None else outputs)
     unread = [current[name] for name in net.outputs]
-    flow.outputs = [value for value in unread if value.name in wanted]
+    flow.outputs = [current[name] for name in net.outputs if name in wanted]
     flow.outputs += [value for value in losses if value not in unread]
     return flow
 

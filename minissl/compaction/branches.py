@@ -123,6 +123,10 @@ def _find_dropped(done: Branches) -> dict[str, Dropped]:
         dropped = _of_sum(layer, done)
         if dropped is None:
             continue
+        written = net.definitions()[layer.name]
+        if written.top[0] in written.bottom:  # two blobs of one name, both of which are wanted
+            stays[layer.name] = ["a branch stays: the sum has the name of one of its terms"]
+            continue
         if len(dropped.bottoms) == len(layer.param.bottom) - 1 and not _is_plain(layer, dropped):
             stays[layer.name] = ["a branch stays: what is left of the sum has a coeff"]
             continue

@@ -25,6 +25,7 @@ from minissl.compaction.plan import Plan, keep_everything, make_plan
 from minissl.compaction.reasons import find_reasons
 from minissl.compaction.report import Report, make_report
 from minissl.compaction.shrink import shrink, stored_bytes
+from minissl.errors import ConfigError
 from minissl.net import Net
 
 
@@ -73,7 +74,8 @@ def compact(net: Net, fold_norms: bool = False) -> Compacted:
     Parameters
     ----------
     net : Net
-        With its weights; is left as it is. Of a network compacted before, nothing more is removed.
+        Of phase TEST, with its weights; is left as it is. Of a network compacted before, nothing
+        more is removed.
     fold_norms : bool
         Also make BatchNorm, Scale and Bias part of the convolution or inner product before them.
         The network is faster then, and serves inference only: without BatchNorm it does not learn
@@ -83,11 +85,21 @@ def compact(net: Net, fold_norms: bool = False) -> Compacted:
     -------
     Compacted
 
+    Raises
+    ------
+    ConfigError
+        For a network of phase TRAIN.
+
     Notes
     -----
     Constants are computed in float64 and rounded once, to the type of the network. Source: SSL
     paper, Section 3.2 (filters, channels, depth) and 3.3 (kept columns).
     """
+    if net.phase != "TEST":
+        raise ConfigError(
+            f"net '{net.name}' is one of phase {net.phase}; compact one of phase TEST, with its "
+            "weights"
+        )
     folded = fold_batch_norm(net) if fold_norms else net
     branches = drop_branches(folded, fold_norms)
     compacted = _cut(net, branches)

@@ -166,7 +166,7 @@ def _what_stays(net: Net, flow: Flow, reading: Reading) -> Plan:
         stays = _spread(stays, ties)
         for layer in reversed(net.layers):  # a reader's fillers do for what makes them
             if layer.name in runs and layer.type_name != "Split":
-                _let_in_fillers(layer, flow, stays, ties)
+                _let_in_fillers(net, layer, flow, stays, ties)
         if (stays == before).all():
             break
     stay = {value: stays[value.terms[0]] for value in reading.read}
@@ -221,10 +221,15 @@ def _tie(net: Net, flow: Flow, runs: set[str]) -> np.ndarray:
     return first
 
 
-def _let_in_fillers(layer: Layer, flow: Flow, stays: np.ndarray, ties: np.ndarray) -> None:
+def _let_in_fillers(
+    net: Net, layer: Layer, flow: Flow, stays: np.ndarray, ties: np.ndarray
+) -> None:
     """Satisfy one layer that runs; ``stays`` is changed."""
     bottoms, tops = flow.bottoms[layer.name], flow.tops[layer.name]
-    if layer.type_name in WITH_WEIGHTS and reads_channels(layer, bottoms):
+    if is_shared(net, layer):  # its weights stay as they are
+        for value in (*bottoms, *tops):
+            _let_in(value.terms[0], stays, ties)
+    elif layer.type_name in WITH_WEIGHTS and reads_channels(layer, bottoms):
         g = conv_groups(layer)
         for value in (bottoms[0], tops[0]):
             _level(value.terms[0].reshape(g, -1), stays, ties)

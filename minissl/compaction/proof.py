@@ -227,8 +227,10 @@ def _largest_difference(found: np.ndarray, expected: np.ndarray) -> float:
 
 def _run(net: Net, inputs: dict[str, Any]) -> None:
     """Run everything behind the data layers."""
-    for name, values in inputs.items():
-        assign(net.blobs[name].data, values)
+    for layer in filter(_is_source, net.layers):
+        for blob in net.bottoms_and_tops(layer)[1]:  # another may have its name, made in place
+            if blob.name in inputs:
+                assign(blob.data, inputs[blob.name])
     for layer in net.layers:
         if not _is_source(layer) and layer.type_name not in JUDGES:
             layer.forward(*net.bottoms_and_tops(layer))

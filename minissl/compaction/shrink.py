@@ -27,6 +27,8 @@ from minissl.compaction.draft import Draft
 from minissl.compaction.plan import LayerPlan, Plan
 from minissl.layers import Layer
 from minissl.net import Net
+from minissl.sparsity.groups import matrix_shape
+from minissl.sparsity.zero_out import is_small
 
 INDEX_BYTES = 4  # of one entry of kept_columns
 
@@ -51,6 +53,7 @@ def shrink(net: Net, flow: Flow, plan: Plan) -> Draft:
             draft.weights[layer.name] = smaller.blobs
             for written in draft.find(layer.name):
                 _write_sizes(layer, written, smaller)
+                _write_tiles(layer, written, smaller, plan.layers[layer.name])
         elif layer.parameters and follows(layer, flow.bottoms[layer.name]):
             stay = plan.stay[flow.tops[layer.name][0]]
             draft.weights[layer.name] = _channel_parameters(layer, flow, stay)
@@ -150,6 +153,9 @@ def _write_sizes(layer: Layer, written: Any, smaller: Smaller) -> None:
     if fields.bias_term != has_bias:
         fields.bias_term = has_bias
     del fields.kept_columns[:]
+    w = smaller.blobs[0]
+    if (is_small(w) & (w != 0)).any():
+        written.ClearField("connectivity_mode")  # loading would make these weights zero
     if smaller.kept is None:
         return
     for columns in smaller.kept:
@@ -157,6 +163,28 @@ def _write_sizes(layer: Layer, written: Any, smaller: Smaller) -> None:
     written.ClearField("connectivity_mode")  # packed layers are not trained
     if not is_convolution:
         fields.ClearField("transpose")
+
+
+def _write_tiles(layer: Layer, written: Any, smaller: Smaller, plan: LayerPlan) -> None:
+    """Let tiles of group lasso mean what they did in the smaller matrix, or leave them out.
+
+    Whole rows and columns, bands of conv groups, channels and single weights keep their meaning.
+    """
+    if smaller.kept is not None or plan.untouched or not written.param:
+        return  # packed layers are not trained
+    of_channel = plan.columns.size // plan.channels.size
+    transposed = layer.type_name == "InnerProduct" and written.inner_product_param.transpose
+    R, C = matrix_shape(layer.parameters[0].shape)
+    new_R, new_C = matrix_shape(smaller.blobs[0].shape)
+    g = conv_groups(layer)
+    rows = {1: 1, R // g: new_R // g, R: new_R, **({of_channel: of_channel} if transposed else {})}
+    columns = {1: 1, C: new_C, **({} if transposed else {of_channel: of_channel})}
+    tiles = written.param[0].block_group_lasso
+    kept = [tile for tile in tiles if tile.xdimen in columns and tile.ydimen in rows]
+    for tile in kept:
+        tile.xdimen, tile.ydimen = columns[tile.xdimen], rows[tile.ydimen]
+    del tiles[:]
+    tiles.extend(kept)
 
 
 # --------------------------------------------------------------------------------- other layers

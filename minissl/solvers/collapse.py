@@ -27,6 +27,7 @@ iterations.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -47,24 +48,17 @@ SELDOM = 100
 UNKNOWN_EPOCH = 1000
 
 
+def zero_parameters(parameters: Iterable[Parameter]) -> set[str]:
+    """Return the names of parameters that are zero: before the first iteration, not looked at."""
+    return {parameter.name for parameter in parameters if not parameter.data.any()}
+
+
 class Watch:
-    """Looks after the layers of a solver; one for each run.
+    """Looks after the layers of a solver.
 
-    Attributes
-    ----------
-    zero_from_the_start : set of str
-        Names of the parameters that are not looked at; a snapshot keeps them.
+    Those that were zero before the first iteration (``Solver.zero_from_the_start``, which a
+    snapshot keeps) are not looked at.
     """
-
-    def __init__(self) -> None:
-        self.zero_from_the_start: set[str] = set()
-
-    def begin(self, solver: Solver) -> None:
-        """Remember which layers are zero before the first iteration."""
-        if solver.iteration == 0:
-            self.zero_from_the_start = {
-                parameter.name for parameter in solver.net.parameters if not parameter.data.any()
-            }
 
     def check(self, solver: Solver) -> None:
         """Look, if this iteration is one to look at.
@@ -78,7 +72,7 @@ class Watch:
         if not is_due(solver):
             return
         for number, parameter in enumerate(solver.net.parameters):
-            if parameter.role != "weight" or parameter.name in self.zero_from_the_start:
+            if parameter.role != "weight" or parameter.name in solver.zero_from_the_start:
                 continue
             gone = vanished(solver, number)
             if gone:

@@ -63,7 +63,8 @@ class DebugInfo:
 
     def _all_parameters(self) -> str:
         data = [to_host(parameter.data) for parameter in self.net.parameters]
-        diff = [to_host(parameter.diff) for parameter in self.net.parameters]
+        learning = [p for p in self.net.parameters if p.spec.lr_mult != 0]
+        diff = [to_host(parameter.diff) for parameter in learning]
         return (
             "    [Backward] All net params (data, diff): "
             f"L1 norm = ({_l1_norm(data):g}, {_l1_norm(diff):g}); "

@@ -19,6 +19,8 @@ from minissl.channels import WITH_WEIGHTS, Value, follow
 from minissl.errors import ConfigError
 from minissl.layers import Layer
 from minissl.net import Net
+from minissl.net_weights import mode_of
+from minissl.sparsity.zero_out import is_small
 
 
 def rescale(net: Net, like: Mapping[str, Sequence[np.ndarray]]) -> dict[str, float]:
@@ -26,7 +28,8 @@ def rescale(net: Net, like: Mapping[str, Sequence[np.ndarray]]) -> dict[str, flo
 
     Zeros stay zeros. The statistics of BatchNorm follow, so that the outputs in phase TEST are the
     same; a layer stays as it is where they cannot (there are none yet; or it is to become shorter,
-    and ``eps`` is most of what BatchNorm divides by), where all of its weights are zero, or where
+    and ``eps`` is most of what BatchNorm divides by), where its ``connectivity_mode`` would freeze
+    weights that have become small, where all of its weights are zero, or where
     they are shared.
 
     Parameters
@@ -63,7 +66,7 @@ def rescale(net: Net, like: Mapping[str, Sequence[np.ndarray]]) -> dict[str, flo
             continue
         eps = count * norm.param.batch_norm_param.eps
         scaled = factor**2 * (variance + eps) - eps
-        if (scaled < 0).any():
+        if (scaled < 0).any() or _would_freeze(layer, factor * values[layer.name][0]):
             continue
         for blob in (*values[layer.name], mean):  # weights, and the bias
             blob *= factor
@@ -71,6 +74,11 @@ def rescale(net: Net, like: Mapping[str, Sequence[np.ndarray]]) -> dict[str, flo
         factors[layer.name] = factor
     net.load(values)
     return factors
+
+
+def _would_freeze(layer: Layer, weights: np.ndarray) -> bool:
+    """Whether loading would make weights zero, being small, and freeze them there."""
+    return mode_of(layer) != "CONNECTED" and bool((is_small(weights) & (weights != 0)).any())
 
 
 def before_batch_norm(net: Net) -> list[tuple[Layer, Layer]]:

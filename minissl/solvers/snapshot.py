@@ -28,6 +28,7 @@ from minissl.formats.safetensors_file import read_tensors, write_tensors
 from minissl.formats.solverstate import is_solverstate
 from minissl.formats.weights import by_tensor
 from minissl.solvers import caffe_snapshot
+from minissl.solvers.collapse import zero_parameters
 
 if TYPE_CHECKING:
     from minissl.solvers.solver import Solver
@@ -71,9 +72,7 @@ def _state_of(solver: Solver) -> dict[str, Any]:
         "dtype": solver.net.dtype.name,
         "net": solver.net.state(),
         "test_nets": [net.state() for net in solver.test_nets],
-        "zero_from_the_start": sorted(solver.collapse.zero_from_the_start)
-        if solver.collapse
-        else [],
+        "zero_from_the_start": sorted(solver.zero_from_the_start),
     }
 
 
@@ -114,6 +113,8 @@ def _restore_from_caffe(solver: Solver, path: str | Path) -> None:
         solver.iteration, solver.steps_passed = found.iteration, found.current_step
         solver.losses.clear()
         solver.last_snapshot = Path(path)
+        # what is zero now may have been from the start, which Caffe does not tell
+        solver.zero_from_the_start = zero_parameters(solver.net.parameters)
         log.info("%s is of Caffe: data and random numbers begin anew", path)
         return
     state = _read_state(found.own, path)
@@ -147,8 +148,7 @@ def _go_on(solver: Solver, state: dict[str, Any], taken: list[Any], path: str | 
         for net, own in zip(nets, before, strict=True):
             net.set_state(own)
         raise _damaged(path) from error
-    if solver.collapse:
-        solver.collapse.zero_from_the_start = set(state["zero_from_the_start"])
+    solver.zero_from_the_start = set(state["zero_from_the_start"])
     for number, (weights, buffers, mask) in enumerate(taken):
         parameter = solver.net.parameters[number]
         parameter.data, parameter.mask = weights, mask

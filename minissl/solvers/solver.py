@@ -25,7 +25,7 @@ from minissl.solvers import (
     snapshot,
     update_rules,
 )
-from minissl.solvers.collapse import Watch
+from minissl.solvers.collapse import Watch, zero_parameters
 from minissl.solvers.display import Silent
 from minissl.solvers.nets import test_nets, train_net
 from minissl.sparsity import zero_out as zeroing
@@ -112,6 +112,7 @@ class Solver:
         self.original = original
         self.zero_out_enabled = zero_out
         self.collapse = Watch() if collapse_check and not original else None
+        self.zero_from_the_start: set[str] = set()
         self.rule = update_rules.create(param, self.kernels)
         self.terms = [
             regularizer.terms_of(parameter, param, self.kernels, original)
@@ -200,14 +201,15 @@ class Solver:
         return learning_rate.rate(self.param, self.iteration, self.steps_passed)
 
     def clip_gradients(self) -> None:
-        """Scale all gradients when their common L2 norm exceeds ``clip_gradients``."""
+        """Scale the gradients of what learns when their common norm exceeds ``clip_gradients``."""
         limit = self.param.clip_gradients
         if limit < 0:
             return
-        squares = sum(self.kernels.sum_of_squares(p.diff) for p in self.net.parameters)
+        learning = [p for p in self.net.parameters if p.spec.lr_mult != 0]
+        squares = sum(self.kernels.sum_of_squares(p.diff) for p in learning)
         norm = math.sqrt(squares)
         if norm > limit:
-            for parameter in self.net.parameters:
+            for parameter in learning:
                 parameter.diff *= self.net.dtype.type(limit / norm)
 
     def normalize(self, parameter: Parameter) -> None:
@@ -311,8 +313,10 @@ class Solver:
         if iterations is not None:
             last = min(last, self.iteration + iterations)
         self.reporter.begin(self, last)
-        if self.collapse:
-            self.collapse.begin(self)
+        if self.iteration == 0:
+            self.zero_from_the_start = zero_parameters(self.net.parameters)
+        elif self.collapse:
+            self.collapse.check(self)  # no way around what has stopped a run
         while self.iteration < last and not self.stop_requested:
             if self._tests_now():
                 self.test()

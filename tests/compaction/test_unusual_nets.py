@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from minissl.compaction import compact, prove
-from minissl.errors import MinisslError
+from minissl.errors import ConfigError, MinisslError
 from tests.compaction.nets import (
     build,
     change,
@@ -216,3 +216,83 @@ def test_a_network_that_stays_is_copied():
     own = [blob for blobs in net.weights().values() for blob in blobs]
     given = [blob for blobs in compact(net).weights.values() for blob in blobs]
     assert not any(np.shares_memory(one, other) for one in own for other in given)
+
+
+@pytest.mark.parametrize("mode", ["", "connectivity_mode: DISCONNECTED_GRPWISE"])
+def test_small_weights_of_a_merged_channel_are_not_frozen_at_zero(mode):
+    """Three dead filters have one constant channel left, whose weights may be small."""
+    net = build(
+        data(), conv("a", "data", 6), conv("b", "a", 4, PAD).replace("} }", f"}} {mode} }}")
+    )
+    net.layer("a").parameters[1].data[:3] = 20, 0.001, 0.002
+
+    def mostly_of_the_second(w):
+        w[0:2, 0] = 0
+
+    check(change(net, a=zeros_at(0, 1, 2), b=mostly_of_the_second))
+
+
+def test_a_layer_with_shared_weights_may_fill_a_place():
+    """Nothing reads b, but it runs; its weights are a's, and stay whole."""
+    share = 'param { name: "w" } param { name: "b" }'
+    shared = [conv(name, "data", 2, PAD)[:-2] + f" {share} }}" for name in "ab"]
+    net = build(data(), *shared, ip("first", "a", 3), ip("ip", "b", 3))
+    compacted = check(change(net, ip=everything))
+    assert compacted.weights["a"][0].shape == compacted.weights["b"][0].shape == (2, 2, 3, 3)
+
+
+def test_a_split_that_is_written_out_may_end_in_an_output():
+    split = 'layer { name: "s" type: "Split" bottom: "a" top: "out" top: "read" }'
+    net = build(data(), conv("a", "data", 4), split, ip("ip", "read", 3))
+
+    def without_channel_0(w):
+        w.reshape(3, 4, -1)[:, 0] = 0
+
+    compacted = check(change(net, ip=without_channel_0))
+    assert compacted.weights["a"][0].shape[0] == 4
+
+
+@pytest.mark.parametrize("bottoms", [["c", "a"], ["a", "c"]])
+def test_a_sum_with_the_name_of_one_of_its_terms(bottoms):
+    """The term is read elsewhere too, and wanted under its name."""
+    total = joined("Eltwise", "sum", bottoms).replace('top: "sum"', f'top: "{bottoms[0]}"')
+    net = build(data(), conv("a", "data", 2, PAD), conv("c", "a", 2, PAD),
+                ip("one", bottoms[0], 2), total)  # fmt: skip
+    net.layer("c").parameters[1].data[...] = 0
+    compacted = check(change(net, c=everything))
+    assert rebuild(net, compacted).outputs == net.outputs
+
+
+def test_data_that_are_read_before_they_are_changed_in_place():
+    """A proof must see a fault on either side of the change."""
+    net = build(data(), ip("before", "data", 3), layer("Power", "p", "data", "data",
+                "power_param { scale: 2 shift: 1 }"), ip("behind", "data", 3))  # fmt: skip
+    check(net)
+    for name in ("before", "behind"):
+        other = rebuild(net, compact(net))
+        other.layer(name).parameters[0].data[...] *= 2
+        assert prove(net, other).max_abs_difference > 0.1
+
+
+def test_tiles_follow_the_smaller_matrix():
+    tiles = [(50, 1), (25, 8), (50, 8), (1, 8), (10, 1), (25, 2)]
+    written = " ".join(f"block_group_lasso {{ xdimen: {x} ydimen: {y} }}" for x, y in tiles)
+    net = build(data(1, 12, 12), conv("a", "data", 2, "kernel_size: 5"),
+                conv("b", "a", 8, "kernel_size: 5")[:-2] + f" param {{ {written} }} }}",
+                ip("ip", "b", 3))  # fmt: skip
+
+    def first_three(w):
+        w[:3] = 0
+
+    compacted = check(change(net, a=zeros_at(1), b=first_three))
+    (layer_b,) = [one for one in compacted.net_param.layer if one.name == "b"]
+    found = [(tile.xdimen, tile.ydimen) for tile in layer_b.param[0].block_group_lasso]
+    # whole rows, channels, all, columns; the last two were of no whole
+    assert found == [(25, 1), (25, 5), (25, 5), (1, 5)]
+    rebuild(net, compacted, phase="TRAIN")
+
+
+def test_a_network_that_trains_is_refused():
+    net = build(data(), conv("a", "data", 3), ip("ip", "a", 3), phase="TRAIN")
+    with pytest.raises(ConfigError, match="compact one of phase TEST"):
+        compact(net)

@@ -74,7 +74,8 @@ def test_a_run_that_goes_on_is_bitwise_the_same():
     assert same_weights(watched, free)
 
 
-def test_a_resumed_run_knows_what_was_zero_from_the_start(tmp_path):
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_resumed_run_knows_what_was_zero_from_the_start(checked, tmp_path):
     fields = "breadth_decay: 0.02 momentum: 0.9 max_iter: 30 snapshot: 5"
     net = net_text(ip1=ROWS)
     weights = make_net(net, backend="numpy").weights()
@@ -82,8 +83,9 @@ def test_a_resumed_run_knows_what_was_zero_from_the_start(tmp_path):
     weights["ip1"][0][...] = 0
     frozen = net.replace('name: "ip1"', 'name: "ip1" connectivity_mode: DISCONNECTED_ELTWISE')
     straight = make_solver(
-        fields, frozen, weights=weights, count=120, backend="numpy", run=tmp_path
-    )
+        fields, frozen, weights=weights, count=120, backend="numpy", run=tmp_path,
+        collapse_check=checked,
+    )  # fmt: skip
     straight.solve()
     resumed = make_solver(fields, frozen, count=120, backend="numpy")
     resumed.restore(tmp_path / "Tiny_iter_5.safetensors")
@@ -101,7 +103,7 @@ def test_a_resumed_run_stops_again_and_can_go_on(tmp_path):
     again.restore(dead.last_snapshot)
     with pytest.raises(CollapseError) as second:
         again.solve()
-    assert second.value.iteration == 2 * EVERY
+    assert second.value.iteration == EVERY  # before anything is trained
     free = solver_of(LETHAL, count=120, collapse_check=False)
     free.restore(dead.last_snapshot)
     free.solve()
@@ -227,3 +229,14 @@ def test_records_of_data_that_a_program_hands_over():
     net.layer("data").set_arrays(np.zeros((8, 2, 6, 6)), np.zeros(8))
     assert net.layer("data").batches_per_epoch() == 2
     assert net.layer("conv1").batches_per_epoch() is None
+
+
+def test_a_second_start_does_not_pass_the_end_of_the_epoch(tmp_path):
+    first = solver_of(LETHAL, run=tmp_path)
+    with pytest.raises(CollapseError):
+        first.solve()
+    second = solver_of(LETHAL)
+    second.restore(first.last_snapshot)
+    with pytest.raises(CollapseError) as told:
+        second.solve()
+    assert told.value.iteration == epoch_of(second) == 6

@@ -115,6 +115,19 @@ def test_a_layer_stays_where_eps_is_most_of_what_batch_norm_divides_by():
     assert (net.weights()["first"][0] == long["first"][0]).all()
 
 
+@pytest.mark.parametrize("mode", ["", "connectivity_mode: DISCONNECTED_GRPWISE"])
+def test_a_layer_stays_where_frozen_connectivity_would_take_small_weights(mode):
+    text, net = trained()
+    net = build(text.replace('name: "first" type', f'name: "first" {mode} type'), "TEST")
+    weights = copies(trained()[1])
+    weights["first"][0][0] *= 1e-3
+    net.load(weights)
+    before = outputs(text, net, "TEST")
+    found = rescale(net, {"first": [0.01 * blob for blob in weights["first"]]})
+    assert set(found) == (set() if mode else {"first"})
+    np.testing.assert_allclose(outputs(text, net, "TEST"), before, rtol=1e-9)
+
+
 def test_weights_that_another_layer_shares_stay():
     shared = PAIR.replace("NORMED", "first").replace("READ", "second") + PAIR_OF_FIRST
     named = shared.replace(

@@ -197,6 +197,15 @@ def test_small_gradients_are_not_clipped(backend):
     assert same_weights(clipped, plain)
 
 
+def test_what_does_not_learn_is_not_part_of_the_norm(backend):
+    frozen = net_text(ip2="param { lr_mult: 0 } param { lr_mult: 0 }")
+    solver = make_solver("clip_gradients: 0.01", frozen, backend=backend, dtype="float64")
+    solver.forward_backward()
+    solver.clip_gradients()
+    squares = [(p.diff**2).sum() for p in solver.net.parameters if p.layer_name != "ip2"]
+    assert math.sqrt(sum(map(float, squares))) == pytest.approx(0.01, rel=1e-6)
+
+
 def test_iter_size_equals_one_larger_batch(backend):
     fields = "momentum: 0.9 weight_decay: 0.01"
     split = make_solver(f"iter_size: 3 {fields}", net_text(), backend=backend, dtype="float64")
