@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minissl import Net
+from minissl import Net, net_weights
 from minissl.errors import ConfigError, NonFiniteError, WeightsError
 from minissl.formats.prototxt import parse_net
 from tests.tiny_nets import make_net, net_text
@@ -212,3 +212,11 @@ def test_load_errors(weights, error, words):
     with pytest.raises(error, match=words) as caught:
         net.load(weights)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_zero_throughout_are_made_dense():
+    net = build(INPUT + ip("a", "x", "a", 5, filler="") + ip("b", "a", "b", 4))
+    before = net.weights()["b"][0].copy()
+    net_weights.make_dense(net.layers, net.kernels)
+    assert (net.params["a"][0].data != 0).all() and not net.params["a"][1].data.any()
+    np.testing.assert_array_equal(net.params["b"][0].data, before)

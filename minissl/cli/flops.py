@@ -40,6 +40,7 @@ def command(model: Path, weights: Path | None, data: str | None, as_json: bool) 
 
     Without WEIGHTS the network counts as dense.
     """
+    from minissl import net_weights
     from minissl.channels import layer_shapes
     from minissl.net import Net
     from minissl.sparsity.flops import count, total
@@ -47,6 +48,8 @@ def command(model: Path, weights: Path | None, data: str | None, as_json: bool) 
     net = Net(model, "TEST", data=options.data_options(data))
     if weights is not None:
         net.load(weights)
+    else:
+        net_weights.make_dense(net.layers, net.kernels)
     layers = count(layer_shapes(net))
     whole = total(layers)
     if as_json:

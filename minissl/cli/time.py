@@ -200,6 +200,7 @@ class _Nets:
 
     def open(self, batch_size: int | None) -> Net:
         """Build the network for a batch size; its weights are read the first time."""
+        from minissl import net_weights
         from minissl.net import Net
 
         net = Net(
@@ -211,6 +212,8 @@ class _Nets:
             fuse=self.fuse,
             lean=self.phase == "TRAIN",
         )
+        if self.weights is None:
+            net_weights.make_dense(net.layers, net.kernels)
         if self.values is not None:
             net.load(self.values)
         elif self.weights is not None or self.matrices is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,13 @@ def test_summary_of_memory(run, run_json, net_file):
     table = run("summary", net_file, "--phase", "TRAIN", "--memory").stdout
     assert "gradients of blobs" in table and "shared no memory" in table
     assert "gradients of blobs" not in run("summary", net_file).stdout
+
+
+def test_flops_of_a_net_without_fillers_are_dense(run_json, net_file):
+    with_fillers = run_json("flops", net_file)["total"]
+    net_file.write_text(re.sub(r"weight_filler \{[^}]*\}", "", net_file.read_text()))
+    found = run_json("flops", net_file)["total"]
+    assert found == with_fillers and found["zeros"] == found["dense"] > 0
 
 
 def test_flops(run, run_json, net_file, weights_file):
