@@ -75,7 +75,8 @@ def compact(net: Net, fold_norms: bool = False) -> Compacted:
     ----------
     net : Net
         Of phase TEST, with its weights; is left as it is. Of a network compacted before, nothing
-        more is removed.
+        more is removed, unless a branch had stayed for its map of constants: when channels have
+        left, the map may be smaller, or even.
     fold_norms : bool
         Also make BatchNorm, Scale and Bias part of the convolution or inner product before them.
         The network is faster then, and serves inference only: without BatchNorm it does not learn

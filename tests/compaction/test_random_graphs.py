@@ -183,6 +183,10 @@ def test_outputs_stay_and_nothing_grows(net, backend, fold_norms):
 def test_residual_networks(net, fold_norms):
     compacted, smaller = check(net, "numpy", fold_norms)
     again = compact(smaller, fold_norms)
-    assert again.net_param == compacted.net_param
+    if again.net_param != compacted.net_param:  # a map of constants has become smaller, or even
+        why = [reason for reasons in compacted.report.stays.values() for reason in reasons]
+        assert any("its map of constants" in reason for reason in why)
+        assert again.report.bytes_after < compacted.report.bytes_after
+        return
     for name, blobs in compacted.weights.items():
         assert all(map(np.array_equal, blobs, again.weights[name]))
