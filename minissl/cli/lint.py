@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +18,6 @@ Examples:
   minissl lint lenet_solver.prototxt
   minissl lint lenet_ssl.prototxt --data mnist --json
 """
-
-#: What matters of a prototxt to find its fields. The first three, texts and comments, hold none.
-_TOKEN = re.compile(
-    rb"""
-    "(?:\\.|[^"\\\n])*"? | '(?:\\.|[^'\\\n])*'? | \#[^\n]*
-    | (?P<sign> [:{}<>] ) | (?P<word> [A-Za-z_]\w* )
-    """,
-    re.VERBOSE,
-)
 
 
 @click.command(epilog=EPILOG)
@@ -67,48 +57,13 @@ def find(file: Path, weights_given: bool | None = None, data: str | None = None)
     from minissl.formats.prototxt import read_net, read_solver, read_solver_net
     from minissl.formats.reading import read_bytes
     from minissl.lint import lint_solver
+    from minissl.lint.kind import is_net
 
     if is_net(read_bytes(file, "prototxt", ConfigError)):
         return check_net(read_net(file), data)
     solver = read_solver(file)
     net = read_solver_net(solver, file)
     return [*lint_solver(solver, net, weights_given), *check_net(net, data)]
-
-
-def is_net(text: bytes) -> bool:
-    """Whether a prototxt is a net rather than a solver, by the fields of its own.
-
-    They tell it of a file with a mistake as well. Nets may stand in a solver: what is within braces
-    does not count.
-    """
-    from minissl.formats import proto
-
-    net, solver = (
-        set(message.DESCRIPTOR.fields_by_name)
-        for message in (proto.NetParameter, proto.SolverParameter)
-    )
-    fields = own_fields(text)
-    of_net, of_solver = (
-        sum(name in alone for name in fields) for alone in (net - solver, solver - net)
-    )
-    return of_net > of_solver
-
-
-def own_fields(text: bytes) -> list[str]:
-    """Return the names of the fields of a prototxt that no other field holds.
-
-    A name is the word before a colon or an opening brace.
-    """
-    depth, names, word = 0, [], b""
-    for token in _TOKEN.finditer(text):
-        if token["word"]:
-            word = token["word"]
-        elif sign := token["sign"]:
-            if word and depth == 0 and sign in b":{<":
-                names.append(word.decode())
-            depth = max(0, depth + (sign in b"{<") - (sign in b"}>"))
-            word = b""
-    return names
 
 
 def check_net(net: Any, data: str | None) -> list[Finding]:

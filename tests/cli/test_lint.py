@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from minissl.cli.lint import is_net
+from minissl.lint.kind import is_net
 from tests.tiny_nets import DIGITS
 
 RATE = 'block_group_decay: 0.001 base_lr: 0.01 lr_policy: "fixed" max_iter: 10\n'
